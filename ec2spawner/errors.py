@@ -1,0 +1,167 @@
+"""Every failure that the product expects, as one class each.
+
+Owns the words of an error: ``what`` happened, ``why`` as far as is known, and the ``next_step``.
+Users are shown ``what`` and ``next_step``; operators read all three in the log. Must not know
+who raises them. No error text ever holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class EC2SpawnerError(Exception):
+    """Base of all expected failures; ``code`` is a short, stable slug for metrics and JSON."""
+
+    code = "error"
+
+    def __init__(self, what: str, *, why: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.next_step = next_step
+
+    def for_user(self) -> str:
+        """One short text without internals: what happened, and what to do next."""
+        return f"{self.what} {self.next_step}".strip()
+
+    def for_operator(self) -> str:
+        """The whole story on one line."""
+        parts = [self.what]
+        if self.why:
+            parts.append(f"Why: {self.why}")
+        if self.next_step:
+            parts.append(f"Next: {self.next_step}")
+        return " ".join(parts)
+
+    def __str__(self) -> str:
+        return self.for_operator()
+
+
+class ConfigError(EC2SpawnerError):
+    """A configuration file or option that cannot be used as it is."""
+
+    code = "config"
+
+
+class CloudError(EC2SpawnerError):
+    """A call to AWS that failed; ``action`` and ``aws_code`` say which and how."""
+
+    code = "cloud"
+
+    def __init__(
+        self, what: str, *, why: str = "", next_step: str = "", action: str = "", aws_code: str = ""
+    ) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.action = action
+        self.aws_code = aws_code
+
+
+class Throttled(CloudError):
+    """AWS refused for now because of too many calls."""
+
+    code = "throttled"
+
+
+class CapacityError(CloudError):
+    """AWS has no such machine free in this place; another place may have one."""
+
+    code = "capacity"
+
+
+class SubnetFull(CapacityError):
+    """The subnet has no free address; another subnet may have one."""
+
+    code = "subnet-full"
+
+
+class QuotaError(CloudError):
+    """The account may not run more; no other place helps."""
+
+    code = "quota"
+
+
+class NotFound(CloudError):
+    """The named thing does not exist (or cannot be seen yet)."""
+
+    code = "not-found"
+
+
+class WrongState(CloudError):
+    """The thing exists, but its state does not allow the call now."""
+
+    code = "wrong-state"
+
+
+class Denied(CloudError):
+    """The credentials do not allow the action."""
+
+    code = "denied"
+
+
+class CredentialsError(CloudError):
+    """No credentials, or credentials that AWS does not accept (any more)."""
+
+    code = "credentials"
+
+
+class Unreachable(CloudError):
+    """AWS did not answer; the call was of a kind that can safely be made again."""
+
+    code = "unreachable"
+
+
+class OutcomeUnknown(CloudError):
+    """No answer came to a call that may have taken effect; look before it is made again."""
+
+    code = "outcome-unknown"
+
+
+class Rejected(CloudError):
+    """AWS understood the call and will never carry it out as it is."""
+
+    code = "rejected"
+
+
+class WorkerError(EC2SpawnerError):
+    """A worker that cannot serve its user."""
+
+    code = "worker"
+
+
+class WorkerUnreachable(WorkerError):
+    """The worker does not answer over SSH."""
+
+    code = "worker-unreachable"
+
+
+class HostKeyMismatch(WorkerError):
+    """The worker shows another host key than at the first contact."""
+
+    code = "host-key"
+
+
+class WorkerGarbage(WorkerError):
+    """The worker's answer is not what ``ec2spawner-worker`` writes."""
+
+    code = "worker-garbage"
+
+
+class WorkerRefused(WorkerError):
+    """``ec2spawner-worker`` ran and said why it cannot; ``reason`` is its slug."""
+
+    code = "worker-refused"
+
+    def __init__(self, what: str, *, reason: str, why: str = "", next_step: str = "") -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.reason = reason
+
+
+class StartTimeout(EC2SpawnerError):
+    """The machine was not ready within the time allowed for a start."""
+
+    code = "start-timeout"
+
+
+class LaunchFailed(EC2SpawnerError):
+    """An owner's machine cannot be provided now; the ladder has no rung left."""
+
+    code = "launch-failed"

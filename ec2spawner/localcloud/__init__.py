@@ -1,0 +1,1 @@
+"""The emulated cloud: EC2 and its neighbours on loopback, for trying out and testing."""

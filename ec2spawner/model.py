@@ -1,0 +1,300 @@
+"""What the cluster is made of: states, tags, owners, and EC2's answers as frozen values.
+
+Owns the names of tags and states, and the parsing of instances, volumes and snapshots out of
+EC2's replies. Must not know boto3, the hub, or any decision. Standard library only: the worker
+imports it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+TAG_CLUSTER = "ec2spawner:cluster"
+TAG_ROLE = "ec2spawner:role"
+TAG_PROFILE = "ec2spawner:profile"
+TAG_OWNER = "ec2spawner:owner"
+TAG_USER = "ec2spawner:user"
+TAG_CLAIM = "ec2spawner:claim"  # random, written with the owner; a rename leaves it as it is
+TAG_GENERATION = "ec2spawner:generation"
+TAG_DELETED = "ec2spawner:deleted"
+TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
+
+HOME_DEVICE = "/dev/sdf"
+"""Device name under which a home is mapped; on the worker it is found by its NVMe serial."""
+
+TAG_VALUE_MAX = 256  # characters; AWS EC2 user guide, "Tag restrictions", 2026
+
+
+class Role(str, Enum):
+    """What an instance or volume of the cluster is for."""
+
+    WORKER = "worker"
+    BUILDER = "builder"
+    MANAGER = "manager"
+
+
+class InstanceState(str, Enum):
+    """EC2's instance states, by the names that EC2 uses."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SHUTTING_DOWN = "shutting-down"
+    TERMINATED = "terminated"
+
+
+TRANSITIONS: Mapping[InstanceState, frozenset[InstanceState]] = MappingProxyType(
+    {
+        InstanceState.PENDING: frozenset(
+            {InstanceState.RUNNING, InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED}
+        ),
+        InstanceState.RUNNING: frozenset({InstanceState.STOPPING, InstanceState.SHUTTING_DOWN}),
+        InstanceState.STOPPING: frozenset({InstanceState.STOPPED, InstanceState.SHUTTING_DOWN}),
+        InstanceState.STOPPED: frozenset({InstanceState.PENDING, InstanceState.SHUTTING_DOWN}),
+        InstanceState.SHUTTING_DOWN: frozenset({InstanceState.TERMINATED}),
+        InstanceState.TERMINATED: frozenset(),
+    }
+)
+"""Which state may follow which (EC2 user guide, "Instance lifecycle", 2026)."""
+
+ALIVE = frozenset(
+    {
+        InstanceState.PENDING,
+        InstanceState.RUNNING,
+        InstanceState.STOPPING,
+        InstanceState.STOPPED,
+    }
+)
+"""States in which an instance can still serve; `shutting-down` only holds its volumes."""
+
+IN_TRANSITION = frozenset(
+    {InstanceState.PENDING, InstanceState.STOPPING, InstanceState.SHUTTING_DOWN}
+)
+
+
+class VolumeState(str, Enum):
+    """EC2's volume states."""
+
+    CREATING = "creating"
+    AVAILABLE = "available"
+    IN_USE = "in-use"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    ERROR = "error"
+
+
+class SnapshotState(str, Enum):
+    """EC2's states of an EBS snapshot."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    ERROR = "error"
+    RECOVERABLE = "recoverable"
+    RECOVERING = "recovering"
+
+
+def slug(text: str, max_length: int = 24) -> str:
+    """A readable piece of ``text`` in ``[a-z0-9-]``, at most ``max_length`` long; may be empty."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")[:max_length].strip("-")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A user's server: whose a worker and a home are. ``server`` is "" for the default one."""
+
+    user: str
+    server: str = ""
+
+    @property
+    def key(self) -> str:
+        """The owner tag's value: a readable prefix and 80 bits of hash; compared, never parsed."""
+        digest = hashlib.sha256(json.dumps([self.user, self.server]).encode()).hexdigest()[:20]
+        readable = "-".join(p for p in (slug(self.user), slug(self.server, 16)) if p)
+        return f"{readable}-{digest}" if readable else digest
+
+    @property
+    def label(self) -> str:
+        """The user tag's value, for people and bills: characters that every AWS service takes."""
+        text = f"{self.user}/{self.server}" if self.server else self.user
+        return re.sub(r"[^\w .:/=+\-@]", "_", text)[:TAG_VALUE_MAX]
+
+
+@dataclass(frozen=True)
+class DeletedMark:
+    """When a home was given up, and by which incarnation of its server's row in the hub."""
+
+    at: float  # epoch seconds
+    incarnation: str
+
+    def to_tag(self) -> str:
+        """The tag's value."""
+        return f"{self.at:.0f} {self.incarnation}"
+
+    @classmethod
+    def from_tag(cls, value: str) -> DeletedMark:
+        """Read a mark; a value that nobody of ours wrote counts as deleted at time 0 by nobody.
+
+        Whoever decides must treat that as "never delete by itself": the time is unknown.
+        """
+        match = re.fullmatch(r"(\d{1,12}) (\w*)", value)
+        return cls(float(match[1]), match[2]) if match else cls(float("inf"), "")
+
+
+def _tags(raw: Mapping[str, Any]) -> Mapping[str, str]:
+    return MappingProxyType({t["Key"]: t.get("Value", "") for t in raw.get("Tags") or ()})
+
+
+def _epoch(moment: datetime | None) -> float:
+    return moment.timestamp() if moment else 0.0
+
+
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+class _Tagged:
+    """Reads the cluster's tags of a resource."""
+
+    tags: Mapping[str, str]
+
+    @property
+    def owner(self) -> str | None:
+        """Key of the owner, or None for nobody's."""
+        return self.tags.get(TAG_OWNER) or None
+
+    @property
+    def claim(self) -> str | None:
+        return self.tags.get(TAG_CLAIM) or None
+
+    @property
+    def deleted(self) -> DeletedMark | None:
+        value = self.tags.get(TAG_DELETED)
+        return DeletedMark.from_tag(value) if value is not None else None
+
+    @property
+    def generation(self) -> int:
+        """How often this owner's home was made anew when it was mounted; 0 if never mounted."""
+        value = self.tags.get(TAG_GENERATION, "")
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
+
+
+@dataclass(frozen=True)
+class Worker(_Tagged):
+    """One EC2 instance of the cluster, as a listing showed it."""
+
+    instance_id: str
+    state: InstanceState
+    zone: str = ""
+    instance_type: str = ""
+    subnet_id: str = ""
+    private_ip: str = ""
+    image_id: str = ""
+    launched_at: float = 0.0  # epoch seconds; EC2 renews it at every start
+    is_spot: bool = False
+    client_token: str = ""
+    state_reason: str = ""
+    volumes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+    @property
+    def role(self) -> str:
+        return self.tags.get(TAG_ROLE, "")
+
+    @property
+    def profile(self) -> str:
+        return self.tags.get(TAG_PROFILE, "")
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state in ALIVE
+
+    @property
+    def home_volume_id(self) -> str | None:
+        """Id of the volume at the home's device; unknown (None) for a while after a launch."""
+        return self.volumes.get(HOME_DEVICE)
+
+
+@dataclass(frozen=True)
+class Volume(_Tagged):
+    """One EBS volume of the cluster."""
+
+    volume_id: str
+    state: VolumeState
+    zone: str = ""
+    size_gib: int = 0
+    attached_to: str | None = None
+    created_at: float = 0.0  # epoch seconds
+    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+
+@dataclass(frozen=True)
+class Snapshot(_Tagged):
+    """One EBS snapshot of the cluster."""
+
+    snapshot_id: str
+    state: SnapshotState
+    volume_id: str = ""
+    size_gib: int = 0
+    started_at: float = 0.0  # epoch seconds
+    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+
+def parse_worker(raw: Mapping[str, Any]) -> Worker:
+    """One element of DescribeInstances' or RunInstances' ``Instances``."""
+    return Worker(
+        instance_id=raw["InstanceId"],
+        state=InstanceState(raw["State"]["Name"]),
+        zone=raw.get("Placement", {}).get("AvailabilityZone", ""),
+        instance_type=raw.get("InstanceType", ""),
+        subnet_id=raw.get("SubnetId") or "",
+        private_ip=raw.get("PrivateIpAddress") or "",
+        image_id=raw.get("ImageId") or "",
+        launched_at=_epoch(raw.get("LaunchTime")),
+        is_spot=raw.get("InstanceLifecycle") == "spot",
+        client_token=raw.get("ClientToken") or "",
+        state_reason=(raw.get("StateReason") or {}).get("Code", ""),
+        volumes=MappingProxyType(
+            {
+                m["DeviceName"]: m["Ebs"]["VolumeId"]
+                for m in raw.get("BlockDeviceMappings") or ()
+                if "VolumeId" in m.get("Ebs", {}) and m["Ebs"].get("Status") != "detached"
+            }
+        ),
+        tags=_tags(raw),
+    )
+
+
+def parse_volume(raw: Mapping[str, Any]) -> Volume:
+    """One element of DescribeVolumes' ``Volumes``."""
+    attached = [a for a in raw.get("Attachments") or () if a.get("State") != "detached"]
+    return Volume(
+        volume_id=raw["VolumeId"],
+        state=VolumeState(raw["State"]),
+        zone=raw.get("AvailabilityZone", ""),
+        size_gib=raw.get("Size", 0),
+        attached_to=attached[0]["InstanceId"] if attached else None,
+        created_at=_epoch(raw.get("CreateTime")),
+        tags=_tags(raw),
+    )
+
+
+def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
+    """One element of DescribeSnapshots' ``Snapshots``, or CreateSnapshot's reply."""
+    return Snapshot(
+        snapshot_id=raw["SnapshotId"],
+        state=SnapshotState(raw["State"]),
+        volume_id=raw.get("VolumeId", ""),
+        size_gib=raw.get("VolumeSize", 0),
+        started_at=_epoch(raw.get("StartTime")),
+        tags=_tags(raw),
+    )

@@ -1,0 +1,1 @@
+"""What runs on the worker, under its own command `ec2spawner-worker`."""

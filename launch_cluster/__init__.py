@@ -1,0 +1,1 @@
+"""Build, show and delete a cluster: the operator's commands."""
