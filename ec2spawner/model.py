@@ -174,10 +174,12 @@ class _Tagged:
 
     @property
     def claim(self) -> str | None:
+        """The claim's random id, or None."""
         return self.tags.get(TAG_CLAIM) or None
 
     @property
     def deleted(self) -> DeletedMark | None:
+        """The mark of a resource that was given up, or None."""
         value = self.tags.get(TAG_DELETED)
         return DeletedMark.from_tag(value) if value is not None else None
 
@@ -208,14 +210,17 @@ class Worker(_Tagged):
 
     @property
     def role(self) -> str:
+        """A ``Role``'s value, or ""."""
         return self.tags.get(TAG_ROLE, "")
 
     @property
     def profile(self) -> str:
+        """Slug of the profile it was launched for, or ""."""
         return self.tags.get(TAG_PROFILE, "")
 
     @property
     def is_alive(self) -> bool:
+        """Whether it can still serve: everything but on its way out or gone."""
         return self.state in ALIVE
 
     @property

@@ -1,0 +1,30 @@
+"""All Prometheus names of the product, in one place.
+
+They land in prometheus_client's default registry, which the hub shows at ``/hub/metrics``. Must not
+know who counts.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+AWS_CALLS = Counter(
+    "ec2spawner_aws_calls_total",
+    "Attempts of AWS API calls, by action and outcome (ok, or the class of the failure)",
+    ["action", "outcome"],
+)
+INVENTORY_AGE_SECONDS = Gauge(
+    "ec2spawner_inventory_age_seconds", "Age of the last full listing of the cluster"
+)
+WORKERS = Gauge("ec2spawner_workers", "Workers by EC2 state", ["state"])
+ACTIONS = Counter(
+    "ec2spawner_actions_total",
+    "Actions of the reconciler, by kind and outcome",
+    ["kind", "outcome"],
+)
+START_PHASE_SECONDS = Histogram(
+    "ec2spawner_start_phase_seconds",
+    "Seconds of each phase of a start: machine, ssh, server",
+    ["phase"],
+    buckets=(0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600),
+)

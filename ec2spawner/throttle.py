@@ -1,0 +1,89 @@
+"""Token buckets in front of AWS, so that AWS never has to refuse.
+
+Owns EC2's documented limits and the arithmetic of a bucket. Pure: time is given, nothing sleeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Size of a bucket and its refill per second, both in tokens."""
+
+    size: float
+    refill_per_second: float
+
+
+# docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html, read 2026
+REQUEST_LIMITS: Mapping[str, Limit] = MappingProxyType(
+    {
+        "RunInstances": Limit(5, 2),
+        "StartInstances": Limit(5, 2),
+        "StopInstances": Limit(50, 5),
+        "TerminateInstances": Limit(100, 5),
+        "ModifyInstanceAttribute": Limit(50, 5),
+        "AttachVolume": Limit(50, 5),
+        "DetachVolume": Limit(50, 5),
+        "CreateImage": Limit(50, 5),
+        "CreateTags": Limit(100, 10),
+        "DeleteTags": Limit(100, 10),
+        "CreateVolume": Limit(100, 5),
+        "DeleteVolume": Limit(100, 5),
+        "CreateSnapshot": Limit(100, 5),
+        "DeleteSnapshot": Limit(100, 5),
+    }
+)
+DESCRIBE_LIMIT = Limit(100, 20)  # Describe* with a filter or MaxResults; ours always have one
+INSTANCE_LIMITS: Mapping[str, Limit] = MappingProxyType(
+    {
+        "RunInstances": Limit(1000, 2),
+        "StartInstances": Limit(1000, 2),
+        "StopInstances": Limit(1000, 20),
+        "TerminateInstances": Limit(1000, 20),
+    }
+)
+
+
+class Bucket:
+    """Tokens that refill with time; a reservation says how long to wait before it may be used.
+
+    A reservation can take the level below zero: those who come later wait behind it, so the order
+    of arrival is the order of service.
+    """
+
+    def __init__(self, limit: Limit, now: float) -> None:
+        self._limit = limit
+        self._level = limit.size
+        self._at = now
+
+    def level(self, now: float) -> float:
+        """Tokens free at ``now``; negative while reservations wait."""
+        gained = max(0.0, now - self._at) * self._limit.refill_per_second
+        return min(self._limit.size, self._level + gained)
+
+    def reserve(self, tokens: float, now: float) -> float:
+        """Take ``tokens``; seconds to wait until they are there."""
+        self._level = self.level(now) - tokens
+        self._at = max(now, self._at)
+        return max(0.0, -self._level / self._limit.refill_per_second)
+
+
+class Throttle:
+    """The buckets of one process, by EC2 action."""
+
+    def __init__(self, now: float) -> None:
+        self._requests = {action: Bucket(limit, now) for action, limit in REQUEST_LIMITS.items()}
+        self._instances = {action: Bucket(limit, now) for action, limit in INSTANCE_LIMITS.items()}
+        self._describe = Bucket(DESCRIBE_LIMIT, now)
+
+    def reserve(self, action: str, instances: int, now: float) -> float:
+        """Seconds to wait before ``action`` on so many instances is within EC2's limits."""
+        bucket = self._describe if action.startswith("Describe") else self._requests.get(action)
+        wait = bucket.reserve(1, now) if bucket else 0.0
+        if instances and action in self._instances:
+            wait = max(wait, self._instances[action].reserve(instances, now))
+        return wait
