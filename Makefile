@@ -1,0 +1,48 @@
+# `make help` lists what there is. Everything is set up by itself, into .venv and .node.
+
+PORT ?= 8000
+BIN := .venv/bin
+SOURCES := ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-clean test lint format bench lock picture clean
+
+help:  ## this list
+	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## Python packages into .venv and the proxy into .node, as locked
+	@tools/setup.sh
+
+demo: setup  ## hub, emulated cloud and real launch command on this computer [PORT=8000]
+	@$(BIN)/python -m ec2spawner.localcloud.demo --port $(PORT) --end-with-parent
+
+demo-clean:  ## forget the demo's users, files and machines
+	@tools/demo_clean.sh
+
+test: setup lint  ## all checks and tests; the browser's need Debian's chromium
+	@tools/chromium.sh
+	@$(BIN)/python -m pytest
+
+lint: setup  ## ruff, mypy --strict, and the layers of the modules
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup  ## put the code into the one format
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --select I --fix $(SOURCES)
+
+bench: setup  ## the figures of the README, as JSON on stdout
+	@$(BIN)/python -m benchmarks
+
+lock: setup  ## newest versions that pyproject.toml and tools/proxy allow, into the locks
+	@tools/lock.sh
+
+picture: docs/architecture.svg  ## the README's picture from its source (needs graphviz)
+
+docs/architecture.svg: docs/architecture.dot
+	dot -Tsvg $< -o $@
+
+clean:  ## remove what setup and the tools made; the demo's state stays
+	rm -rf .venv .node .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Resolves pyproject.toml and tools/proxy/package.json anew into the lock files.
+#
+# The locks hold exact versions with hashes and no address of any registry: where packages come
+# from is the business of the machine that installs them.
+set -eu
+cd "$(dirname "$0")/.."
+
+.venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+# One lock for all extras and for every Python from 3.10 on, with markers where they differ.
+.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+    --upgrade --generate-hashes --no-header --no-annotate --quiet \
+    --output-file tools/requirements.lock
+
+.node/bin/node .node/npm-cli.js install --prefix tools/proxy --package-lock-only \
+    --omit-lockfile-registry-resolved --no-audit --no-fund --no-update-notifier
+.venv/bin/python tools/drop_urls.py tools/proxy/package-lock.json
