@@ -238,8 +238,14 @@ class Volume(_Tagged):
     zone: str = ""
     size_gib: int = 0
     attached_to: str | None = None
+    device: str = ""
     created_at: float = 0.0  # epoch seconds
     tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+    @property
+    def is_home(self) -> bool:
+        """False for a root volume: a launch tags all volumes that it makes alike."""
+        return self.device in ("", HOME_DEVICE)
 
 
 @dataclass(frozen=True)
@@ -288,6 +294,7 @@ def parse_volume(raw: Mapping[str, Any]) -> Volume:
         zone=raw.get("AvailabilityZone", ""),
         size_gib=raw.get("Size", 0),
         attached_to=attached[0]["InstanceId"] if attached else None,
+        device=attached[0].get("Device", "") if attached else "",
         created_at=_epoch(raw.get("CreateTime")),
         tags=_tags(raw),
     )

@@ -1,0 +1,134 @@
+"""What the plan can ask for. Each action is one EC2 call for many ids, with its reason.
+
+Pure values. ``Refuse`` alone calls nobody: it ends a user's wait with an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ec2spawner.errors import EC2SpawnerError
+from ec2spawner.model import Owner
+from ec2spawner.placement import Offering
+
+MAX_IDS = 500
+"""Ids in one call that takes many; EC2 documents no limit for Start and Stop, 1000 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Launch ``count`` workers for nobody; ``for_owners`` are those who wait for them."""
+
+    offering: Offering
+    profile: str
+    home_gib: int  # 0: without a blank home
+    count: int
+    for_owners: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Give a worker that is nobody's, and its blank home, to an owner."""
+
+    owner: Owner
+    instance_id: str
+    volume_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Set (or, where None, remove) the same tags on many resources."""
+
+    ids: tuple[str, ...]
+    tags: tuple[tuple[str, str | None], ...]
+    reason: str
+
+    @property
+    def changes(self) -> Mapping[str, str | None]:
+        """The tags as a mapping."""
+        return dict(self.tags)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start stopped workers."""
+
+    ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop running workers."""
+
+    ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """End stopped workers for good; their homes stay."""
+
+    ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Attach a home to its owner's worker."""
+
+    volume_id: str
+    instance_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MakeSnapshot:
+    """Begin the last snapshot of a home that is to be deleted."""
+
+    volume_id: str
+    tags: tuple[tuple[str, str], ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeleteVolume:
+    """Delete a home whose snapshot is completed."""
+
+    volume_id: str
+    snapshot_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeleteSnapshot:
+    """Delete a snapshot whose time is over."""
+
+    snapshot_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Tell an owner who waits that it will not be, and why."""
+
+    owner_key: str
+    error: EC2SpawnerError
+
+
+Action = (
+    Launch
+    | Claim
+    | Tag
+    | Start
+    | Stop
+    | Terminate
+    | Attach
+    | MakeSnapshot
+    | DeleteVolume
+    | DeleteSnapshot
+    | Refuse
+)

@@ -1,0 +1,261 @@
+"""The EC2 operations that the product needs, typed: our values in, our values out.
+
+Owns the requests' shapes and which of them may be made twice. Must not decide anything, nor know
+boto3, which only the gateway does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ec2spawner.cloud import Effect, Gateway
+from ec2spawner.errors import NotFound, OutcomeUnknown, WrongState
+from ec2spawner.model import (
+    HOME_DEVICE,
+    TAG_CLUSTER,
+    TAG_PROFILE,
+    TAG_ROLE,
+    Role,
+    Snapshot,
+    Volume,
+    Worker,
+    parse_snapshot,
+    parse_volume,
+    parse_worker,
+)
+
+PAGE_SIZE = 1000  # DescribeInstances: 5 to 1000 (EC2 API reference, 2026)
+FILTER_VALUES = 200  # values that one filter may have (EC2 API reference, "Filter", 2026)
+LISTING_DEADLINE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What one RunInstances asks for: ``count`` workers for nobody, of one kind in one place."""
+
+    launch_template_id: str
+    instance_type: str
+    subnet_id: str
+    count: int
+    profile: str
+    home_gib: int  # size of the blank home that each brings; 0 for none
+    cost_tags: Mapping[str, str]
+
+
+class EC2:
+    """One cluster's view of EC2: lists and touches only what bears the cluster's tag."""
+
+    def __init__(self, gateway: Gateway, cluster: str) -> None:
+        self._gateway = gateway
+        self.cluster = cluster
+
+    # ---- listings
+
+    async def list_workers(self, ids: Sequence[str] | None = None) -> list[Worker]:
+        """The cluster's workers, all or those of ``ids`` that exist; terminated ones included.
+
+        Ids are asked for by a filter: an id that EC2 does not know (yet) is left out of the answer
+        instead of failing the call for all others.
+        """
+        role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
+        replies = await self._list("describe_instances", "instance-id", ids, role)
+        return [
+            parse_worker(raw)
+            for reply in replies
+            for reservation in reply.get("Reservations", ())
+            for raw in reservation.get("Instances", ())
+        ]
+
+    async def list_volumes(self, ids: Sequence[str] | None = None) -> list[Volume]:
+        """The cluster's home volumes, all or those of ``ids`` that exist."""
+        role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
+        replies = await self._list("describe_volumes", "volume-id", ids, role)
+        return [parse_volume(raw) for reply in replies for raw in reply.get("Volumes", ())]
+
+    async def list_snapshots(self, ids: Sequence[str] | None = None) -> list[Snapshot]:
+        """The cluster's snapshots of homes, all or those of ``ids`` that exist."""
+        role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
+        replies = await self._list("describe_snapshots", "snapshot-id", ids, role)
+        return [parse_snapshot(raw) for reply in replies for raw in reply.get("Snapshots", ())]
+
+    async def _list(
+        self, operation: str, id_filter: str, ids: Sequence[str] | None, *more: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        filters = [{"Name": f"tag:{TAG_CLUSTER}", "Values": [self.cluster]}, *more]
+        chunks = _chunks(ids, FILTER_VALUES) if ids is not None else [None]
+        requests = [
+            {
+                "Filters": [*filters, *([{"Name": id_filter, "Values": chunk}] if chunk else ())],
+                "MaxResults": PAGE_SIZE,
+            }
+            for chunk in chunks
+        ]
+        listings = await asyncio.gather(
+            *(
+                self._gateway.pages(
+                    "ec2", operation, request, deadline_seconds=LISTING_DEADLINE_SECONDS
+                )
+                for request in requests
+            )
+        )
+        return [page for pages in listings for page in pages]
+
+    async def tags_of(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """The tags that each resource bears now, by id; {} for one that has none or is gone."""
+        tags: dict[str, dict[str, str]] = {i: {} for i in ids}
+        for chunk in _chunks(ids, FILTER_VALUES):
+            request = {
+                "Filters": [{"Name": "resource-id", "Values": chunk}],
+                "MaxResults": PAGE_SIZE,
+            }
+            for page in await self._gateway.pages("ec2", "describe_tags", request):
+                for tag in page["Tags"]:
+                    tags[tag["ResourceId"]][tag["Key"]] = tag.get("Value", "")
+        return tags
+
+    # ---- instances
+
+    async def launch(self, request: LaunchRequest, token: str) -> list[Worker]:
+        """Launch between 1 and ``request.count`` workers; the same token gives the same ones."""
+        tags = {
+            **request.cost_tags,
+            TAG_CLUSTER: self.cluster,
+            TAG_ROLE: Role.WORKER.value,
+            TAG_PROFILE: request.profile,
+        }
+        params: dict[str, Any] = {
+            "LaunchTemplate": {
+                "LaunchTemplateId": request.launch_template_id,
+                "Version": "$Latest",
+            },
+            "InstanceType": request.instance_type,
+            "SubnetId": request.subnet_id,
+            "MinCount": 1,
+            "MaxCount": request.count,
+            "ClientToken": token,
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": _tag_list(tags)}
+                for kind in ("instance", "volume", "network-interface")
+            ],
+        }
+        if request.home_gib:
+            params["BlockDeviceMappings"] = [_blank_home(request.home_gib)]
+        reply = await self._gateway.call(
+            "ec2", "run_instances", params, effect=Effect.REPEATABLE, instances=request.count
+        )
+        return [parse_worker(raw) for raw in reply["Instances"]]
+
+    async def start(self, ids: Sequence[str]) -> None:
+        """Start stopped instances, all or none."""
+        await self._on_instances("start_instances", ids)
+
+    async def stop(self, ids: Sequence[str]) -> None:
+        """Stop running instances, all or none."""
+        await self._on_instances("stop_instances", ids)
+
+    async def terminate(self, ids: Sequence[str]) -> None:
+        """Terminate instances for good, all or none."""
+        await self._on_instances("terminate_instances", ids)
+
+    async def _on_instances(self, operation: str, ids: Sequence[str]) -> None:
+        await self._gateway.call(
+            "ec2",
+            operation,
+            {"InstanceIds": list(ids)},
+            effect=Effect.REPEATABLE,
+            instances=len(ids),
+        )
+
+    # ---- tags
+
+    async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """Set the same tags on all of ``ids`` (at most 1000)."""
+        await self._gateway.call(
+            "ec2",
+            "create_tags",
+            {"Resources": list(ids), "Tags": _tag_list(tags)},
+            effect=Effect.REPEATABLE,
+        )
+
+    async def untag(self, ids: Sequence[str], keys: Iterable[str]) -> None:
+        """Remove tags from all of ``ids`` (at most 1000)."""
+        await self._gateway.call(
+            "ec2",
+            "delete_tags",
+            {"Resources": list(ids), "Tags": [{"Key": key} for key in keys]},
+            effect=Effect.REPEATABLE,
+        )
+
+    # ---- volumes
+
+    async def attach(self, volume_id: str, instance_id: str) -> None:
+        """Attach a home to an instance; attached there already is success."""
+        params = {"VolumeId": volume_id, "InstanceId": instance_id, "Device": HOME_DEVICE}
+        try:
+            await self._gateway.call("ec2", "attach_volume", params, effect=Effect.REPEATABLE)
+        except WrongState:
+            # A repeated call, whose first answer was lost, finds the volume in use by itself.
+            volumes = await self.list_volumes([volume_id])
+            if not volumes or volumes[0].attached_to != instance_id:
+                raise
+
+    async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
+        """Begin a snapshot of a volume. It has no client token: a lost reply is looked up."""
+        params = {
+            "VolumeId": volume_id,
+            "TagSpecifications": [{"ResourceType": "snapshot", "Tags": _tag_list(tags)}],
+        }
+        try:
+            reply = await self._gateway.call("ec2", "create_snapshot", params)
+        except OutcomeUnknown:
+            made = [s for s in await self.list_snapshots() if s.volume_id == volume_id]
+            if not made:
+                raise
+            return max(made, key=lambda s: s.started_at)
+        return parse_snapshot(reply)
+
+    async def delete_volume(self, volume_id: str) -> None:
+        """Delete an unattached volume; gone already is success."""
+        await self._gone("delete_volume", {"VolumeId": volume_id})
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot; gone already is success."""
+        await self._gone("delete_snapshot", {"SnapshotId": snapshot_id})
+
+    async def _gone(self, operation: str, params: Mapping[str, Any]) -> None:
+        try:
+            await self._gateway.call("ec2", operation, params, effect=Effect.REPEATABLE)
+        except NotFound:
+            return
+
+    # ---- the cluster's key
+
+    async def secret(self, name: str) -> str:
+        """The value of an SSM SecureString; the caller keeps it out of logs and files."""
+        params = {"Name": name, "WithDecryption": True}
+        reply = await self._gateway.call("ssm", "get_parameter", params)
+        value: str = reply["Parameter"]["Value"]
+        return value
+
+
+def _blank_home(size_gib: int) -> dict[str, Any]:
+    return {
+        "DeviceName": HOME_DEVICE,
+        "Ebs": {
+            "VolumeSize": size_gib,
+            "VolumeType": "gp3",
+            "Encrypted": True,
+            "DeleteOnTermination": False,
+        },
+    }
+
+
+def _tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def _chunks(ids: Sequence[str], size: int) -> list[list[str]]:
+    return [list(ids[i : i + size]) for i in range(0, len(ids), size)]

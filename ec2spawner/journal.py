@@ -1,0 +1,199 @@
+"""What the hub keeps on its own disk beside EC2's tags: one small JSON file.
+
+Owns tag writes that must come to stand although AWS is away (renames, deletions), the workers'
+pinned host keys, and how long earlier starts took. Losing the file loses no home: it costs
+estimates, pins, and what was promised while AWS was away. Must not know EC2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import statistics
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ec2spawner.wishes import TagWrite
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_STARTS = 20
+USUAL_SECONDS = {"launch": 45.0, "start": 25.0, "running": 4.0}
+"""Estimates before anything was measured: AWS.md's sources, and a server's bare start."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A rename or deletion that must reach EC2's tags.
+
+    ``owner_key`` is whose resources are meant. ``write.ids`` are settled at once if the cluster is
+    listed then, else from the first listing (``ids`` empty until then).
+    """
+
+    owner_key: str
+    at: float  # epoch seconds
+    write: TagWrite
+
+
+@dataclass
+class _Content:
+    promises: list[Promise] = field(default_factory=list)
+    host_keys: dict[str, str] = field(default_factory=dict)
+    start_seconds: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Journal:
+    """The file's content in memory; every change is written soon, promises at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content = _read(path)
+        self._lock = asyncio.Lock()
+        self._later: asyncio.Task[None] | None = None
+
+    # ---- promises
+
+    @property
+    def promises(self) -> tuple[Promise, ...]:
+        """All promises not yet kept, in the order in which they were made."""
+        return tuple(self._content.promises)
+
+    async def promise(self, promise: Promise) -> None:
+        """Add a promise; when this returns, it is on disk. Raises ``OSError``."""
+        self._content.promises.append(promise)
+        await self._save()
+
+    def replace(self, old: Promise, new: Promise | None) -> None:
+        """Change a promise, or drop it once it is kept."""
+        kept = self._content.promises
+        at = kept.index(old)
+        kept[at : at + 1] = [new] if new else []
+        self._save_later()
+
+    # ---- host keys
+
+    def pinned(self, instance_id: str) -> str | None:
+        """The host key that the instance showed first."""
+        return self._content.host_keys.get(instance_id)
+
+    def pin(self, instance_id: str, key: str) -> None:
+        """Remember an instance's host key."""
+        self._content.host_keys[instance_id] = key
+        self._save_later()
+
+    def forget_pins(self, alive: set[str]) -> None:
+        """Drop the pins of instances that are no more."""
+        gone = self._content.host_keys.keys() - alive
+        for instance_id in gone:
+            del self._content.host_keys[instance_id]
+        if gone:
+            self._save_later()
+
+    # ---- estimates
+
+    def note_start(self, kind: str, seconds: float) -> None:
+        """Remember how long a start of this kind ("launch", "start", "running") took."""
+        taken = self._content.start_seconds.setdefault(kind, [])
+        taken.append(round(seconds, 1))
+        del taken[:-REMEMBERED_STARTS]
+        self._save_later()
+
+    def usual_seconds(self, kind: str) -> float:
+        """How long a start of this kind usually takes: the median of the last ones."""
+        taken = self._content.start_seconds.get(kind)
+        return statistics.median(taken) if taken else USUAL_SECONDS[kind]
+
+    # ---- the file
+
+    def _save_later(self) -> None:
+        if self._later is None or self._later.done():
+            self._later = asyncio.get_running_loop().create_task(self._save_soon())
+
+    async def _save_soon(self) -> None:
+        await asyncio.sleep(0.5)  # one write for a class of changes
+        try:
+            await self._save()
+        except OSError as error:
+            log.error("The hub's journal %s cannot be written: %s", self._path, error)
+
+    async def _save(self) -> None:
+        async with self._lock:
+            text = _dump(self._content)
+            await asyncio.get_running_loop().run_in_executor(None, _write, self._path, text)
+
+    async def close(self) -> None:
+        """Write what is still to be written."""
+        if self._later and not self._later.done():
+            self._later.cancel()
+            await self._save()
+
+
+def _dump(content: _Content) -> str:
+    promises = [
+        {
+            "owner_key": p.owner_key,
+            "at": p.at,
+            "ids": p.write.ids,
+            "tags": p.write.tags,
+            "reason": p.write.reason,
+        }
+        for p in content.promises
+    ]
+    return json.dumps(
+        {
+            "promises": promises,
+            "host_keys": content.host_keys,
+            "start_seconds": content.start_seconds,
+        },
+        indent=1,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> _Content:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return _parse(raw)
+    except FileNotFoundError:
+        return _Content()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # Kept aside, never overwritten: it may hold a promise.
+        aside = path.with_suffix(f"{path.suffix}.unreadable")
+        path.replace(aside)
+        log.error("The hub's journal cannot be read (%s); kept as %s", error, aside)
+        return _Content()
+
+
+def _parse(raw: dict[str, Any]) -> _Content:
+    return _Content(
+        promises=[
+            Promise(
+                str(p["owner_key"]),
+                float(p["at"]),
+                TagWrite(
+                    tuple(map(str, p["ids"])),
+                    tuple((str(k), None if v is None else str(v)) for k, v in p["tags"]),
+                    str(p["reason"]),
+                ),
+            )
+            for p in raw["promises"]
+        ],
+        host_keys={str(k): str(v) for k, v in raw["host_keys"].items()},
+        start_seconds={str(k): [float(s) for s in v] for k, v in raw["start_seconds"].items()},
+    )

@@ -1,0 +1,202 @@
+"""What is known of the cluster at one moment, and what our own calls must still change in it.
+
+Owns ``Listing``, the immutable picture that the inventory makes of EC2's answers, and
+``Expectation``, the effect of a call of ours that a listing may not show yet. Pure: no I/O, no
+clock. Must not decide what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from ec2spawner.model import (
+    HOME_DEVICE,
+    InstanceState,
+    Snapshot,
+    Volume,
+    VolumeState,
+    Worker,
+)
+
+EXPECTATION_BOUND_SECONDS = 90.0
+"""How long a call's effect is believed without being seen. EC2's listings lag by seconds, in bad
+times by minutes (EC2 API reference, "Eventual consistency"); past it, the listing is believed."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Workers, homes and snapshots by id. Times are epoch seconds.
+
+    ``full_at`` is when the last complete listing was begun (0: there was none yet); ``seen_at`` is
+    the same for each id, which a refresh of some ids alone can have looked at later.
+    """
+
+    workers: Mapping[str, Worker] = field(default_factory=lambda: MappingProxyType({}))
+    volumes: Mapping[str, Volume] = field(default_factory=lambda: MappingProxyType({}))
+    snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
+    full_at: float = 0.0
+    seen_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the cluster has been listed at all."""
+        return self.full_at > 0
+
+    def looked_at(self, resource_id: str) -> float:
+        """When the listing was begun that last could have shown this id."""
+        return max(self.full_at, self.seen_at.get(resource_id, 0.0))
+
+    def workers_of(self, owner_key: str) -> list[Worker]:
+        """The owner's workers that can still serve, the given-up ones left out."""
+        return [
+            w
+            for w in self.workers.values()
+            if w.owner == owner_key and w.is_alive and w.deleted is None
+        ]
+
+    def homes_of(self, owner_key: str) -> list[Volume]:
+        """The owner's homes, the given-up ones left out, the current one first.
+
+        Current is the one of the highest generation that was ever mounted; among equals the
+        youngest, since it can only have been made on purpose.
+        """
+        gone = (VolumeState.DELETING, VolumeState.DELETED)
+        homes = [
+            v
+            for v in self.volumes.values()
+            if v.owner == owner_key and v.is_home and v.deleted is None and v.state not in gone
+        ]
+        return sorted(homes, key=lambda v: (v.generation, v.created_at, v.volume_id), reverse=True)
+
+
+@dataclass(frozen=True)
+class Launching:
+    """A RunInstances that was sent and not answered yet: its kind of worker and how many."""
+
+    profile: str
+    with_home: bool
+    zone: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What one call of ours does to the listing, until a later listing shows it.
+
+    ``settled_at`` is when its answer came (or was given up on); None while it is under way.
+    """
+
+    sent_at: float
+    settled_at: float | None = None
+    launched: Mapping[str, Worker] = field(default_factory=lambda: MappingProxyType({}))
+    states: Mapping[str, tuple[frozenset[InstanceState], InstanceState]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """By id: while the listing shows one of these states, it is to be read as that one."""
+    tags: Mapping[str, Mapping[str, str | None]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """By id: tags that the call sets, or removes where None."""
+    attached: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By volume id: the instance it goes to."""
+    snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
+    """Snapshots that the call began."""
+    removed: frozenset[str] = frozenset()
+    """Volumes and snapshots that the call deletes."""
+    launching: Launching | None = None
+
+    def touches(self) -> frozenset[str]:
+        """All ids it speaks of."""
+        spoken = (self.launched, self.states, self.tags, self.attached, self.snapshots)
+        return frozenset().union(*spoken, self.removed)
+
+    def is_over(self, listing: Listing, now: float) -> bool:
+        """Whether it needs no longer be believed: shown by a later listing, or past the bound."""
+        if self.settled_at is None:
+            return False
+        if now - self.settled_at > EXPECTATION_BOUND_SECONDS:
+            return True
+        if self.launching:
+            return False
+        later = all(listing.looked_at(i) > self.settled_at for i in self.touches())
+        return later and self._is_shown(listing)
+
+    def _is_shown(self, listing: Listing) -> bool:
+        return (
+            all(i in listing.workers for i in self.launched)
+            and all(i in listing.snapshots for i in self.snapshots)
+            and all(
+                i not in listing.workers or listing.workers[i].state not in before
+                for i, (before, _) in self.states.items()
+            )
+            and all(_has_tags(listing, i, tags) for i, tags in self.tags.items())
+            and all(
+                v in listing.volumes and listing.volumes[v].attached_to == i
+                for v, i in self.attached.items()
+            )
+            and not any(i in listing.volumes or i in listing.snapshots for i in self.removed)
+        )
+
+
+def _has_tags(listing: Listing, resource_id: str, tags: Mapping[str, str | None]) -> bool:
+    found = (
+        listing.workers.get(resource_id)
+        or listing.volumes.get(resource_id)
+        or listing.snapshots.get(resource_id)
+    )
+    return found is None or all(found.tags.get(k) == v for k, v in tags.items())
+
+
+def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
+    """The listing as it will be once all of our calls show in it; later calls win."""
+    workers, volumes = dict(listing.workers), dict(listing.volumes)
+    snapshots = dict(listing.snapshots)
+    for expected in sorted(expectations, key=lambda e: e.sent_at):
+        for instance_id, worker in expected.launched.items():
+            workers.setdefault(instance_id, worker)
+        for instance_id, (before, after) in expected.states.items():
+            known = workers.get(instance_id)
+            if known and known.state in before:
+                workers[instance_id] = replace(known, state=after)
+        for resource_id, tags in expected.tags.items():
+            if resource_id in workers:
+                workers[resource_id] = replace(
+                    workers[resource_id], tags=_merged(workers[resource_id].tags, tags)
+                )
+            if resource_id in volumes:
+                volumes[resource_id] = replace(
+                    volumes[resource_id], tags=_merged(volumes[resource_id].tags, tags)
+                )
+        for snapshot_id, snapshot in expected.snapshots.items():
+            snapshots.setdefault(snapshot_id, snapshot)
+        for volume_id, instance_id in expected.attached.items():
+            _attach(workers, volumes, volume_id, instance_id)
+        for resource_id in expected.removed:
+            volumes.pop(resource_id, None)
+            snapshots.pop(resource_id, None)
+    return replace(
+        listing,
+        workers=MappingProxyType(workers),
+        volumes=MappingProxyType(volumes),
+        snapshots=MappingProxyType(snapshots),
+    )
+
+
+def _attach(
+    workers: dict[str, Worker], volumes: dict[str, Volume], volume_id: str, instance_id: str
+) -> None:
+    volume, worker = volumes.get(volume_id), workers.get(instance_id)
+    if volume and volume.state is VolumeState.AVAILABLE:
+        volumes[volume_id] = replace(
+            volume, state=VolumeState.IN_USE, attached_to=instance_id, device=HOME_DEVICE
+        )
+    if worker and HOME_DEVICE not in worker.volumes:
+        mapped = {**worker.volumes, HOME_DEVICE: volume_id}
+        workers[instance_id] = replace(worker, volumes=MappingProxyType(mapped))
+
+
+def _merged(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> Mapping[str, str]:
+    merged = {k: v for k, v in {**tags, **changes}.items() if v is not None}
+    return MappingProxyType(merged)

@@ -1,0 +1,322 @@
+"""The plan: from what is there, what is on its way and what is wanted, to a list of actions.
+
+Pure: plain functions of frozen values and ``now``. Owns every decision about who gets which
+worker; what nobody wants is ``reaping.py``'s. Must not do I/O, nor know how actions are executed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from ec2spawner.actions import MAX_IDS, Action, Attach, Claim, Launch, Refuse, Start, Stop, Tag
+from ec2spawner.errors import (
+    CapacityError,
+    CredentialsError,
+    Denied,
+    EC2SpawnerError,
+    QuotaError,
+    Rejected,
+)
+from ec2spawner.listing import Expectation, Launching, Listing, overlay
+from ec2spawner.model import (
+    TAG_DELETED,
+    TAG_GENERATION,
+    InstanceState,
+    Role,
+    Volume,
+    VolumeState,
+    Worker,
+)
+from ec2spawner.placement import Offering, Profile, choose
+from ec2spawner.reaping import plan_unwanted
+from ec2spawner.wishes import Demand, Memory, Policy, Wishes
+
+MAX_LAUNCH = 100
+"""Workers in one RunInstances: AWS advises 5 calls of 100 over 1 of 500 (API reference, 2026)."""
+
+
+def plan(
+    listing: Listing,
+    expectations: Iterable[Expectation],
+    wishes: Wishes,
+    policy: Policy,
+    memory: Memory,
+    now: float,
+) -> list[Action]:
+    """What is to be done now; nothing as long as the cluster has never been listed."""
+    if not listing.is_known:
+        return []
+    expectations = list(expectations)
+    view = effective(listing, expectations, wishes)
+    launching = [e.launching for e in expectations if e.launching]
+    draft = _Draft(view, wishes, policy, memory, now)
+    draft.write_tags()
+    for demand in sorted(wishes.wanted.values(), key=lambda d: (d.since, d.owner.key)):
+        draft.provide(demand)
+    draft.launch(launching)
+    return [*draft.actions(), *plan_unwanted(view, wishes, policy, memory, now, draft.taken)]
+
+
+def effective(listing: Listing, expectations: Iterable[Expectation], wishes: Wishes) -> Listing:
+    """The listing with our calls' effects, and with the tags that must come to stand."""
+    view = overlay(listing, expectations)
+    if not wishes.writes:
+        return view
+    due = (
+        Expectation(sent_at=index, tags={i: dict(w.tags) for i in w.ids})
+        for index, w in enumerate(wishes.writes)
+    )
+    return overlay(view, due)
+
+
+def current_worker(view: Listing, owner_key: str) -> Worker | None:
+    """The owner's one worker; of several, the one that holds the current home, else the oldest."""
+    workers = view.workers_of(owner_key)
+    if len(workers) < 2:
+        return workers[0] if workers else None
+    homes = view.homes_of(owner_key)
+    current = homes[0].attached_to if homes else None
+    return min(workers, key=lambda w: (w.instance_id != current, w.launched_at, w.instance_id))
+
+
+def is_spare(worker: Worker) -> bool:
+    """Whether a worker is nobody's and may be given to somebody."""
+    return (
+        worker.role == Role.WORKER.value
+        and worker.owner is None
+        and worker.deleted is None
+        and worker.state in (InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPED)
+    )
+
+
+class _Draft:
+    """One planning run: collects actions; each worker is used at most once."""
+
+    def __init__(
+        self, view: Listing, wishes: Wishes, policy: Policy, memory: Memory, now: float
+    ) -> None:
+        self._view = view
+        self._wishes = wishes
+        self._policy = policy
+        self._memory = memory
+        self._now = now
+        self._spares = sorted((w for w in view.workers.values() if is_spare(w)), key=_readiness)
+        self._singles: list[Action] = []
+        self._starts: list[str] = []
+        self._doubles: list[str] = []
+        self._needs: dict[tuple[str, str | None], list[Demand]] = defaultdict(list)
+        self.taken: set[str] = set()
+        """Spares that are spoken for, and so no business of the reaper."""
+
+    def actions(self) -> list[Action]:
+        """All that was collected, many ids in one action where EC2 allows it."""
+        starts = [Start(ids, "its user wants it") for ids in _batches(self._by_kind(self._starts))]
+        stops = [Stop(ids, "its owner has another worker") for ids in _batches([self._doubles])]
+        return [*self._singles, *starts, *stops]
+
+    def _by_kind(self, ids: list[str]) -> list[list[str]]:
+        """One batch a (type, zone): what has no capacity fails alone."""
+        kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for instance_id in ids:
+            worker = self._view.workers[instance_id]
+            kinds[worker.instance_type, worker.zone].append(instance_id)
+        return list(kinds.values())
+
+    # ---- tags
+
+    def write_tags(self) -> None:
+        """Tags that must come to stand, and homes mounted for the first time."""
+        for write in self._wishes.writes:
+            ids = tuple(i for i in write.ids if not self._on_hold("tag", i))
+            if ids:
+                self._singles.append(Tag(ids, write.tags, write.reason))
+        fresh = tuple(
+            i
+            for i in sorted(self._wishes.mounted)
+            if i in self._view.volumes
+            and self._view.volumes[i].generation == 0
+            and not self._on_hold("tag", i)
+        )
+        if fresh:
+            self._singles.append(Tag(fresh, ((TAG_GENERATION, "1"),), "mounted for the first time"))
+
+    # ---- one owner
+
+    def provide(self, demand: Demand) -> None:
+        """The next step towards a running worker with its home for one owner."""
+        key = demand.owner.key
+        worker = current_worker(self._view, key)
+        self._doubles += [
+            w.instance_id
+            for w in self._view.workers_of(key)
+            if w is not worker and w.state is InstanceState.RUNNING
+        ]
+        if worker is None and self._undelete(demand):
+            return
+        homes = self._view.homes_of(key)
+        home = homes[0] if homes else None
+        if worker is None:
+            self._find_worker(demand, home)
+        else:
+            self._advance(demand, worker, home)
+
+    def _advance(self, demand: Demand, worker: Worker, home: Volume | None) -> None:
+        if worker.state is InstanceState.STOPPED:
+            self._try(
+                "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
+            )
+        settled = worker.state in (InstanceState.RUNNING, InstanceState.STOPPED)
+        if home is None:
+            self._adopt_blank_home(demand, worker)
+        elif (
+            settled
+            and worker.home_volume_id is None
+            and home.state is VolumeState.AVAILABLE
+            and home.zone == worker.zone
+        ):
+            action = Attach(home.volume_id, worker.instance_id, "its owner's home")
+            self._try("attach", home.volume_id, demand, lambda: self._singles.append(action))
+
+    def _adopt_blank_home(self, demand: Demand, worker: Worker) -> None:
+        """The worker is claimed, its blank home is not: a claim that was carried out by half."""
+        blank = self._view.volumes.get(worker.home_volume_id or "")
+        if blank and blank.owner is None and blank.deleted is None:
+            claim = Claim(demand.owner, worker.instance_id, blank.volume_id, "half claimed")
+            self._singles.append(claim)
+
+    def _find_worker(self, demand: Demand, home: Volume | None) -> None:
+        if home and home.state is not VolumeState.AVAILABLE:
+            return  # it is still held by a machine on its way out; the next listing tells
+        spare = self._spare_for(demand, home)
+        if spare is None:
+            self._needs[demand.profile, home.zone if home else None].append(demand)
+            return
+        self.taken.add(spare.instance_id)
+        volume_id = None if home else spare.home_volume_id
+        claim = Claim(demand.owner, spare.instance_id, volume_id, "first login")
+        if home:
+            claim = replace(claim, reason="the owner's worker is gone, the home is there")
+        self._try("claim", spare.instance_id, demand, lambda: self._singles.append(claim))
+
+    def _spare_for(self, demand: Demand, home: Volume | None) -> Worker | None:
+        for spare in self._spares:
+            if spare.instance_id in self.taken or spare.profile != demand.profile:
+                continue
+            if home is None and self._has_blank_home(spare):
+                return spare
+            if home and spare.zone == home.zone and self._has_no_home(spare):
+                return spare
+        return None
+
+    def _has_blank_home(self, spare: Worker) -> bool:
+        """A volume that the listing does not know yet counts: it came with the launch."""
+        if spare.home_volume_id is None:
+            return False
+        home = self._view.volumes.get(spare.home_volume_id)
+        return home is None or (home.owner is None and not home.deleted and not home.generation)
+
+    @staticmethod
+    def _has_no_home(spare: Worker) -> bool:
+        # EC2 shows a launch's volumes only after a while: no device of a pending worker says
+        # nothing yet.
+        return spare.home_volume_id is None and bool(spare.volumes)
+
+    def _undelete(self, demand: Demand) -> bool:
+        """A deletion that the hub did not finish (the row is still there) is taken back."""
+        if not demand.incarnation or self._view.homes_of(demand.owner.key):
+            return False
+        resources: list[tuple[str, Worker | Volume]] = [
+            *self._view.workers.items(),
+            *self._view.volumes.items(),
+        ]
+        ids = tuple(
+            resource_id
+            for resource_id, r in resources
+            if r.owner == demand.owner.key
+            and r.deleted
+            and r.deleted.incarnation == demand.incarnation
+        )
+        if not any(i in self._view.volumes for i in ids):
+            return False
+        self._singles.append(Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all"))
+        return True
+
+    # ---- launches
+
+    def launch(self, under_way: list[Launching]) -> None:
+        """Launch what the needs exceed of what is on its way already."""
+        for (slug, zone), demands in self._needs.items():
+            profile = self._policy.profiles[slug]
+            supply = self._supply(slug, zone, under_way)
+            missing = demands[supply:]
+            if missing:
+                self._launch_for(profile, zone, missing)
+
+    def _supply(self, slug: str, zone: str | None, under_way: list[Launching]) -> int:
+        """Workers of a kind that are launched, or about to be, and not yet fit to be claimed."""
+        sent = sum(
+            launch.count
+            for launch in under_way
+            if launch.profile == slug
+            and (launch.with_home if zone is None else launch.zone == zone and not launch.with_home)
+        )
+        unclear = [
+            spare
+            for spare in self._spares
+            if spare.instance_id not in self.taken
+            and spare.profile == slug
+            and spare.state is InstanceState.PENDING
+            and not spare.volumes
+            and (zone is None or spare.zone == zone)
+        ]
+        self.taken.update(w.instance_id for w in unclear)
+        return sent + len(unclear)
+
+    def _launch_for(self, profile: Profile, zone: str | None, demands: list[Demand]) -> None:
+        offering = choose(profile, self._policy.subnets, self._memory.failed, self._now, zone)
+        if not isinstance(offering, Offering):
+            self._singles += [Refuse(d.owner.key, offering) for d in demands]
+            return
+        home_gib = 0 if zone else profile.home_gib
+        for owners in _batches([[d.owner.key for d in demands]], MAX_LAUNCH):
+            hold = self._memory.holds.get(("launch", profile.slug))
+            if hold and hold.until > self._now:
+                self._refuse_if_final(owners, hold.error)
+                continue
+            reason = f"{len(owners)} wait for a worker"
+            self._singles.append(
+                Launch(offering, profile.slug, home_gib, len(owners), owners, reason)
+            )
+
+    # ---- holds
+
+    def _on_hold(self, kind: str, resource_id: str) -> bool:
+        hold = self._memory.holds.get((kind, resource_id))
+        return hold is not None and hold.until > self._now
+
+    def _try(self, kind: str, resource_id: str, demand: Demand, act: Callable[[], object]) -> None:
+        """Act, unless the same failed a moment ago; what waiting cannot mend, the user is told."""
+        hold = self._memory.holds.get((kind, resource_id))
+        if hold is None or hold.until <= self._now:
+            act()
+        else:
+            self._refuse_if_final((demand.owner.key,), hold.error)
+
+    def _refuse_if_final(self, owner_keys: Iterable[str], error: EC2SpawnerError) -> None:
+        if isinstance(error, FINAL_ERRORS):
+            self._singles += [Refuse(key, error) for key in owner_keys]
+
+
+FINAL_ERRORS = (CapacityError, QuotaError, Denied, Rejected, CredentialsError)
+"""Failures that a user is told at once: more of the same waiting will not mend them."""
+
+
+def _readiness(worker: Worker) -> tuple[int, str]:
+    order = (InstanceState.RUNNING, InstanceState.PENDING, InstanceState.STOPPED)
+    return order.index(worker.state), worker.instance_id
+
+
+def _batches(groups: Iterable[list[str]], size: int = MAX_IDS) -> list[tuple[str, ...]]:
+    return [tuple(group[i : i + size]) for group in groups for i in range(0, len(group), size)]

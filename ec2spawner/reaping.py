@@ -1,0 +1,205 @@
+"""The plan's other half: what nobody wants is stopped, and in the end removed.
+
+Pure. Owns the rules by which something may go: a grace time, a second sighting, a fresh and
+complete listing, and for a home a completed snapshot. Must not do I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ec2spawner.actions import (
+    MAX_IDS,
+    Action,
+    DeleteSnapshot,
+    DeleteVolume,
+    MakeSnapshot,
+    Stop,
+    Terminate,
+)
+from ec2spawner.listing import Listing
+from ec2spawner.model import (
+    TAG_CLUSTER,
+    TAG_DELETED,
+    TAG_EXPIRES,
+    TAG_GENERATION,
+    TAG_OWNER,
+    TAG_ROLE,
+    TAG_USER,
+    InstanceState,
+    Role,
+    Snapshot,
+    SnapshotState,
+    Volume,
+    VolumeState,
+    Worker,
+)
+from ec2spawner.wishes import Memory, Policy, Wishes
+
+FRESH_SECONDS = 120.0
+"""A listing older than this is no ground for stopping or removing anything."""
+
+
+def plan_unwanted(
+    view: Listing, wishes: Wishes, policy: Policy, memory: Memory, now: float, taken: set[str]
+) -> list[Action]:
+    """Stops, terminations and deletions that are due; none on a stale listing."""
+    if now - view.full_at > FRESH_SECONDS:
+        return []
+    rules = _Rules(view, wishes, policy, memory, now, taken)
+    return [*rules.workers(), *rules.volumes(), *rules.snapshots()]
+
+
+def sightings(
+    view: Listing, wishes: Wishes, previous: Mapping[str, tuple[float, float]], now: float
+) -> dict[str, tuple[float, float]]:
+    """Since when each thing that nobody wants is known to be unwanted, carried on from before."""
+    unwanted = [
+        w.instance_id
+        for w in view.workers.values()
+        if w.is_alive and w.role == Role.WORKER.value and not is_wanted(w, wishes)
+    ]
+    unwanted += [v.volume_id for v in view.volumes.values() if is_orphan(v)]
+    return {i: previous.get(i, (now, view.full_at)) for i in unwanted}
+
+
+def is_wanted(worker: Worker, wishes: Wishes) -> bool:
+    """Whether somebody waits for, or works on, this worker."""
+    return worker.deleted is None and worker.owner is not None and worker.owner in wishes.wanted
+
+
+def is_orphan(volume: Volume) -> bool:
+    """A home that never was anybody's, and whose instance is gone."""
+    return (
+        volume.is_home
+        and volume.owner is None
+        and volume.deleted is None
+        and volume.state is VolumeState.AVAILABLE
+    )
+
+
+class _Rules:
+    def __init__(
+        self,
+        view: Listing,
+        wishes: Wishes,
+        policy: Policy,
+        memory: Memory,
+        now: float,
+        taken: set[str],
+    ) -> None:
+        self._view = view
+        self._wishes = wishes
+        self._policy = policy
+        self._memory = memory
+        self._now = now
+        self._taken = taken
+
+    def workers(self) -> list[Action]:
+        """A worker is stopped first; only a stopped one is ever terminated."""
+        released: list[str] = []
+        idle: list[str] = []
+        gone: list[str] = []
+        for worker in self._view.workers.values():
+            if not self._is_candidate(worker):
+                continue
+            if worker.state is InstanceState.RUNNING and not self._on_hold("stop", worker):
+                if worker.owner in self._wishes.released or worker.deleted:
+                    released.append(worker.instance_id)
+                elif self._is_ripe(worker.instance_id):
+                    idle.append(worker.instance_id)
+            elif worker.state is InstanceState.STOPPED and not self._on_hold("terminate", worker):
+                # An owner's worker stays, stopped, until it is given up; a spare goes.
+                unowned = worker.owner is None and self._is_ripe(worker.instance_id)
+                if worker.deleted or unowned:
+                    gone.append(worker.instance_id)
+        return [
+            *(Stop(ids, "its user is done") for ids in _batches(released)),
+            *(Stop(ids, "nobody wants it") for ids in _batches(idle)),
+            *(Terminate(ids, "given up, or nobody's") for ids in _batches(gone)),
+        ]
+
+    def _is_candidate(self, worker: Worker) -> bool:
+        return (
+            worker.is_alive
+            and worker.role == Role.WORKER.value
+            and worker.instance_id not in self._taken
+            and not is_wanted(worker, self._wishes)
+        )
+
+    def _is_ripe(self, resource_id: str) -> bool:
+        """Seen unwanted for the grace time, and by a second full listing."""
+        seen = self._memory.unwanted.get(resource_id)
+        if seen is None:
+            return False
+        first_at, listed_at = seen
+        waited = self._now - first_at >= self._policy.reaper_grace_seconds
+        return waited and self._view.full_at > listed_at
+
+    def _on_hold(self, kind: str, worker: Worker) -> bool:
+        hold = self._memory.holds.get((kind, worker.instance_id))
+        return hold is not None and hold.until > self._now
+
+    def volumes(self) -> list[Action]:
+        """Retire homes that were given up long enough ago, and orphans."""
+        actions: list[Action] = []
+        for volume in self._view.volumes.values():
+            hold = self._memory.holds.get(("retire", volume.volume_id))
+            due = self._is_due(volume) and not (hold and hold.until > self._now)
+            action = self._retire(volume) if due else None
+            if action:
+                actions.append(action)
+        return actions
+
+    def _is_due(self, volume: Volume) -> bool:
+        if volume.state is not VolumeState.AVAILABLE or not volume.is_home:
+            return False
+        if volume.deleted:
+            return self._now - volume.deleted.at >= self._policy.delete_grace_seconds
+        return is_orphan(volume) and self._is_ripe(volume.volume_id)
+
+    def _retire(self, volume: Volume) -> Action | None:
+        final = self._final_snapshot(volume)
+        if final is None:
+            return MakeSnapshot(
+                volume.volume_id, self._snapshot_tags(volume), "before its deletion"
+            )
+        if final.state is SnapshotState.COMPLETED:
+            return DeleteVolume(volume.volume_id, final.snapshot_id, "its snapshot is completed")
+        return None
+
+    def _final_snapshot(self, volume: Volume) -> Snapshot | None:
+        """The volume's snapshot made since it was given up; an older one may lack files."""
+        since = volume.deleted.at if volume.deleted else volume.created_at
+        made = [
+            s
+            for s in self._view.snapshots.values()
+            if s.volume_id == volume.volume_id
+            and TAG_EXPIRES in s.tags
+            and s.started_at >= since
+            and s.state is not SnapshotState.ERROR
+        ]
+        return max(made, key=lambda s: s.started_at) if made else None
+
+    def _snapshot_tags(self, volume: Volume) -> tuple[tuple[str, str], ...]:
+        kept = {TAG_CLUSTER, TAG_OWNER, TAG_USER, TAG_GENERATION, TAG_DELETED}
+        expires = self._now + self._policy.snapshot_expire_seconds
+        return (
+            *((k, v) for k, v in volume.tags.items() if k in kept),
+            (TAG_ROLE, Role.WORKER.value),
+            (TAG_EXPIRES, f"{expires:.0f}"),
+        )
+
+    def snapshots(self) -> list[Action]:
+        """Snapshots whose time is over."""
+        return [
+            DeleteSnapshot(s.snapshot_id, "its time is over")
+            for s in self._view.snapshots.values()
+            if s.tags.get(TAG_EXPIRES, "").isdigit()
+            and int(s.tags[TAG_EXPIRES]) < self._now
+            and s.state is SnapshotState.COMPLETED
+        ]
+
+
+def _batches(ids: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(ids[i : i + MAX_IDS]) for i in range(0, len(ids), MAX_IDS)]

@@ -1,0 +1,311 @@
+"""The hub's link to a worker: runs ``ec2spawner-worker`` over SSH, and nothing else.
+
+Owns connecting, pinning of host keys, and the bounds on what a worker may answer: it is untrusted.
+Sole importer of asyncssh in the hub. Must not know EC2 or the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Protocol
+
+import asyncssh
+
+from ec2spawner.errors import (
+    HostKeyMismatch,
+    WorkerError,
+    WorkerGarbage,
+    WorkerRefused,
+    WorkerUnreachable,
+)
+from ec2spawner.model import Worker
+
+log = logging.getLogger(__name__)
+
+SSH_USER = "ec2spawner"
+COMMAND = "ec2spawner-worker"
+MAX_LINE_BYTES = 8192
+MAX_ANSWER_BYTES = 256 * 1024
+LOGIN_SECONDS = 10.0
+PROBE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+
+PinnedKeys = Mapping[str, str]
+Progress = Callable[[str], None]
+
+STUDENT_WORDS: Mapping[str, tuple[str, str]] = {
+    "foreign-filesystem": (
+        "Your home disk holds a file system that this hub did not make.",
+        "Nothing was changed on it. Tell the people who run this hub.",
+    ),
+    "home-missing": (
+        "Your home disk did not appear on your machine.",
+        "Start your server again; if it happens twice, tell the people who run this hub.",
+    ),
+    "mount-failed": (
+        "Your home disk could not be opened.",
+        "Nothing was changed on it. Tell the people who run this hub.",
+    ),
+    "disk-full": (
+        "The disk of your machine is full, so the notebook server could not start.",
+        "Tell the people who run this hub; your files are safe.",
+    ),
+    "server-died": (
+        "Your machine is up, but the notebook server ended while it was starting.",
+        "Start your server again; if it happens twice, tell the people who run this hub.",
+    ),
+    "server-timeout": (
+        "Your machine is up, but the notebook server did not answer in time.",
+        "Start your server again.",
+    ),
+    "owner-mismatch": (
+        "The machine that was chosen for you belongs to somebody else.",
+        "Tell the people who run this hub; your files are safe.",
+    ),
+}
+"""What a student reads for each error slug of ``ec2spawner-worker``: what, and next step."""
+
+
+class KeyStore(Protocol):
+    """Remembers the host key that each instance showed first."""
+
+    def pinned(self, instance_id: str) -> str | None:
+        """The key in OpenSSH's one-line form, or None before the first contact."""
+
+    def pin(self, instance_id: str, key: str) -> None:
+        """Remember the key of an instance."""
+
+
+class WorkerLink:
+    """Speaks to the workers of one cluster with its one key."""
+
+    def __init__(self, private_key: str, keys: KeyStore, *, port: int = 22) -> None:
+        self._key = asyncssh.import_private_key(private_key)
+        self._keys = keys
+        self._port = port
+
+    async def start(
+        self, worker: Worker, document: Mapping[str, Any], progress: Progress
+    ) -> dict[str, Any]:
+        """Have the user's server started; its ready event. ``progress`` gets each step's slug.
+
+        Tries to connect until it is cancelled: the machine may still be booting. The caller has
+        the deadline. Raises a ``WorkerError``.
+        """
+        connection = await self._connect_until_up(worker)
+        progress("connected")
+        try:
+            return await _run(connection, "start", document, progress)
+        finally:
+            connection.close()
+
+    async def stop(self, worker: Worker, timeout_seconds: float) -> dict[str, Any]:
+        """Have the user's server ended gracefully. Raises a ``WorkerError``."""
+        connection = await self._connect(worker)
+        document = {"timeout_seconds": timeout_seconds}
+        try:
+            return await asyncio.wait_for(
+                _run(connection, "stop", document, _ignore), timeout_seconds + LOGIN_SECONDS
+            )
+        except asyncio.TimeoutError:
+            raise _garbage("it does not end") from None
+        finally:
+            connection.close()
+
+    async def status(self, worker: Worker) -> dict[str, Any]:
+        """What runs on the worker. Raises a ``WorkerError``."""
+        connection = await self._connect(worker)
+        try:
+            return await asyncio.wait_for(_run(connection, "status", None, _ignore), LOGIN_SECONDS)
+        except asyncio.TimeoutError:
+            raise _garbage("it does not end") from None
+        finally:
+            connection.close()
+
+    async def _connect_until_up(self, worker: Worker) -> asyncssh.SSHClientConnection:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            # A bare TCP probe first: it costs nothing while the machine boots.
+            if await probe(worker.private_ip, self._port) is Probe.LISTENING:
+                try:
+                    return await self._connect(worker)
+                except WorkerUnreachable as error:
+                    log.debug("%s listens, but: %s", worker.instance_id, error)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
+            else:
+                await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def _connect(self, worker: Worker) -> asyncssh.SSHClientConnection:
+        check = _HostKeyCheck(worker.instance_id, self._keys.pinned(worker.instance_id))
+        try:
+            connection = await asyncio.wait_for(
+                asyncssh.connect(
+                    worker.private_ip,
+                    self._port,
+                    username=SSH_USER,
+                    client_keys=[self._key],
+                    client_factory=lambda: check,
+                    known_hosts=([], [], []),
+                    agent_path=None,
+                    config=None,
+                    preferred_auth="publickey",
+                    server_host_key_algs=["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256"],
+                    compression_algs=None,
+                ),
+                LOGIN_SECONDS,
+            )
+        except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
+            if check.is_mismatch:
+                raise _mismatch(worker.instance_id) from None
+            raise WorkerUnreachable(
+                "Your machine does not answer.",
+                why=f"SSH to {worker.instance_id} at {worker.private_ip}:{self._port}: "
+                f"{type(error).__name__}: {_bounded(str(error))}",
+                next_step="Start your server again.",
+            ) from None
+        if check.shown and check.pinned is None:
+            self._keys.pin(worker.instance_id, check.shown)
+        return connection
+
+
+def _ignore(step: str) -> None:
+    pass
+
+
+class _HostKeyCheck(asyncssh.SSHClient):
+    """Accepts the key that the instance showed at the first contact, and no other."""
+
+    def __init__(self, instance_id: str, pinned: str | None) -> None:
+        self.pinned = pinned
+        self.shown = ""
+        self.is_mismatch = False
+        self._instance_id = instance_id
+
+    def validate_host_public_key(
+        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
+    ) -> bool:
+        """Whether this key is the pinned one, or the first."""
+        self.shown = " ".join(key.export_public_key("openssh").decode().split()[:2])
+        self.is_mismatch = self.pinned is not None and self.shown != self.pinned
+        return not self.is_mismatch
+
+
+def _mismatch(instance_id: str) -> HostKeyMismatch:
+    return HostKeyMismatch(
+        "Your machine could not prove that it is yours, so the hub did not connect to it.",
+        why=f"{instance_id} shows another SSH host key than at the first contact",
+        next_step="Tell the people who run this hub; your files are safe.",
+    )
+
+
+class Probe(Enum):
+    """What a bare TCP connection to a port met."""
+
+    LISTENING = "listening"
+    REFUSED = "refused"  # the machine is up, and nothing listens there
+    SILENT = "silent"  # no answer at all: booting, cut off, or gone
+
+
+async def probe(address: str, port: int) -> Probe:
+    """What answers on a port, within 2 s."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), PROBE_SECONDS)
+    except ConnectionRefusedError:
+        return Probe.REFUSED
+    except (OSError, asyncio.TimeoutError):
+        return Probe.SILENT
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return Probe.LISTENING
+
+
+async def _run(
+    connection: asyncssh.SSHClientConnection,
+    verb: str,
+    document: Mapping[str, Any] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run one verb; its last event. What the worker writes is bounded, parsed, never believed."""
+    try:
+        process = await connection.create_process(
+            f"{COMMAND} {verb}", encoding=None, stderr=asyncssh.DEVNULL
+        )
+        process.stdin.write(json.dumps(document).encode() if document is not None else b"")
+        process.stdin.write_eof()
+        try:
+            return await _last_event(process.stdout, progress)
+        finally:
+            process.close()
+    except (OSError, asyncssh.Error) as error:
+        raise WorkerUnreachable(
+            "The connection to your machine broke.",
+            why=f"{type(error).__name__}: {_bounded(str(error))}",
+            next_step="Start your server again.",
+        ) from None
+
+
+async def _last_event(stdout: asyncssh.SSHReader[bytes], progress: Progress) -> dict[str, Any]:
+    buffer = b""
+    total = 0
+    while True:
+        chunk = await stdout.read(MAX_LINE_BYTES)
+        total += len(chunk)
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if total > MAX_ANSWER_BYTES or len(buffer) > MAX_LINE_BYTES:
+            raise _garbage("it never ends")
+        for line in lines:
+            event = _parsed(line)
+            if event.get("event") == "progress":
+                progress(str(event.get("step", ""))[:32])
+            else:
+                return _checked(event)
+        if not chunk:
+            raise _garbage("it ended without a last word")
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _garbage("not JSON") from None
+    if not isinstance(event, dict):
+        raise _garbage("not a JSON object")
+    return event
+
+
+def _checked(event: dict[str, Any]) -> dict[str, Any]:
+    if event.get("event") != "error":
+        return event
+    reason = event.get("code")
+    reason = reason if isinstance(reason, str) and re.fullmatch(r"[a-z-]{1,32}", reason) else "?"
+    what, next_step = STUDENT_WORDS.get(
+        reason,
+        (
+            "Your machine could not start the notebook server.",
+            "Start your server again; if it happens twice, tell the people who run this hub.",
+        ),
+    )
+    why = f"ec2spawner-worker says {reason}: {_bounded(str(event.get('detail', '')))}"
+    raise WorkerRefused(what, reason=reason, why=why, next_step=next_step)
+
+
+def _garbage(how: str) -> WorkerError:
+    return WorkerGarbage(
+        "Your machine gives answers that the hub does not understand.",
+        why=f"the output of ec2spawner-worker: {how}",
+        next_step="Start your server again; if it happens twice, tell the people who run this hub.",
+    )
+
+
+def _bounded(text: str) -> str:
+    """A worker's words for a log: one printable line of bounded length."""
+    return "".join(c if c.isprintable() else " " for c in text)[:400]

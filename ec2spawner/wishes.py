@@ -1,0 +1,68 @@
+"""What the fleet is asked for, what the operator chose, and what earlier attempts taught.
+
+Plain values that the plan decides by. Must not know EC2's calls, nor decide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ec2spawner.model import Owner
+from ec2spawner.placement import Failure, Offering, Profile, Subnet
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the operator chose, as far as decisions need it. Times in seconds."""
+
+    profiles: Mapping[str, Profile]
+    subnets: tuple[Subnet, ...]
+    reaper_grace_seconds: float = 300.0
+    delete_grace_seconds: float = 7 * 86400.0
+    snapshot_expire_seconds: float = 30 * 86400.0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """An owner wants a running worker. ``incarnation`` names the server's row in the hub."""
+
+    owner: Owner
+    profile: str
+    incarnation: str
+    since: float
+
+
+@dataclass(frozen=True)
+class TagWrite:
+    """Tags that must come to stand on these resources, whatever happens: a rename, a deletion."""
+
+    ids: tuple[str, ...]
+    tags: tuple[tuple[str, str | None], ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """All that is wanted of the fleet at one moment, by owner key."""
+
+    wanted: Mapping[str, Demand] = field(default_factory=lambda: MappingProxyType({}))
+    released: frozenset[str] = frozenset()
+    """Owners whose worker is to stop at once."""
+    writes: tuple[TagWrite, ...] = ()
+    mounted: frozenset[str] = frozenset()
+    """Homes that were mounted since the hub started."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What earlier attempts and listings taught."""
+
+    failed: Mapping[Offering, Failure] = field(default_factory=lambda: MappingProxyType({}))
+    holds: Mapping[tuple[str, str], Failure] = field(default_factory=lambda: MappingProxyType({}))
+    """By (kind of action, id): not to be tried again before its time."""
+    unwanted: Mapping[str, tuple[float, float]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """By id: when it was first seen unwanted, and by the listing begun at which moment."""
