@@ -34,9 +34,9 @@ make_environment() {
         "$python" -m venv --clear .venv
     fi
     echo "setup: Python packages into .venv (a minute or two, about 1 GB) ..."
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-compile \
         --require-hashes -r tools/requirements.lock
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check \
         --no-deps --no-build-isolation --editable .
     .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true  # some ship broken samples
 }
