@@ -14,7 +14,7 @@ Owns what a machine is besides its disk: an SSH server (this process) and an ini
   ``DIR/machine.lock`` is held (flock) until the last of them is gone: who wants to know, takes it.
   A second machine on the same disk waits for it, at most 10 s, and else exits with 3.
 - ``--parent PID``: exit at once unless PID is the parent (closes the gap between fork and start).
-- It writes its log to ``DIR/machine.log``.
+- It writes its log to ``DIR/machine.log``, and empties ``DIR/run`` (its tmpfs) at every boot.
 
 Faults: ``DIR/faults.json``, read anew at every connection, all keys optional.
 
@@ -34,6 +34,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -394,6 +395,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"{machine.directory} is held by another machine\n")
         return 3
     _log_to_disk(machine.directory)
+    shutil.rmtree(machine.directory / "run", ignore_errors=True)
     return _run(machine, cloud_pid, started_at)
 
 

@@ -1,0 +1,201 @@
+"""The one document that a start is given on stdin: its parsing, strict and bounded.
+
+Owns what a well-formed document is. Must not know hosts. Whatever passes here is safe as a file
+name, a unit name and an HTTP request's path, as far as those parts are used so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ec2spawner.worker.protocol import Code, Fault
+
+DOCUMENT_MAX_BYTES = 1024 * 1024
+ENVIRONMENT_MAX_BYTES = 512 * 1024  # systemd passes at most 1 MiB as a credential
+VALUE_MAX_BYTES = 100 * 1024  # Linux takes 128 KiB for one "NAME=value"
+ARGS_MAX = 200
+MEMORY_MIN_BYTES = 64 * 1024 * 1024
+TIMEOUT_MAX_SECONDS = 3600.0
+DEFAULT_TIMEOUT_SECONDS = 120.0
+DEFAULT_STOP_TIMEOUT_SECONDS = 10.0
+
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
+_CLAIM = re.compile(r"[0-9a-f]{16}")
+_VOLUME_ID = re.compile(r"vol-[0-9a-f]{8,32}")
+_USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+_PREFIX = re.compile(r"/(?:[!-~]{0,4094}/)?")
+_SECRET_NAME = re.compile(r"(?i)token|secret|password|passwd|credential|key")
+_REQUIRED = {"version", "owner", "claim", "volume_id", "username", "address", "port"}
+_OPTIONAL = {"environment", "args", "limits", "timeout_seconds"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server may use; None is no limit."""
+
+    memory_bytes: int | None = None
+    cpu: float | None = None  # processors
+
+
+@dataclass(frozen=True)
+class StartDocument:
+    """Whose server to start, with which home, where."""
+
+    owner: str
+    claim: str
+    volume_id: str
+    username: str
+    address: str
+    port: int
+    environment: Mapping[str, str]
+    args: tuple[str, ...]
+    limits: Limits
+    timeout_seconds: float
+    digest: str  # of all but the time-out: the same digest is the same server
+
+    @property
+    def prefix(self) -> str:
+        """The path below which the server answers; begins and ends with a slash."""
+        return self.environment.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+
+    def secrets(self) -> list[str]:
+        """Values that no log or answer may show."""
+        return [v for k, v in self.environment.items() if _SECRET_NAME.search(k)]
+
+
+def parse_start(data: bytes) -> StartDocument:
+    """Read a start document; raises Fault(bad-document) that names the key."""
+    raw = _object(data)
+    if missing := _REQUIRED - set(raw):
+        raise _bad(f"missing: {', '.join(sorted(missing))}")
+    if unknown := set(raw) - _REQUIRED - _OPTIONAL:
+        raise _bad(f"unknown: {', '.join(sorted(map(repr, unknown)))}")
+    if raw["version"] != 1 or isinstance(raw["version"], bool):
+        raise _bad("version: this worker knows version 1 only; rebuild its image")
+    username = _matching(raw, "username", _USERNAME)
+    if username == "root":
+        raise _bad("username: root runs no notebooks")
+    return StartDocument(
+        owner=_matching(raw, "owner", _OWNER),
+        claim=_matching(raw, "claim", _CLAIM),
+        volume_id=_matching(raw, "volume_id", _VOLUME_ID),
+        username=username,
+        address=_address(raw["address"]),
+        port=int(_number(raw, "port", 1, 65535, whole=True)),
+        environment=_environment(raw.get("environment", {})),
+        args=_args(raw.get("args", [])),
+        limits=_limits(raw.get("limits") or {}),
+        timeout_seconds=_timeout(raw, DEFAULT_TIMEOUT_SECONDS),
+        digest=_digest(raw),
+    )
+
+
+def parse_stop(data: bytes) -> float:
+    """The seconds that a stop may take; an empty input is the default."""
+    raw = _object(data) if data.strip() else {}
+    if unknown := set(raw) - {"timeout_seconds"}:
+        raise _bad(f"unknown: {', '.join(sorted(map(repr, unknown)))}")
+    return _timeout(raw, DEFAULT_STOP_TIMEOUT_SECONDS)
+
+
+def _bad(detail: str) -> Fault:
+    return Fault(Code.BAD_DOCUMENT, detail)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    if len(data) > DOCUMENT_MAX_BYTES:
+        raise _bad(f"longer than {DOCUMENT_MAX_BYTES} bytes")
+    try:
+        raw = json.loads(data.decode())
+    except RecursionError:
+        raise _bad("nested too deeply") from None
+    except ValueError as error:
+        raise _bad(f"not JSON: {type(error).__name__}") from None  # no text: it may quote a secret
+    if not isinstance(raw, dict):
+        raise _bad("not a JSON object")
+    return raw
+
+
+def _digest(raw: Mapping[str, Any]) -> str:
+    meant = {k: v for k, v in raw.items() if k != "timeout_seconds"}
+    return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
+
+
+def _matching(raw: Mapping[str, Any], key: str, pattern: re.Pattern[str]) -> str:
+    value = raw[key]
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise _bad(f"{key}: must match {pattern.pattern}")
+    return value
+
+
+def _number(
+    raw: Mapping[str, Any], key: str, low: float, high: float, *, whole: bool = False
+) -> float:
+    value = raw[key]
+    kinds = int if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+        raise _bad(f"{key}: must be a number from {low:g} to {high:g}")
+    return value
+
+
+def _timeout(raw: Mapping[str, Any], default: float) -> float:
+    if "timeout_seconds" not in raw:
+        return default
+    return float(_number(raw, "timeout_seconds", 0, TIMEOUT_MAX_SECONDS))
+
+
+def _address(value: Any) -> str:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, value))
+        except (OSError, TypeError, ValueError):
+            continue
+    raise _bad("address: must be an IP address")
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        return len(value.encode()) <= VALUE_MAX_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def _environment(raw: Any) -> Mapping[str, str]:
+    if not isinstance(raw, dict):
+        raise _bad("environment: must be an object")
+    for name, value in raw.items():
+        if not _VARIABLE.fullmatch(name):
+            raise _bad(f"environment: {name[:40]!r} is no variable name")
+        if not _is_text(value):
+            raise _bad(f"environment: {name} must be text of at most {VALUE_MAX_BYTES} bytes")
+    if sum(len(k) + len(v.encode()) for k, v in raw.items()) > ENVIRONMENT_MAX_BYTES:
+        raise _bad(f"environment: over {ENVIRONMENT_MAX_BYTES} bytes")
+    if not _PREFIX.fullmatch(raw.get("JUPYTERHUB_SERVICE_PREFIX", "/")):
+        raise _bad("environment: JUPYTERHUB_SERVICE_PREFIX must be an escaped path, /.../")
+    return dict(raw)
+
+
+def _args(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, list) or len(raw) > ARGS_MAX or not all(map(_is_text, raw)):
+        raise _bad(f"args: must be a list of at most {ARGS_MAX} texts")
+    return tuple(raw)
+
+
+def _limits(raw: Any) -> Limits:
+    if not isinstance(raw, dict) or set(raw) - {"memory_bytes", "cpu"}:
+        raise _bad("limits: must be an object with memory_bytes and cpu")
+    memory, cpu = raw.get("memory_bytes"), raw.get("cpu")
+    if memory is not None:
+        _number(raw, "memory_bytes", MEMORY_MIN_BYTES, 2**60, whole=True)
+    if cpu is not None:
+        _number(raw, "cpu", 0.01, 4096)
+    return Limits(memory, None if cpu is None else float(cpu))
