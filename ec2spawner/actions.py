@@ -62,10 +62,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop running workers."""
+    """Stop running workers; ``is_double``: although their owner is wanted, who has another."""
 
     ids: tuple[str, ...]
     reason: str
+    is_double: bool = False
 
 
 @dataclass(frozen=True)

@@ -162,14 +162,10 @@ class Inventory:
             metrics.WORKERS.labels(state.value).set(count)
 
     async def _refresh_some(self, begun_at: float, ids: Collection[str]) -> None:
-        by_kind = {
-            prefix: sorted(i for i in ids if i.startswith(prefix))
-            for prefix in ("i-", "vol-", "snap-")
-        }
         workers, volumes, snapshots = await asyncio.gather(
-            _some(self._cloud.list_workers, by_kind["i-"]),
-            _some(self._cloud.list_volumes, by_kind["vol-"]),
-            _some(self._cloud.list_snapshots, by_kind["snap-"]),
+            _some(self._cloud.list_workers, "i-", ids),
+            _some(self._cloud.list_volumes, "vol-", ids),
+            _some(self._cloud.list_snapshots, "snap-", ids),
         )
         old = self.listing
         self.listing = replace(

@@ -62,10 +62,13 @@ class Journal:
         """All promises not yet kept, in the order in which they were made."""
         return tuple(self._content.promises)
 
-    async def promise(self, promise: Promise) -> None:
-        """Add a promise; when this returns, it is on disk. Raises ``OSError``."""
+    def promise(self, promise: Promise) -> None:
+        """Add a promise; when this returns, it is on disk. Raises ``OSError``.
+
+        It blocks for one small write: promises are rare, and the hub goes on only when they hold.
+        """
         self._content.promises.append(promise)
-        await self._save()
+        _write(self._path, _dump(self._content))
 
     def replace(self, old: Promise, new: Promise | None) -> None:
         """Change a promise, or drop it once it is kept."""

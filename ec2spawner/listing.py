@@ -7,8 +7,10 @@ clock. Must not decide what to do.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 
 from ec2spawner.model import (
@@ -48,27 +50,39 @@ class Listing:
         """When the listing was begun that last could have shown this id."""
         return max(self.full_at, self.seen_at.get(resource_id, 0.0))
 
-    def workers_of(self, owner_key: str) -> list[Worker]:
+    def workers_of(self, owner_key: str) -> tuple[Worker, ...]:
         """The owner's workers that can still serve, the given-up ones left out."""
-        return [
-            w
-            for w in self.workers.values()
-            if w.owner == owner_key and w.is_alive and w.deleted is None
-        ]
+        return self._workers_by_owner.get(owner_key, ())
 
-    def homes_of(self, owner_key: str) -> list[Volume]:
+    def homes_of(self, owner_key: str) -> tuple[Volume, ...]:
         """The owner's homes, the given-up ones left out, the current one first.
 
         Current is the one of the highest generation that was ever mounted; among equals the
         youngest, since it can only have been made on purpose.
         """
+        return self._homes_by_owner.get(owner_key, ())
+
+    @cached_property
+    def _workers_by_owner(self) -> Mapping[str, tuple[Worker, ...]]:
+        found: dict[str, list[Worker]] = defaultdict(list)
+        for worker in self.workers.values():
+            if worker.owner and worker.is_alive and worker.deleted is None:
+                found[worker.owner].append(worker)
+        return {key: tuple(workers) for key, workers in found.items()}
+
+    @cached_property
+    def _homes_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
         gone = (VolumeState.DELETING, VolumeState.DELETED)
-        homes = [
-            v
-            for v in self.volumes.values()
-            if v.owner == owner_key and v.is_home and v.deleted is None and v.state not in gone
-        ]
-        return sorted(homes, key=lambda v: (v.generation, v.created_at, v.volume_id), reverse=True)
+        found: dict[str, list[Volume]] = defaultdict(list)
+        for home in self.volumes.values():
+            if home.owner and home.is_home and home.deleted is None and home.state not in gone:
+                found[home.owner].append(home)
+        return {
+            key: tuple(
+                sorted(homes, key=lambda v: (v.generation, v.created_at, v.volume_id), reverse=True)
+            )
+            for key, homes in found.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ class Expectation:
                 i not in listing.workers or listing.workers[i].state not in before
                 for i, (before, _) in self.states.items()
             )
-            and all(_has_tags(listing, i, tags) for i, tags in self.tags.items())
+            and all(has_tags(listing, i, tags) for i, tags in self.tags.items())
             and all(
                 v in listing.volumes and listing.volumes[v].attached_to == i
                 for v, i in self.attached.items()
@@ -140,7 +154,8 @@ class Expectation:
         )
 
 
-def _has_tags(listing: Listing, resource_id: str, tags: Mapping[str, str | None]) -> bool:
+def has_tags(listing: Listing, resource_id: str, tags: Mapping[str, str | None]) -> bool:
+    """Whether the listing shows these tags (None: shows none such); an id that is gone does."""
     found = (
         listing.workers.get(resource_id)
         or listing.volumes.get(resource_id)

@@ -19,7 +19,7 @@ from ec2spawner.errors import (
     QuotaError,
     Rejected,
 )
-from ec2spawner.listing import Expectation, Launching, Listing, overlay
+from ec2spawner.listing import Expectation, Launching, Listing, has_tags, overlay
 from ec2spawner.model import (
     TAG_DELETED,
     TAG_GENERATION,
@@ -49,19 +49,19 @@ def plan(
     if not listing.is_known:
         return []
     expectations = list(expectations)
-    view = effective(listing, expectations, wishes)
+    accepted = overlay(listing, expectations)
+    view = with_writes(accepted, wishes)
     launching = [e.launching for e in expectations if e.launching]
     draft = _Draft(view, wishes, policy, memory, now)
-    draft.write_tags()
+    draft.write_tags(accepted)
     for demand in sorted(wishes.wanted.values(), key=lambda d: (d.since, d.owner.key)):
         draft.provide(demand)
     draft.launch(launching)
     return [*draft.actions(), *plan_unwanted(view, wishes, policy, memory, now, draft.taken)]
 
 
-def effective(listing: Listing, expectations: Iterable[Expectation], wishes: Wishes) -> Listing:
-    """The listing with our calls' effects, and with the tags that must come to stand."""
-    view = overlay(listing, expectations)
+def with_writes(view: Listing, wishes: Wishes) -> Listing:
+    """The listing as it is to be read while some tags must still come to stand."""
     if not wishes.writes:
         return view
     due = (
@@ -113,7 +113,10 @@ class _Draft:
     def actions(self) -> list[Action]:
         """All that was collected, many ids in one action where EC2 allows it."""
         starts = [Start(ids, "its user wants it") for ids in _batches(self._by_kind(self._starts))]
-        stops = [Stop(ids, "its owner has another worker") for ids in _batches([self._doubles])]
+        stops = [
+            Stop(ids, "its owner has another worker", is_double=True)
+            for ids in _batches([self._doubles])
+        ]
         return [*self._singles, *starts, *stops]
 
     def _by_kind(self, ids: list[str]) -> list[list[str]]:
@@ -126,10 +129,18 @@ class _Draft:
 
     # ---- tags
 
-    def write_tags(self) -> None:
-        """Tags that must come to stand, and homes mounted for the first time."""
+    def write_tags(self, accepted: Listing) -> None:
+        """Tags that must come to stand, in the order of the wishes, and first mounts."""
+        earlier: set[str] = set()
         for write in self._wishes.writes:
-            ids = tuple(i for i in write.ids if not self._on_hold("tag", i))
+            ids = tuple(
+                i
+                for i in write.ids
+                if i not in earlier
+                and not has_tags(accepted, i, dict(write.tags))
+                and not self._on_hold("tag", i)
+            )
+            earlier.update(write.ids)
             if ids:
                 self._singles.append(Tag(ids, write.tags, write.reason))
         fresh = tuple(

@@ -1,0 +1,503 @@
+"""Carries actions out: each one EC2 call for many ids, with what it is expected to change.
+
+Owns the expectations, the memory of what failed, and the last look before anything is destroyed.
+Must not decide what is to be done: that is the plan's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import singledispatchmethod
+from types import MappingProxyType
+from typing import Protocol, TypeVar
+
+from ec2spawner import metrics
+from ec2spawner.actions import (
+    Action,
+    Attach,
+    Claim,
+    DeleteSnapshot,
+    DeleteVolume,
+    Launch,
+    MakeSnapshot,
+    Start,
+    Stop,
+    Tag,
+    Terminate,
+)
+from ec2spawner.ec2 import LaunchRequest
+from ec2spawner.errors import (
+    CapacityError,
+    CloudError,
+    NotFound,
+    OutcomeUnknown,
+    QuotaError,
+    Rejected,
+    SubnetFull,
+    Throttled,
+    Unreachable,
+    WrongState,
+)
+from ec2spawner.inventory import Lister
+from ec2spawner.listing import Expectation, Launching, Listing
+from ec2spawner.model import (
+    TAG_CLAIM,
+    TAG_CLUSTER,
+    TAG_DELETED,
+    TAG_OWNER,
+    TAG_ROLE,
+    TAG_USER,
+    InstanceState,
+    Role,
+    Snapshot,
+    SnapshotState,
+    Worker,
+)
+from ec2spawner.placement import FAILED_OFFERING_SECONDS, Failure, Offering
+from ec2spawner.reaping import is_wanted
+from ec2spawner.wishes import Memory, Wishes
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+"""Pause after a failure that passes by itself (the gateway has tried for a minute before)."""
+FINAL_HOLD_SECONDS = 15.0
+"""Pause after a failure that only an operator or time can mend; until then it is answered from
+memory instead of being asked of AWS again for each user."""
+REPEAT_SECONDS = 5.0
+
+R = TypeVar("R")
+
+
+class Cloud(Lister, Protocol):
+    """What the fleet needs of EC2; ``ec2.EC2`` is the real one."""
+
+    cluster: str
+
+    async def tags_of(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Tags by id, as they are now."""
+
+    async def launch(self, request: LaunchRequest, token: str) -> list[Worker]:
+        """Launch workers for nobody."""
+
+    async def start(self, ids: Sequence[str]) -> None:
+        """Start instances, all or none."""
+
+    async def stop(self, ids: Sequence[str]) -> None:
+        """Stop instances, all or none."""
+
+    async def terminate(self, ids: Sequence[str]) -> None:
+        """Terminate instances, all or none."""
+
+    async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """Set tags."""
+
+    async def untag(self, ids: Sequence[str], keys: Collection[str]) -> None:
+        """Remove tags."""
+
+    async def attach(self, volume_id: str, instance_id: str) -> None:
+        """Attach a home."""
+
+    async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
+        """Begin a snapshot."""
+
+    async def delete_volume(self, volume_id: str) -> None:
+        """Delete a volume."""
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot."""
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """What is the same in every launch of a cluster."""
+
+    launch_template_id: str
+    cost_tags: Mapping[str, str]
+
+
+class Executor:
+    """Carries out one action at a time or many at once; never raises a ``CloudError``."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        settings: LaunchSettings,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wishes: Callable[[], Wishes],
+        listing: Callable[[], Listing],
+        look_again: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._cloud = cloud
+        self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
+        self._wishes = wishes
+        self._listing = listing
+        self._look_again = look_again
+        self._on_change = on_change
+        self._expected: dict[int, Expectation] = {}
+        self._number = 0
+        self._failed: dict[Offering, Failure] = {}
+        self._holds: dict[tuple[str, str], Failure] = {}
+        self._launched_here: set[str] = set()
+
+    # ---- what is known beside the listing
+
+    def expectations(self) -> list[Expectation]:
+        """The effects of our calls that the listing need not show yet."""
+        listing, now = self._listing(), self._clock()
+        over = [n for n, e in self._expected.items() if e.is_over(listing, now)]
+        for number in over:
+            del self._expected[number]
+        return list(self._expected.values())
+
+    def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
+        """What failed lately, for the plan."""
+        now = self._clock()
+        self._failed = {k: f for k, f in self._failed.items() if f.until > now}
+        self._holds = {k: f for k, f in self._holds.items() if f.until > now}
+        return Memory(
+            failed=MappingProxyType(dict(self._failed)),
+            holds=MappingProxyType(dict(self._holds)),
+            unwanted=unwanted,
+        )
+
+    def next_retry_at(self) -> float | None:
+        """When the first thing that failed may be tried again."""
+        return min((f.until for f in self._holds.values()), default=None)
+
+    def is_providing(self, worker: Worker) -> bool:
+        """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
+        return any(
+            e.settled_at is None
+            and (
+                TAG_OWNER in e.tags.get(worker.instance_id, ())
+                or worker.home_volume_id in e.attached
+            )
+            for e in self._expected.values()
+        )
+
+    def is_tagging(self, ids: Collection[str]) -> bool:
+        """Whether tags of one of ``ids`` are being written."""
+        return any(
+            e.settled_at is None and not e.tags.keys().isdisjoint(ids)
+            for e in self._expected.values()
+        )
+
+    # ---- carrying out
+
+    async def execute(self, action: Action) -> None:
+        """Carry one action out; what fails is remembered and shows in the next plan."""
+        kind = type(action).__name__
+        try:
+            await self._do(action)
+        except CloudError as error:
+            metrics.ACTIONS.labels(kind, error.code).inc()
+            self._note_failure(action, error)
+        else:
+            metrics.ACTIONS.labels(kind, "ok").inc()
+
+    @singledispatchmethod
+    async def _do(self, action: Action) -> None:
+        raise NotImplementedError(type(action).__name__)
+
+    @_do.register
+    async def _launch(self, action: Launch) -> None:
+        request = LaunchRequest(
+            launch_template_id=self._settings.launch_template_id,
+            instance_type=action.offering.instance_type,
+            subnet_id=action.offering.subnet_id,
+            count=action.count,
+            profile=action.profile,
+            home_gib=action.home_gib,
+            cost_tags=self._settings.cost_tags,
+        )
+        on_its_way = Launching(
+            action.profile, bool(action.home_gib), action.offering.zone, action.count
+        )
+        number = self._expect(Expectation(self._clock(), launching=on_its_way))
+        try:
+            token = secrets.token_hex(16)
+            workers = await self._until_answered(lambda: self._cloud.launch(request, token))
+        except CloudError:
+            self._drop(number)
+            raise
+        self._launched_here.update(w.instance_id for w in workers)
+        launched = MappingProxyType({w.instance_id: w for w in workers})
+        sent_at = self._expected[number].sent_at
+        self._update(number, Expectation(sent_at, settled_at=self._clock(), launched=launched))
+        ids = ",".join(w.instance_id for w in workers)
+        log.info(
+            "Launched %d of %d workers, %s (%s): %s",
+            len(workers),
+            action.count,
+            action.offering.instance_type,
+            action.reason,
+            ids,
+        )
+
+    async def _until_answered(self, call: Callable[[], Awaitable[R]]) -> R:
+        """Make a call that can safely be repeated again and again until AWS says what became of it.
+
+        A launch goes out with the same token, a claim with the same tags; meanwhile both count as
+        under way, so that nothing is planned anew and nobody is served on a maybe.
+        """
+        while True:
+            try:
+                return await call()
+            except OutcomeUnknown as error:
+                log.warning("A call was not answered, asking again: %s", error)
+                await self._sleep(REPEAT_SECONDS)
+
+    @_do.register
+    async def _claim(self, action: Claim) -> None:
+        known = self._listing().workers.get(action.instance_id)
+        ids = [i for i in (action.instance_id, action.volume_id) if i]
+        if action.instance_id not in self._launched_here:
+            await self._require_unowned(ids, action.owner.key)
+        tags = {
+            TAG_OWNER: action.owner.key,
+            TAG_USER: action.owner.label,
+            TAG_CLAIM: (known.claim if known else None) or secrets.token_hex(8),
+        }
+        expected = Expectation(self._clock(), tags=MappingProxyType({i: dict(tags) for i in ids}))
+        await self._settle(expected, self._until_answered(lambda: self._cloud.tag(ids, tags)))
+        log.info("Claimed for %s (%s): %s", action.owner.key, action.reason, ",".join(ids))
+
+    async def _require_unowned(self, ids: Sequence[str], owner_key: str) -> None:
+        """A listing can lack a tag that stands: ask for the tags themselves."""
+        for resource_id, tags in (await self._cloud.tags_of(ids)).items():
+            if tags.get(TAG_OWNER, owner_key) != owner_key or TAG_DELETED in tags:
+                self._look_again()
+                raise Rejected(
+                    "The worker that was chosen has an owner already.",
+                    why=f"tag {TAG_OWNER} of {resource_id}",
+                    action="CreateTags",
+                )
+
+    @_do.register
+    async def _tag(self, action: Tag) -> None:
+        expected = Expectation(
+            self._clock(), tags=MappingProxyType(dict.fromkeys(action.ids, action.changes))
+        )
+        await self._settle(expected, self._write(action))
+        log.info("Tagged (%s): %s", action.reason, ",".join(action.ids))
+
+    async def _write(self, action: Tag) -> None:
+        to_set = {k: v for k, v in action.changes.items() if v is not None}
+        to_remove = [k for k, v in action.changes.items() if v is None]
+        if to_set:
+            await self._cloud.tag(action.ids, to_set)
+        if to_remove:
+            await self._cloud.untag(action.ids, to_remove)
+
+    @_do.register
+    async def _start(self, action: Start) -> None:
+        await self._change_state(
+            action.ids, "start", self._cloud.start, InstanceState.STOPPED, InstanceState.PENDING
+        )
+
+    @_do.register
+    async def _stop(self, action: Stop) -> None:
+        # Somebody may have come back since this was planned.
+        wishes, workers = self._wishes(), self._listing().workers
+        ids = tuple(
+            i
+            for i in action.ids
+            if action.is_double or (i in workers and not is_wanted(workers[i], wishes))
+        )
+        if ids:
+            await self._change_state(
+                ids, "stop", self._cloud.stop, InstanceState.RUNNING, InstanceState.STOPPING
+            )
+
+    @_do.register
+    async def _terminate(self, action: Terminate) -> None:
+        tags = await self._cloud.tags_of(action.ids)
+        ids = tuple(i for i in action.ids if self._may_go(tags[i]))
+        for kept in set(action.ids) - set(ids):
+            log.error("Not terminated: its tags say that it is somebody's: %s", kept)
+            self._look_again()
+        if ids:
+            await self._change_state(
+                ids,
+                "terminate",
+                self._cloud.terminate,
+                InstanceState.STOPPED,
+                InstanceState.SHUTTING_DOWN,
+            )
+
+    def _may_go(self, tags: Mapping[str, str]) -> bool:
+        return (
+            tags.get(TAG_CLUSTER) == self._cloud.cluster
+            and tags.get(TAG_ROLE) == Role.WORKER.value
+            and (TAG_OWNER not in tags or TAG_DELETED in tags)
+        )
+
+    async def _change_state(
+        self,
+        ids: tuple[str, ...],
+        verb: str,
+        call: Callable[[Sequence[str]], Awaitable[None]],
+        before: InstanceState,
+        after: InstanceState,
+    ) -> None:
+        """One call for all; if one member spoils it, both halves are tried apart."""
+        change = (frozenset({before}), after)
+        expected = Expectation(self._clock(), states=MappingProxyType(dict.fromkeys(ids, change)))
+        try:
+            await self._settle(expected, call(ids))
+        except (NotFound, WrongState, CapacityError, Rejected) as error:
+            self._look_again()
+            if len(ids) == 1:
+                self._hold(verb, ids[0], error)
+                return
+            log.warning("Cannot %s %d workers at once, trying halves: %s", verb, len(ids), error)
+            middle = len(ids) // 2
+            await self._change_state(ids[:middle], verb, call, before, after)
+            await self._change_state(ids[middle:], verb, call, before, after)
+        else:
+            log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
+
+    @_do.register
+    async def _attach(self, action: Attach) -> None:
+        expected = Expectation(
+            self._clock(), attached=MappingProxyType({action.volume_id: action.instance_id})
+        )
+        await self._settle(expected, self._cloud.attach(action.volume_id, action.instance_id))
+        log.info("Attached %s to %s", action.volume_id, action.instance_id)
+
+    @_do.register
+    async def _make_snapshot(self, action: MakeSnapshot) -> None:
+        await self._require_given_up(action.volume_id)
+        begun = Snapshot(
+            f"of {action.volume_id}",  # not named by EC2 yet
+            SnapshotState.PENDING,
+            volume_id=action.volume_id,
+            started_at=self._clock(),
+            tags=MappingProxyType(dict(action.tags)),
+        )
+        number = self._expect(
+            Expectation(self._clock(), snapshots=MappingProxyType({begun.snapshot_id: begun}))
+        )
+        try:
+            snapshot = await self._cloud.snapshot(action.volume_id, dict(action.tags))
+        except CloudError:
+            self._drop(number)
+            raise
+        made = MappingProxyType({snapshot.snapshot_id: snapshot})
+        now = self._clock()
+        self._update(number, Expectation(now, settled_at=now, snapshots=made))
+        log.info("Snapshot of %s (%s): %s", action.volume_id, action.reason, snapshot.snapshot_id)
+
+    @_do.register
+    async def _delete_volume(self, action: DeleteVolume) -> None:
+        await self._require_given_up(action.volume_id)
+        found = await self._cloud.list_snapshots([action.snapshot_id])
+        if not any(
+            s.volume_id == action.volume_id and s.state is SnapshotState.COMPLETED for s in found
+        ):
+            raise Rejected(
+                "A home was not deleted: its snapshot is not there.",
+                why=f"{action.snapshot_id} of {action.volume_id} cannot be read back",
+                action="DeleteVolume",
+            )
+        expected = Expectation(self._clock(), removed=frozenset({action.volume_id}))
+        await self._settle(expected, self._cloud.delete_volume(action.volume_id))
+        log.info("Deleted (%s): %s", action.reason, action.volume_id)
+
+    async def _require_given_up(self, volume_id: str) -> None:
+        tags = (await self._cloud.tags_of([volume_id]))[volume_id]
+        if not self._may_go(tags):
+            self._look_again()
+            raise Rejected(
+                "A home was left alone: its tags say that it is somebody's.",
+                why=f"tags of {volume_id}",
+                action="DeleteVolume",
+            )
+
+    @_do.register
+    async def _delete_snapshot(self, action: DeleteSnapshot) -> None:
+        expected = Expectation(self._clock(), removed=frozenset({action.snapshot_id}))
+        await self._settle(expected, self._cloud.delete_snapshot(action.snapshot_id))
+        log.info("Deleted (%s): %s", action.reason, action.snapshot_id)
+
+    # ---- expectations and failures
+
+    def _expect(self, expected: Expectation) -> int:
+        self._number += 1
+        self._expected[self._number] = expected
+        self._on_change()
+        return self._number
+
+    def _update(self, number: int, expected: Expectation) -> None:
+        self._expected[number] = expected
+        self._on_change()
+
+    def _drop(self, number: int) -> None:
+        del self._expected[number]
+        self._on_change()
+
+    async def _settle(self, expected: Expectation, call: Awaitable[R]) -> R:
+        """Await a call; its effect is believed from now, and dropped if it surely has none."""
+        number = self._expect(expected)
+        try:
+            result = await call
+        except OutcomeUnknown:
+            self._update(number, replace(expected, settled_at=self._clock()))
+            raise
+        except CloudError:
+            self._drop(number)
+            raise
+        self._update(number, replace(expected, settled_at=self._clock()))
+        return result
+
+    def _hold(self, kind: str, resource_id: str, error: CloudError) -> None:
+        passes = isinstance(error, (Throttled, Unreachable, OutcomeUnknown, NotFound, WrongState))
+        seconds = RETRY_SECONDS if passes else FINAL_HOLD_SECONDS
+        report = log.warning if passes else log.error
+        report("Cannot %s %s, again in %.0f s: %s", kind, resource_id, seconds, error)
+        self._holds[kind, resource_id] = Failure(error, self._clock() + seconds)
+
+    def _note_failure(self, action: Action, error: CloudError) -> None:
+        if isinstance(action, Launch):
+            self._note_launch_failure(action, error)
+            return
+        for kind, resource_id in _subjects(action):
+            self._hold(kind, resource_id, error)
+
+    def _note_launch_failure(self, action: Launch, error: CloudError) -> None:
+        if not isinstance(error, (CapacityError, QuotaError)):
+            self._hold("launch", action.profile, error)
+            return
+        until = self._clock() + FAILED_OFFERING_SECONDS
+        failed = Failure(error, until)
+        self._failed[action.offering] = failed
+        if isinstance(error, SubnetFull):
+            log.error("A subnet of the cluster is full: %s", error)
+        log.warning("No capacity for %s, left out for 3 min: %s", action.offering, error)
+
+
+def _subjects(action: Action) -> list[tuple[str, str]]:
+    """What a failed action is remembered by."""
+    if isinstance(action, Claim):
+        return [("claim", action.instance_id)]
+    if isinstance(action, Attach):
+        return [("attach", action.volume_id)]
+    if isinstance(action, Tag):
+        return [("tag", i) for i in action.ids]
+    if isinstance(action, (Start, Stop, Terminate)):
+        return [(type(action).__name__.lower(), i) for i in action.ids]
+    if isinstance(action, (MakeSnapshot, DeleteVolume)):
+        return [("retire", action.volume_id)]
+    if isinstance(action, DeleteSnapshot):
+        return [("retire", action.snapshot_id)]
+    return []

@@ -1,0 +1,443 @@
+"""The reconciler: the only one who changes the cluster, on behalf of all spawners.
+
+Owns the wishes (who wants a worker, whose is to stop, what tags must come to stand) and the loop
+that plans and executes until the cluster is as wished. Must not know JupyterHub, boto3 or SSH's
+details. Everything here runs on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from ec2spawner import metrics, planning, reaping
+from ec2spawner.actions import Refuse
+from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
+from ec2spawner.execution import Cloud, Executor, LaunchSettings
+from ec2spawner.inventory import Inventory
+from ec2spawner.journal import Journal, Promise
+from ec2spawner.listing import Listing, has_tags, overlay
+from ec2spawner.model import (
+    TAG_DELETED,
+    TAG_OWNER,
+    TAG_USER,
+    DeletedMark,
+    InstanceState,
+    Owner,
+    Volume,
+    VolumeState,
+    Worker,
+)
+from ec2spawner.wishes import Demand, Policy, TagWrite, Wishes
+
+log = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.05
+"""How long a tick waits for more of the same: a class's clicks fall into one."""
+PROMISE_SECONDS = 60.0
+"""A tag write counts as kept only by a listing begun so long after it was made: EC2's listings
+can be older than they look."""
+DELETE_WAIT_SECONDS = 5.0
+
+
+class Ticket:
+    """One wait for a worker: whose it is (a rename may change that), and why it was refused."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.refusal: EC2SpawnerError | None = None
+
+    @property
+    def key(self) -> str:
+        """The owner's key as of now."""
+        return self.owner.key
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the fleet knows of one owner's machine, for the progress that a user reads.
+
+    ``stage``: "aws-away", "unknown", "launching", "home-busy", "starting", "stopping", "booting"
+    or "running".
+    """
+
+    stage: str
+    worker: Worker | None = None
+
+
+class Fleet:
+    """Keeps one cluster as it is wished. ``clock`` gives epoch seconds."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        policy: Policy,
+        settings: LaunchSettings,
+        journal: Journal,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self.journal = journal
+        self._clock = clock
+        self.inventory = Inventory(
+            cloud, clock=clock, on_change=self._wake_up, watched=self._watched_ids
+        )
+        self._executor = Executor(
+            cloud,
+            settings,
+            clock=clock,
+            wishes=self._wishes,
+            listing=self._raw,
+            look_again=self.inventory.hurry,
+            on_change=self._outdate,
+        )
+        self._wanted: dict[str, Demand] = {}
+        self._released: set[str] = set()
+        self._mounted: set[str] = set()
+        self._tickets: dict[str, Ticket] = {}
+        self._watched: set[str] = set()
+        self._unwanted: dict[str, tuple[float, float]] = {}
+        self._view: Listing | None = None
+        self._wake = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- life
+
+    def start(self) -> None:
+        """Begin to list and to reconcile; needs a running event loop."""
+        self._spawn(self.inventory.run(), "inventory")
+        self._spawn(self._run(), "fleet")
+
+    async def close(self) -> None:
+        """End all tasks; nothing in the cluster changes by it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.journal.close()
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- what is wished
+
+    def want(self, demand: Demand) -> Ticket:
+        """An owner wants a running worker from now on. Takes a deletion by the same row back."""
+        key = demand.owner.key
+        known = self._wanted.get(key)
+        self._wanted[key] = replace(demand, since=known.since) if known else demand
+        self._released.discard(key)
+        for promise in self.journal.promises:
+            if _incarnation(promise) == demand.incarnation and promise.owner_key == key:
+                self.journal.replace(promise, None)
+        ticket = self._tickets.setdefault(key, Ticket(demand.owner))
+        ticket.refusal = None
+        self._wake_up()
+        return ticket
+
+    def release(self, owner: Owner) -> None:
+        """The owner's worker is not wanted any more and is to stop at once."""
+        self._wanted.pop(owner.key, None)
+        self._tickets.pop(owner.key, None)
+        self._released.add(owner.key)
+        self._wake_up()
+
+    def note_mounted(self, worker: Worker) -> None:
+        """The worker's home was mounted: its generation counts from now on."""
+        if worker.home_volume_id:
+            self._mounted.add(worker.home_volume_id)
+            self._wake_up()
+
+    async def delete(self, owner: Owner, incarnation: str) -> None:
+        """Give up the owner's worker and home: marked now, removed after the grace time.
+
+        Returns when the mark stands, or after 5 s with the promise on disk. Raises ``OSError``
+        when not even that could be written.
+        """
+        self.release(owner)
+        mark = DeletedMark(self._clock(), incarnation)
+        promise = self._promise(
+            owner, ((TAG_DELETED, mark.to_tag()),), f"{owner.label} was deleted"
+        )
+        deadline = time.monotonic() + DELETE_WAIT_SECONDS
+        while promise and self._is_open(promise) and time.monotonic() < deadline:
+            await self._next_change(deadline - time.monotonic())
+
+    def rename(self, old: Owner, new: Owner) -> None:
+        """The owner has another name from now on, and keeps worker and home."""
+        tags = ((TAG_OWNER, new.key), (TAG_USER, new.label))
+        self._promise(old, tags, f"{old.label} is now {new.label}")
+        demand = self._wanted.pop(old.key, None)
+        if demand:
+            self._wanted[new.key] = replace(demand, owner=new)
+        ticket = self._tickets.pop(old.key, None)
+        if ticket:
+            ticket.owner = new
+            self._tickets[new.key] = ticket
+        self._wake_up()
+
+    def _promise(
+        self, owner: Owner, tags: tuple[tuple[str, str | None], ...], reason: str
+    ) -> Promise | None:
+        ids = self._ids_of(owner.key)
+        if not ids and self._raw().is_known:
+            return None
+        promise = Promise(owner.key, self._clock(), TagWrite(ids, tags, reason))
+        self.journal.promise(promise)
+        self._wake_up()
+        return promise
+
+    def _ids_of(self, owner_key: str) -> tuple[str, ...]:
+        view = self.view()
+        workers = [w.instance_id for w in view.workers_of(owner_key)]
+        return (*workers, *(v.volume_id for v in view.homes_of(owner_key)))
+
+    def _is_open(self, promise: Promise) -> bool:
+        """Whether the tags were not even accepted yet."""
+        if promise not in self.journal.promises:
+            return False
+        accepted = overlay(self._raw(), self._executor.expectations())
+        return self._executor.is_tagging(promise.write.ids) or not all(
+            has_tags(accepted, i, dict(promise.write.tags)) for i in promise.write.ids
+        )
+
+    def _wishes(self) -> Wishes:
+        return Wishes(
+            wanted=MappingProxyType(self._wanted),
+            released=frozenset(self._released),
+            writes=tuple(p.write for p in self.journal.promises if p.write.ids),
+            mounted=frozenset(self._mounted),
+        )
+
+    # ---- what is known
+
+    def _raw(self) -> Listing:
+        return self.inventory.listing
+
+    def view(self) -> Listing:
+        """The cluster as it will be once our calls show."""
+        if self._view is None:
+            accepted = overlay(self._raw(), self._executor.expectations())
+            self._view = planning.with_writes(accepted, self._wishes())
+        return self._view
+
+    def _outdate(self) -> None:
+        self._view = None
+
+    @property
+    def problem(self) -> CloudError | None:
+        """Why the cluster cannot be listed at the moment; None while it can."""
+        return self.inventory.problem
+
+    def sight(self, owner: Owner) -> Sight:
+        """What is to be seen of an owner's machine."""
+        view = self.view()
+        if self.inventory.problem:
+            return Sight("aws-away")
+        if not view.is_known:
+            return Sight("unknown")
+        worker = planning.current_worker(view, owner.key)
+        if worker:
+            return Sight(_STAGES[worker.state], worker)
+        homes = view.homes_of(owner.key)
+        busy = bool(homes) and homes[0].state is not VolumeState.AVAILABLE
+        return Sight("home-busy" if busy else "launching")
+
+    def is_gone(self, owner: Owner, instance_id: str) -> bool:
+        """Whether a fresh listing shows that this instance cannot be serving its owner."""
+        raw = self._raw()
+        fresh = self.inventory.problem is None and self.inventory.age() < reaping.FRESH_SECONDS
+        if not raw.is_known or not fresh:
+            return False
+        worker = self.view().workers.get(instance_id)
+        return worker is None or worker.state not in (InstanceState.PENDING, InstanceState.RUNNING)
+
+    async def provided(self, ticket: Ticket) -> Worker:
+        """The owner's worker, claimed, with its home attached, booting or running.
+
+        Waits as long as it takes; the caller has the deadline. Raises why it cannot be.
+        """
+        while True:
+            if ticket.refusal:
+                raise ticket.refusal
+            worker = self._ready_worker(ticket)
+            if worker:
+                return worker
+            await self._next_change()
+
+    async def lost(self, ticket: Ticket, worker: Worker) -> None:
+        """Return once the worker is no longer the one to wait for."""
+        while True:
+            now = self._ready_worker(ticket)
+            if now is None or now.instance_id != worker.instance_id or ticket.refusal:
+                return
+            await self._next_change()
+
+    def watch(self, worker: Worker, on: bool) -> None:
+        """Have a worker listed every second: it should answer, and does not."""
+        if on:
+            self._watched.add(worker.instance_id)
+            self.inventory.hurry()
+        else:
+            self._watched.discard(worker.instance_id)
+
+    def _ready_worker(self, ticket: Ticket) -> Worker | None:
+        view = self.view()
+        worker = planning.current_worker(view, ticket.key) if view.is_known else None
+        if worker is None or not worker.private_ip or not worker.home_volume_id:
+            return None
+        if worker.state not in (InstanceState.PENDING, InstanceState.RUNNING):
+            return None
+        if self._executor.is_providing(worker):
+            return None
+        return worker if self._is_right_home(ticket, view, worker) else None
+
+    def _is_right_home(self, ticket: Ticket, view: Listing, worker: Worker) -> bool:
+        homes = view.homes_of(ticket.key)
+        attached = view.volumes.get(worker.home_volume_id or "")
+        if attached is None and not homes:
+            return True  # it came with the launch, and is not listed yet
+        if attached and attached.owner == ticket.key and attached == homes[0]:
+            return True
+        if homes and homes[0].volume_id != worker.home_volume_id:
+            ticket.refusal = LaunchFailed(
+                "Your machine holds another home disk than your current one.",
+                why=f"{worker.instance_id} has {worker.home_volume_id}, the current home is "
+                f"{homes[0].volume_id}",
+                next_step="Nothing was changed. Tell the people who run this hub.",
+            )
+        return False
+
+    def _watched_ids(self) -> Collection[str]:
+        """Ids to be listed every second beside what is in transition."""
+        view = self._raw()
+        ids = set(self._watched)
+        for key in self._tickets:
+            if self._wanted.get(key) and not view.workers_of(key):
+                held = [v for v in view.homes_of(key) if _holder(v)]
+                ids.update(v.volume_id for v in held)
+                ids.update(_holder(v) for v in held)
+        return ids
+
+    # ---- the loop
+
+    def _wake_up(self) -> None:
+        self._outdate()
+        self._wake.set()
+
+    async def _next_change(self, timeout_seconds: float | None = None) -> None:
+        """Wait for the next moment at which something may be different."""
+        if self._changed is None or self._changed.done():
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._changed}, timeout=timeout_seconds)
+
+    def _pulse(self) -> None:
+        if self._changed and not self._changed.done():
+            self._changed.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wait_for_work()
+            try:
+                self.tick()
+            except Exception:
+                log.exception("A tick of the fleet failed")
+                await asyncio.sleep(1)
+
+    async def _wait_for_work(self) -> None:
+        retry_at = self._executor.next_retry_at()
+        pause = None if retry_at is None else max(0.05, retry_at - self._clock())
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause)
+        except asyncio.TimeoutError:
+            return
+        await asyncio.sleep(GATHER_SECONDS)
+        self._wake.clear()
+
+    def tick(self) -> None:
+        """Plan once, and begin to carry out what is planned."""
+        self._keep_promises()
+        self._outdate()
+        raw, expectations, now = self._raw(), self._executor.expectations(), self._clock()
+        wishes = self._wishes()
+        view = self.view()
+        self._unwanted = reaping.sightings(view, wishes, self._unwanted, now)
+        memory = self._executor.memory(MappingProxyType(self._unwanted))
+        for action in planning.plan(raw, expectations, wishes, self.policy, memory, now):
+            if isinstance(action, Refuse):
+                self._refuse(action)
+            else:
+                self._spawn(self._carry_out(action), type(action).__name__)
+        self._forget(view)
+        self._pulse()
+
+    async def _carry_out(self, action: Any) -> None:
+        try:
+            await self._executor.execute(action)
+        finally:
+            self._wake_up()
+            self._pulse()
+
+    def _refuse(self, action: Refuse) -> None:
+        ticket = self._tickets.get(action.owner_key)
+        if ticket and ticket.refusal is None:
+            metrics.ACTIONS.labels("Refuse", action.error.code).inc()
+            ticket.refusal = action.error
+
+    def _keep_promises(self) -> None:
+        """Settle what promises mean once the cluster is listed, and drop those that are kept."""
+        raw = self._raw()
+        if not raw.is_known:
+            return
+        for promise in self.journal.promises:
+            write = promise.write
+            if not write.ids:
+                ids = self._ids_of(promise.owner_key)
+                settled = replace(promise, write=replace(write, ids=ids)) if ids else None
+                self.journal.replace(promise, settled)
+            elif all(
+                raw.looked_at(i) > promise.at + PROMISE_SECONDS
+                and has_tags(raw, i, dict(write.tags))
+                for i in write.ids
+            ):
+                self.journal.replace(promise, None)
+
+    def _forget(self, view: Listing) -> None:
+        """Let go of what has come about."""
+        if not view.is_known:
+            return
+        going = (InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPING)
+        self._released = {
+            key for key in self._released if any(w.state in going for w in view.workers_of(key))
+        }
+        self._mounted = {
+            i for i in self._mounted if i not in view.volumes or not view.volumes[i].generation
+        }
+        self.journal.forget_pins({i for i, w in view.workers.items() if w.is_alive})
+
+
+_STAGES = {
+    InstanceState.PENDING: "booting",
+    InstanceState.RUNNING: "running",
+    InstanceState.STOPPING: "stopping",
+    InstanceState.STOPPED: "starting",
+}
+
+
+def _holder(volume: Volume) -> str:
+    """Id of the instance that still holds a volume, or ""."""
+    return (volume.attached_to or "") if volume.state is not VolumeState.AVAILABLE else ""
+
+
+def _incarnation(promise: Promise) -> str:
+    """Of a deletion: the row that it was for; "" for anything else."""
+    mark = dict(promise.write.tags).get(TAG_DELETED)
+    return DeletedMark.from_tag(mark).incarnation if mark else ""

@@ -1,0 +1,149 @@
+"""Users' servers on their workers: started, ended and looked after, by fleet and SSH together.
+
+Owns the way from "this owner wants a server" to "it answers". Must not know JupyterHub: the spawner
+brings the document that the worker is handed, and the words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ec2spawner import metrics
+from ec2spawner.errors import EC2SpawnerError, WorkerUnreachable
+from ec2spawner.fleet import Fleet, Sight, Ticket
+from ec2spawner.model import Owner, Worker
+from ec2spawner.remote import Probe, WorkerLink, probe
+from ec2spawner.wishes import Demand
+
+log = logging.getLogger(__name__)
+
+SHOULD_ANSWER_SECONDS = 2.0
+"""A worker that is listed as running and silent for so long is listed anew every second."""
+RECHECK_SECONDS = 0.5
+GRACEFUL_STOP_SECONDS = 10.0
+KEY_SECONDS = 5.0
+
+MakeDocument = Callable[[Worker], Mapping[str, Any]]
+Tell = Callable[[str], None]
+
+
+class Servers:
+    """All users' servers of one cluster. ``open_link`` gets the cluster's key, at first use."""
+
+    def __init__(self, fleet: Fleet, open_link: Callable[[], Awaitable[WorkerLink]]) -> None:
+        self.fleet = fleet
+        self._open_link = open_link
+        self._link: WorkerLink | None = None
+
+    async def link(self) -> WorkerLink:
+        """The link to the workers. Raises ``CloudError`` while the key cannot be had."""
+        if self._link is None:
+            self._link = await self._open_link()
+        return self._link
+
+    async def start(self, demand: Demand, make_document: MakeDocument, tell: Tell) -> Worker:
+        """The worker on which the owner's server answers now.
+
+        ``tell`` is called with the slug of each step on the worker. Waits as long as it takes; the
+        caller has the deadline. Raises an ``EC2SpawnerError``.
+        """
+        begun = time.monotonic()
+        kind = start_kind(self.fleet.sight(demand.owner))
+        ticket = self.fleet.want(demand)
+        link = await self.link()
+        while True:
+            worker = await self.fleet.provided(ticket)
+            _note_phase("machine", begun)
+            try:
+                if await self._start_on(link, ticket, worker, make_document(worker), tell):
+                    self.fleet.note_mounted(worker)
+                    self.fleet.journal.note_start(kind, time.monotonic() - begun)
+                    return worker
+            except WorkerUnreachable as error:
+                # A first boot restarts its sshd; the worker's command can be given again.
+                log.info("Lost contact, trying again: %s", error)
+                await asyncio.sleep(RECHECK_SECONDS)
+
+    async def _start_on(
+        self,
+        link: WorkerLink,
+        ticket: Ticket,
+        worker: Worker,
+        document: Mapping[str, Any],
+        tell: Tell,
+    ) -> bool:
+        """Whether the server answers; False if the worker was lost meanwhile."""
+        begun = time.monotonic()
+        connected = asyncio.Event()
+
+        def progress(step: str) -> None:
+            if step == "connected":
+                connected.set()
+                _note_phase("ssh", begun)
+            tell(step)
+
+        starting = asyncio.ensure_future(link.start(worker, document, progress))
+        losing = asyncio.ensure_future(self.fleet.lost(ticket, worker))
+        watching = asyncio.ensure_future(self._watch_if_silent(worker, connected))
+        try:
+            await asyncio.wait({starting, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            starting.result()
+            _note_phase("server", begun)
+            return True
+        finally:
+            await _cancel(starting, losing, watching)
+            self.fleet.watch(worker, on=False)
+
+    async def _watch_if_silent(self, worker: Worker, connected: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(connected.wait(), SHOULD_ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            self.fleet.watch(worker, on=True)
+
+    async def stop(self, owner: Owner, worker: Worker | None) -> None:
+        """End the owner's server gracefully if it can be reached, and let the machine stop.
+
+        Never raises: what cannot be ended goes down with its machine.
+        """
+        if worker and worker.private_ip:
+            try:
+                link = await asyncio.wait_for(self.link(), KEY_SECONDS)
+                await link.stop(worker, GRACEFUL_STOP_SECONDS)
+            except (EC2SpawnerError, asyncio.TimeoutError) as error:
+                log.warning("Not ended gracefully (%s): %s", error, worker.instance_id)
+        self.fleet.release(owner)
+
+    async def is_dead(self, owner: Owner, worker: Worker, port: int) -> bool:
+        """Whether the owner's server is known not to run; in doubt it is not."""
+        if self.fleet.is_gone(owner, worker.instance_id):
+            return True
+        if await probe(worker.private_ip, port) is not Probe.REFUSED:
+            return False
+        await asyncio.sleep(RECHECK_SECONDS)
+        return await probe(worker.private_ip, port) is Probe.REFUSED
+
+
+def start_kind(sight: Sight) -> str:
+    """Which estimate holds for a start from here: "launch", "start" or "running"."""
+    if sight.worker is None:
+        return "launch"
+    return "running" if sight.stage == "running" else "start"
+
+
+def _note_phase(phase: str, begun: float) -> None:
+    metrics.START_PHASE_SECONDS.labels(phase).observe(time.monotonic() - begun)
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, EC2SpawnerError):
+                await task

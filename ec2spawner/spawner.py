@@ -1,0 +1,255 @@
+"""``EC2Spawner``: JupyterHub's contract, kept with the fleet's help.
+
+Owns what JupyterHub expects of a spawner, and the hub's row of a server: its state and its
+incarnation. Must not know EC2's calls or SSH; it says what it wants, and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from jupyterhub.spawner import Spawner, SpawnException
+from traitlets import List, Unicode, default
+
+from ec2spawner import story
+from ec2spawner.errors import EC2SpawnerError, StartTimeout
+from ec2spawner.model import InstanceState, Owner, Worker
+from ec2spawner.servers import Servers, start_kind
+from ec2spawner.settings import ServerConfig
+from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for
+from ec2spawner.wishes import Demand
+
+STARTING = "starting"
+RUNNING = "running"
+DOCUMENT_VERSION = 1
+PROGRESS_SECONDS = 1.0
+DEADLINE_MARGIN_SECONDS = 5.0
+SERVER_TIMEOUT_SECONDS = 120
+
+
+class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
+    """Gives every server of a user an EC2 instance and a home volume of its own."""
+
+    server_config_file = Unicode(
+        "",
+        help="""
+        Path of the cluster's ``server_config.json``, which the launch command writes.
+
+        Default: the file that the environment variable EC2SPAWNER_CONFIG names, else the one in
+        the working directory, else ``/etc/jupyterhub/server_config.json``. Example::
+
+            c.EC2Spawner.server_config_file = "/srv/hub/server_config.json"
+        """,
+    ).tag(config=True)
+
+    env_keep: List[list[str]] = List(
+        [],
+        help="""
+        Environment variables of the hub that a user's server gets too.
+
+        Default: none. A worker is another machine: the hub's PATH or PYTHONPATH mean nothing there.
+        """,
+    ).tag(config=True)
+
+    @default("port")
+    def _default_port(self) -> int:
+        return self.cluster.config.WORKER_NOTEBOOK_PORT
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase = ""
+        self._worker_id = ""
+        self._worker_ip = ""
+        self._incarnation = secrets.token_hex(8)
+        self._step = ""
+        self._begun_at = 0.0
+        self._cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that this hub serves. Raises ``ConfigError``."""
+        if self._cluster is None:
+            self._cluster = cluster_for(self.server_config_file or None)
+        return self._cluster
+
+    @property
+    def servers(self) -> Servers:
+        """All servers of the cluster."""
+        return self.cluster.servers
+
+    @property
+    def config_values(self) -> ServerConfig:
+        """The cluster's configuration."""
+        return self.cluster.config
+
+    @property
+    def owner(self) -> Owner:
+        """Whose worker this is about, by the names of this moment."""
+        return Owner(self.user.name, self.name)
+
+    # ---- state in the hub's database
+
+    def get_state(self) -> dict[str, Any]:
+        """Ids only; where EC2's tags say otherwise, they are right."""
+        state: dict[str, Any] = super().get_state()
+        state["incarnation"] = self._incarnation
+        if self._phase:
+            state.update(phase=self._phase, worker=self._worker_id, address=self._worker_ip)
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what was saved; a running server is wanted from now on."""
+        super().load_state(state)
+        self._incarnation = state.get("incarnation") or self._incarnation
+        if state.get("phase") != RUNNING:
+            # The hub died in mid-start: the worker stays claimed for the next login.
+            return
+        self._phase = RUNNING
+        self._worker_id = state.get("worker", "")
+        self._worker_ip = state.get("address", "")
+        self.servers.fleet.want(self._demand())
+
+    def clear_state(self) -> None:
+        """Forget the running server; the row stays the same incarnation."""
+        super().clear_state()
+        self._phase = self._worker_id = self._worker_ip = ""
+
+    def _save_state(self) -> None:
+        # JupyterHub saves state only after start() returned; a crash before that must not make
+        # this row another incarnation.
+        self.orm_spawner.state = self.get_state()
+        self.db.commit()
+
+    def _demand(self) -> Demand:
+        return Demand(self.owner, DEFAULT_PROFILE, self._incarnation, time.time())
+
+    def _worker(self) -> Worker | None:
+        if not self._worker_id:
+            return None
+        return Worker(self._worker_id, InstanceState.RUNNING, private_ip=self._worker_ip)
+
+    # ---- start
+
+    async def start(self) -> str:
+        """Bring the user's server up on the user's worker; its URL."""
+        self._phase, self._step, self._begun_at = STARTING, "", time.monotonic()
+        self._save_state()
+        seconds = self._deadline_seconds()
+        try:
+            return await asyncio.wait_for(self._start(), seconds)
+        except asyncio.TimeoutError:
+            raise self._failure(self._timeout(seconds)) from None
+        except EC2SpawnerError as error:
+            raise self._failure(error) from None
+
+    async def _start(self) -> str:
+        worker = await self.servers.start(self._demand(), self._document, self._on_step)
+        self._phase = RUNNING
+        self._worker_id, self._worker_ip = worker.instance_id, worker.private_ip
+        return f"http://{worker.private_ip}:{self.port}"
+
+    def _deadline_seconds(self) -> float:
+        """A little before JupyterHub's own, so that the user reads our words."""
+        own = float(self.config_values.START_TIMEOUT_SECONDS)
+        return min(own, max(1.0, float(self.start_timeout) - DEADLINE_MARGIN_SECONDS))
+
+    def _on_step(self, step: str) -> None:
+        self._step = step
+
+    def _document(self, worker: Worker) -> Mapping[str, Any]:
+        """What ``ec2spawner-worker start`` is handed over its standard input."""
+        self.ip = worker.private_ip
+        return {
+            "version": DOCUMENT_VERSION,
+            "owner": self.owner.key,
+            "claim": worker.claim,
+            "volume_id": worker.home_volume_id,
+            "username": self.config_values.WORKER_USERNAME,
+            "address": worker.private_ip,
+            "port": self.port,
+            "environment": self.get_env(),
+            "args": self.get_args(),
+            "limits": {"memory_bytes": self.mem_limit, "cpu": self.cpu_limit},
+            "timeout_seconds": SERVER_TIMEOUT_SECONDS,
+        }
+
+    def _timeout(self, seconds: float) -> StartTimeout:
+        sight = self.servers.fleet.sight(self.owner)
+        worker = sight.worker.instance_id if sight.worker else "no worker yet"
+        return StartTimeout(
+            f"Your machine was not ready after {story.duration(seconds)}.",
+            why=f"at the end: {self._step or sight.stage}, {worker}",
+            next_step="It is being stopped, and your files are safe. Start your server again; if "
+            "it happens twice, tell the people who run this hub.",
+        )
+
+    def _failure(self, error: EC2SpawnerError) -> SpawnException:
+        return SpawnException(
+            error.for_user(),
+            reason=error.code,
+            log_message=f"{self.owner.key}: {error.for_operator()}",
+            status_code=503,
+        )
+
+    # ---- progress
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """What happens, in words for a student, with a percentage learned from earlier starts."""
+        fleet = self.servers.fleet
+        kind = start_kind(fleet.sight(self.owner))
+        usual = fleet.journal.usual_seconds(kind)
+        yield {"progress": 1, "message": story.opening(kind, usual)}
+        told = ""
+        while True:
+            done = story.percent(time.monotonic() - self._begun_at, usual)
+            words = story.STAGE_WORDS.get(self._step or fleet.sight(self.owner).stage, "")
+            if words and words != told:
+                told = words
+                yield {"progress": done, "message": words}
+            else:
+                yield {"progress": done}
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    # ---- poll and stop: no error of AWS or a worker leaves them
+
+    async def poll(self) -> int | None:
+        """None while the server runs, starts or stops, and in doubt; 0 once it is known not to."""
+        if self._phase == STARTING:
+            return None
+        worker = self._worker()
+        if self._phase != RUNNING or worker is None:
+            return 0
+        if await self.servers.is_dead(self.owner, worker, self.port):
+            # Spawner.stop() will not be called for a server that died by itself.
+            self.servers.fleet.release(self.owner)
+            return 0
+        return None
+
+    async def stop(self, now: bool = False) -> None:
+        """End the server gracefully; the machine then stops without anybody waiting for it."""
+        worker = self._worker() or self.servers.fleet.sight(self.owner).worker
+        await self.servers.stop(self.owner, None if now else worker)
+        self._phase = ""
+
+    # ---- names and deletion
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """The server keeps worker and home under its new name."""
+        user = self.user.name
+        self.servers.fleet.rename(Owner(user, old_name), Owner(user, new_name))
+
+    async def delete_forever(self) -> None:
+        """Give up worker and home; they are removed after the grace time."""
+        others = (s for s in self.user.spawners.values() if s is not self)
+        if not self.name and any(s.active for s in others):
+            # JupyterHub calls this before it finds that another server keeps the user from
+            # being deleted.
+            return
+        try:
+            await self.servers.fleet.delete(self.owner, self._incarnation)
+        except OSError as error:
+            self.log.error("Not marked as deleted, its home stays: %s: %s", self.owner.key, error)

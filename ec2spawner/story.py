@@ -1,0 +1,57 @@
+"""What a waiting user reads: words, percentage and estimate for each step of a start.
+
+Pure words and arithmetic. Must not know how a start is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+STAGE_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "unknown": "Asking the Amazon cloud about your machine.",
+        "aws-away": "The Amazon cloud does not answer at the moment; the hub keeps trying.",
+        "launching": "Getting a machine for you.",
+        "home-busy": "Waiting until your old machine lets go of your files.",
+        "starting": "Starting your machine.",
+        "stopping": "Your machine is just stopping; it will start again right after.",
+        "booting": "Your machine is booting.",
+        "running": "Your machine is running, connecting to it.",
+        "connected": "Your machine answers.",
+        "home": "Opening your files.",
+        "format": "Preparing your new home directory.",
+        "mount": "Opening your files.",
+        "server": "Starting the notebook server.",
+        "wait": "Starting the notebook server.",
+    }
+)
+KIND_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "launch": "Getting a machine for you, usually {usual}.",
+        "start": "Starting your machine, usually {usual}.",
+        "running": "Starting your notebook server, usually {usual}.",
+    }
+)
+MAX_PERCENT = 95
+"""The rest is for the hub's own last look at the server."""
+
+
+def opening(kind: str, usual_seconds: float) -> str:
+    """The first line: what happens and how long it usually takes."""
+    return KIND_WORDS[kind].format(usual=duration(usual_seconds))
+
+
+def percent(elapsed_seconds: float, usual_seconds: float) -> int:
+    """How far a start is: even up to the usual time, then ever slower, never done."""
+    share = elapsed_seconds / max(usual_seconds, 0.1)
+    reached = 0.8 * share if share <= 1 else 1 - 0.2 / share
+    return min(MAX_PERCENT, max(1, round(100 * reached)))
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it: "20 s", "2 min"."""
+    if seconds < 90:
+        rounded = round(seconds) if seconds < 10 else 5 * round(seconds / 5)
+        return f"{max(1, rounded)} s"
+    return f"{round(seconds / 60)} min"

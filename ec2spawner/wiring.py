@@ -1,0 +1,145 @@
+"""Builds the running parts of a cluster from its configuration file, once in a process.
+
+The one place where gateway, fleet and SSH link meet. Must not decide anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from jupyterhub import orm
+from markupsafe import escape
+from sqlalchemy import event
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.ec2 import EC2
+from ec2spawner.execution import LaunchSettings
+from ec2spawner.fleet import Fleet
+from ec2spawner.journal import Journal
+from ec2spawner.model import Owner
+from ec2spawner.placement import Profile, Subnet
+from ec2spawner.remote import WorkerLink
+from ec2spawner.servers import Servers
+from ec2spawner.settings import ServerConfig, find_server_config, load_server_config
+from ec2spawner.wishes import Policy
+
+log = logging.getLogger(__name__)
+
+JOURNAL_NAME = "ec2spawner_journal.json"
+DEFAULT_PROFILE = "default"
+DAY_SECONDS = 86400.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: what it is, and its users' servers."""
+
+    config: ServerConfig
+    servers: Servers
+    loop: asyncio.AbstractEventLoop
+
+
+_clusters: dict[Path, Cluster] = {}
+
+
+def cluster_for(config_path: str | None = None, journal_dir: Path | None = None) -> Cluster:
+    """The cluster of a configuration file, begun if it does not run yet in this event loop.
+
+    Without a path, the file is looked for as ``jupyterhub_config.py`` does. Raises ``ConfigError``.
+    """
+    path = Path(config_path) if config_path else find_server_config(os.environ, Path.cwd())
+    path = path.resolve()
+    loop = asyncio.get_running_loop()
+    known = _clusters.get(path)
+    if known is None or known.loop is not loop:
+        config, _notices = load_server_config(path)
+        known = build(config, journal_dir or Path.cwd())
+        _clusters[path] = known
+    return known
+
+
+def build(config: ServerConfig, journal_dir: Path) -> Cluster:
+    """Wire a cluster up and begin to reconcile it."""
+    gateway = Gateway(config.REGION)
+    ec2 = EC2(gateway, config.CLUSTER_NAME)
+    journal = Journal(journal_dir / JOURNAL_NAME)
+    fleet = Fleet(ec2, policy_of(config), launch_settings_of(config), journal)
+
+    async def open_link() -> WorkerLink:
+        key = await ec2.secret(config.SSH_KEY_PARAMETER)
+        return WorkerLink(key, journal, port=config.WORKER_SSH_PORT)
+
+    fleet.start()
+    return Cluster(config, Servers(fleet, open_link), asyncio.get_running_loop())
+
+
+def policy_of(config: ServerConfig) -> Policy:
+    """What the configuration says, as decisions need it."""
+    profile = Profile(DEFAULT_PROFILE, (config.WORKER_INSTANCE_TYPE,), config.USER_HOME_EBS_SIZE)
+    return Policy(
+        profiles=MappingProxyType({DEFAULT_PROFILE: profile}),
+        subnets=tuple(Subnet(s.SUBNET_ID, s.ZONE) for s in config.WORKER_SUBNETS),
+        reaper_grace_seconds=config.REAPER_GRACE_SECONDS,
+        delete_grace_seconds=config.DELETE_GRACE_DAYS * DAY_SECONDS,
+        snapshot_expire_seconds=config.SNAPSHOT_EXPIRE_DAYS * DAY_SECONDS,
+    )
+
+
+def launch_settings_of(config: ServerConfig) -> LaunchSettings:
+    """What is the same in every launch."""
+    tags = dict(config.COST_TAGS)
+    if config.SERVER_OWNER:
+        tags.setdefault("Owner", config.SERVER_OWNER)
+    return LaunchSettings(config.LAUNCH_TEMPLATE_ID, MappingProxyType(tags))
+
+
+def begin(config_path: str) -> None:
+    """Let the cluster be looked after from the hub's start on, also while nobody logs in.
+
+    For ``jupyterhub_config.py``, which the hub reads inside its event loop; where there is none
+    (another sub-command of ``jupyterhub``), nothing is begun.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    cluster_for(config_path)
+    if not event.contains(orm.User.name, "set", _on_rename):
+        event.listen(orm.User.name, "set", _on_rename)
+
+
+def _on_rename(user: orm.User, new: str, old: Any, initiator: object) -> None:
+    """The hub has no hook for a user's new name: its worker and home are told of it here."""
+    if not isinstance(old, str) or old == new:
+        return
+    for cluster in _clusters.values():
+        for server in {"", *user.orm_spawners}:
+            cluster.servers.fleet.rename(Owner(old, server), Owner(new, server))
+
+
+class Announcement:
+    """The hub's announcement on every page while AWS does not answer; nothing otherwise."""
+
+    def _text(self) -> str:
+        problems = [c.servers.fleet.problem for c in _clusters.values()]
+        if not any(problems):
+            return ""
+        return (
+            "The Amazon cloud does not answer at the moment. Servers that run go on; starting or "
+            "stopping one may take longer. Nothing is lost, and the hub keeps trying."
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._text())
+
+    def __html__(self) -> str:
+        return str(escape(self._text()))
+
+    def __str__(self) -> str:
+        return self._text()
