@@ -10,29 +10,39 @@ import shutil
 from pathlib import Path
 
 
-def copy_skeleton(skeleton: Path, home: Path, owner: tuple[int, int] | None) -> None:
+class Ownership:
+    """Whose files are. ``give`` follows no link."""
+
+    def uid_of(self, path: Path) -> int:
+        """The owner's uid."""
+        return path.lstat().st_uid
+
+    def give(self, path: Path, uid: int, gid: int) -> None:
+        """Change owner and group; needs root."""
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+class NoOwnership(Ownership):
+    """For emulated machines, where all files have one owner."""
+
+    def give(self, path: Path, uid: int, gid: int) -> None:
+        """Leave it as it is."""
+
+
+def copy_skeleton(skeleton: Path, home: Path, ownership: Ownership, uid: int, gid: int) -> None:
     """Copy what ``home`` lacks; nothing that is there is overwritten, no link is followed.
 
-    ``owner`` is (uid, gid), or None to leave ownership as it is. May be repeated.
+    May be repeated: every file is there as a whole or not at all.
     """
     for folder, _, files in os.walk(skeleton):
         target = home / Path(folder).relative_to(skeleton)
         if target != home:
             target.mkdir(exist_ok=True)
-            _give(target, owner)
+            ownership.give(target, uid, gid)
         for name in files:
             if not os.path.lexists(target / name):
-                _copy(Path(folder) / name, target / name, owner)
-
-
-def _copy(source: Path, target: Path, owner: tuple[int, int] | None) -> None:
-    partial = target.with_name(f".{target.name}.new")
-    partial.unlink(missing_ok=True)
-    shutil.copy2(source, partial, follow_symlinks=False)
-    _give(partial, owner)
-    partial.rename(target)
-
-
-def _give(path: Path, owner: tuple[int, int] | None) -> None:
-    if owner is not None:
-        os.chown(path, *owner, follow_symlinks=False)
+                partial = target / f".{name}.new"
+                partial.unlink(missing_ok=True)
+                shutil.copy2(Path(folder) / name, partial, follow_symlinks=False)
+                ownership.give(partial, uid, gid)
+                partial.rename(target / name)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ec2spawner.worker.document import Limits
-from ec2spawner.worker.home import copy_skeleton
+from ec2spawner.worker.home import NoOwnership, copy_skeleton
 from ec2spawner.worker.host import Contents, Filesystem, ServerStatus
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.records import write_atomically
@@ -139,7 +139,7 @@ class ProcessHost:
         """The skeleton, and then the mode of a home."""
         if self._fault("disk") == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        copy_skeleton(_SKELETON, self._home(username), None)
+        copy_skeleton(_SKELETON, self._home(username), NoOwnership(), os.getuid(), os.getgid())
         self._home(username).chmod(_HOME_MODE)
 
     def home_free_bytes(self, username: str) -> int | None:
