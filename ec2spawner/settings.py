@@ -105,7 +105,7 @@ class Choices(_Frozen):
         8888, 1024, 65535, "", "Port on which a user's server listens."
     )
     WORKER_SUDO: bool = Field(
-        False,
+        default=False,
         description="Whether the notebook user may use sudo on the worker.",
         json_schema_extra={"x-instead": "true or false, without quotes"},
     )
@@ -231,6 +231,12 @@ class ServerConfig(Choices):
     MANAGER_SECURITY_GROUP_ID: str = _id_of("sg", "Security group of the manager.")
     LAUNCH_TEMPLATE_ID: str = _id_of("lt", "Launch template of the workers.")
     WORKER_AMI_ID: str = _id_of("ami", "Image of the workers.")
+    ROOT_DEVICE_NAME: str = _text(
+        "/dev/sda1",
+        r"^/dev/[a-z0-9]+$",
+        'the name of a device, for example "/dev/sda1"',
+        "Device name of the image's root disk.",
+    )
     SSH_KEY_PARAMETER: str = _text(
         ...,
         r"^/[\w./-]+$",

@@ -1,1 +1,4 @@
-"""Build, show and delete a cluster: the operator's commands."""
+"""The commands that build, change and end a cluster.
+
+Importing this package does nothing. It may import ``ec2spawner``; never the other way round.
+"""

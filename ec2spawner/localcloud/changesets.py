@@ -1,0 +1,157 @@
+"""Mends of moto's CloudFormation: change sets that do what CloudFormation's do.
+
+moto 5.2.5 leaves a stack made by a change set without outputs and tags, forgets new parameters and
+tags at an update, overlooks changes of tags alone, makes a second stack of a name that is under
+review, replaces a security group whose rules change, and leaves a failed creation half done.
+Owns these mends; ``mends`` lists them for whoever installs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Mend = tuple[Any, str, Callable[[Any], Any]]
+"""A class, the name of its method, and what makes the mended method of the original."""
+
+
+def mends() -> list[Mend]:
+    """What to replace in moto, in this order."""
+    from moto.cloudformation.models import CloudFormationBackend
+    from moto.cloudformation.responses import CloudFormationResponse
+    from moto.ec2.models.security_groups import SecurityGroup
+
+    return [
+        (CloudFormationBackend, "create_change_set", _create_change_set),
+        (CloudFormationBackend, "execute_change_set", _execute_change_set),
+        (CloudFormationResponse, "_validate_different_update", lambda original: _let_pass),
+        (SecurityGroup, "update_from_cloudformation_json", lambda o: classmethod(_keep_group)),
+    ]
+
+
+def _let_pass(*arguments: Any) -> None:
+    """An empty change set is made, and says so by its status."""
+
+
+def _create_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_change_set(backend: Any, **given: Any) -> Any:
+        same = [s for s in backend.stacks.values() if s.name == given["stack_name"]]
+        if given["change_set_type"] == "CREATE":
+            _make_room(backend, same)
+        reply = original(backend, **given)
+        _look_again(backend.change_sets[reply[0]], is_new=given["change_set_type"] == "CREATE")
+        return reply
+
+    return create_change_set
+
+
+def _make_room(backend: Any, same: list[Any]) -> None:
+    from moto.cloudformation.exceptions import ValidationError
+
+    for stack in same:
+        if stack.status != "REVIEW_IN_PROGRESS":
+            raise ValidationError(
+                stack.name, f"Stack [{stack.name}] already exists and cannot be created again"
+            )
+        del backend.stacks[stack.stack_id]
+
+
+def _look_again(change_set: Any, *, is_new: bool) -> None:
+    """Find the changes that parameters and tags alone make; moto compares templates."""
+    from moto.cloudformation.models import Change
+
+    if is_new:
+        return
+    stack = change_set.stack
+    resources = change_set.template_dict["Resources"]
+    names = stack.resource_map.build_resource_diff(change_set.template_dict, change_set.parameters)
+    tags_differ = dict(stack.tags or {}) != dict(change_set.tags or {})
+    if tags_differ:
+        touched = {name for found in names.values() for name in found}
+        names["Modify"] += [name for name in resources if name not in touched]
+    old = stack.resource_map._resource_json_map
+    change_set.changes = [
+        Change(action, name, resources.get(name, old.get(name))["Type"])
+        for action, found in names.items()
+        for name in found
+    ]
+    if change_set.changes or stack.parameters != change_set.parameters:
+        change_set.status, change_set.execution_status = "CREATE_COMPLETE", "AVAILABLE"
+        change_set.status_reason = None
+
+
+def _execute_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
+    def execute_change_set(
+        backend: Any, change_set_name: str, stack_name: str | None = None
+    ) -> None:
+        change_set = backend.describe_change_set(change_set_name)
+        stack = change_set.stack
+        stack.tags = dict(change_set.tags or {})
+        try:
+            original(backend, change_set_name, stack_name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stack has failed by it
+            _fail(backend, stack, change_set, error)
+            return
+        stack.parameters = change_set.parameters
+        stack._parse_template()
+        stack.description = stack.template_description
+        stack.output_map = stack._create_output_map()
+        _tag_resources(stack)
+
+    return execute_change_set
+
+
+def _fail(backend: Any, stack: Any, change_set: Any, error: Exception) -> None:
+    """What ``OnStackFailure=DELETE`` makes of a failed creation, and a failed update's end."""
+    is_new = change_set.change_set_type == "CREATE"
+    verb = "CREATE" if is_new else "UPDATE"
+    stack._add_stack_event(f"{verb}_FAILED", resource_status_reason=str(error))
+    if not is_new:
+        stack.status = "UPDATE_ROLLBACK_COMPLETE"
+        return
+    stack.resource_map.delete()
+    stack.status = "DELETE_COMPLETE"
+    backend.deleted_stacks[stack.stack_id] = backend.stacks.pop(stack.stack_id)
+
+
+def _tag_resources(stack: Any) -> None:
+    """A stack's tags are passed on to its resources; a resource's own tag of the key wins."""
+    from moto.ec2.models.core import TaggedEC2Resource
+
+    for name in list(stack.resource_map._resource_json_map):
+        resource: Any = stack.resource_map._parsed_resources.get(name)
+        if isinstance(resource, TaggedEC2Resource):
+            backend = resource.ec2_backend
+            own = backend.tags.get(resource.id, {})
+            news = {k: v for k, v in stack.tags.items() if not k.startswith("ec2spawner:")}
+            backend.create_tags([resource.id], {**own, **news})
+
+
+def _keep_group(
+    cls: Any,
+    original_resource: Any,
+    new_resource_name: str,
+    cloudformation_json: Any,
+    account_id: str,
+    region_name: str,
+) -> Any:
+    """A group stays the group it is; rules that are new are added to it."""
+    backend = original_resource.ec2_backend
+    for rule in cloudformation_json["Properties"].get("SecurityGroupIngress", []):
+        source = rule.get("SourceSecurityGroupId")
+        wanted = (str(rule["IpProtocol"]), str(rule["FromPort"]), str(rule["ToPort"]))
+        have = {
+            (str(r.ip_protocol), str(r.from_port), str(r.to_port))
+            for r in original_resource.ingress_rules
+        }
+        if wanted not in have:
+            backend.authorize_security_group_ingress(
+                group_name_or_id=original_resource.id,
+                ip_protocol=rule["IpProtocol"],
+                from_port=rule["FromPort"],
+                to_port=rule["ToPort"],
+                ip_ranges=rule.get("CidrIp", []),
+                source_groups=[{"GroupId": source}] if source else [],
+                vpc_id=original_resource.vpc_id,
+            )
+    return original_resource

@@ -1,0 +1,161 @@
+"""What stands in the way of ``up``: every finding at once, as plain functions.
+
+Must not call AWS. A finding says what is wrong and what to do; a plan is made only without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ec2spawner.settings import INSTANCE_CONFIG_NAME
+
+from .facts import Facts, StackFacts
+from .planning import NETWORK_ZONES, Finding, KeyChange, key_change, wanted_subnets
+from .request import UpRequest
+
+
+def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
+    """All that stands in the way, in the order in which an operator would look at it."""
+    return [
+        *_of_stacks(request, facts),
+        *_of_type(request, facts),
+        *_of_image(request, facts),
+        *_of_subnets(request, facts),
+        *_of_key(request, facts),
+        *_of_file(request, facts),
+    ]
+
+
+def _of_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    for stack in (facts.network, facts.cluster):
+        if stack and not stack.is_usable and not stack.is_remains:
+            yield Finding(
+                f"The stack {stack.name}",
+                f"is in the state {stack.status}, which cannot be changed",
+                "Look at its events in the CloudFormation console, then continue or delete it.",
+            )
+    network = facts.network if facts.network and facts.network.is_usable else None
+    if network:
+        yield from _of_own_network(request, network)
+
+
+def _of_own_network(request: UpRequest, network: StackFacts) -> Iterator[Finding]:
+    cidr = network.parameters.get("VpcCidr", "")
+    if request.vpc_cidr and request.vpc_cidr != cidr:
+        yield Finding(
+            f"--vpc-cidr {request.vpc_cidr}",
+            f"would replace the cluster's network, which has {cidr}",
+            "Leave the option out, or make another cluster.",
+        )
+    ours = {value for key, value in network.outputs.items() if "Subnet" in key}
+    if not set(request.private_subnets) <= ours:
+        yield Finding(
+            "PRIVATE_SUBNET_ID",
+            f"names other subnets than the network that was made for {request.cluster}",
+            "Leave the subnets out, or make another cluster.",
+        )
+
+
+def _of_type(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    name, kind = request.choices.WORKER_INSTANCE_TYPE, facts.kind
+    subject = f"WORKER_INSTANCE_TYPE {name}"
+    other = f"Choose another in {INSTANCE_CONFIG_NAME}, for example t3.medium."
+    if kind is None:
+        yield Finding(subject, f"is not a type in {request.choices.REGION}", other)
+        return
+    if not kind.has_nvme:
+        why = "has no NVMe volumes, by which a worker finds its home"
+        yield Finding(subject, why, other)
+    if not wanted_subnets(request, facts.network, facts.cluster)[0]:
+        is_made = facts.network is not None and facts.network.is_usable
+        if not is_made and len(kind.zones) < NETWORK_ZONES:
+            offered = ", ".join(kind.zones) or "none"
+            yield Finding(subject, f"is offered in too few zones for a network ({offered})", other)
+
+
+def _of_image(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    subject = f"The image {facts.image_id}"
+    other = "Name another as BASE_AMI, or leave it out for the newest Ubuntu 24.04."
+    if facts.image is None:
+        if facts.image_id is None and facts.kind is not None:
+            why = "cannot be found: Canonical's parameter in SSM is not there"
+            yield Finding("The newest Ubuntu 24.04", why, "Name an image as BASE_AMI.")
+        elif facts.image_id is not None:
+            why = f"does not exist in {request.choices.REGION}, or may not be used by this account"
+            yield Finding(subject, why, other)
+        return
+    image, asked_gib = facts.image, request.choices.WORKER_EBS_SIZE
+    if image.state != "available":
+        yield Finding(subject, f"is {image.state}, not available", other)
+    if not image.is_ebs:
+        yield Finding(subject, "has no EBS root disk, so that it could not be stopped", other)
+    if facts.kind and image.architecture not in facts.kind.architectures:
+        runs = "/".join(facts.kind.architectures)
+        why = f"is for {image.architecture}, but {facts.kind.name} runs {runs}"
+        yield Finding(subject, why, other)
+    if image.root_gib > asked_gib:
+        yield Finding(
+            f"WORKER_EBS_SIZE {asked_gib}",
+            f"is less than the root disk of {image.image_id}, {image.root_gib} GiB",
+            f"Write at least {image.root_gib} in {INSTANCE_CONFIG_NAME}.",
+        )
+
+
+def _of_subnets(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    private, public = wanted_subnets(request, facts.network, facts.cluster)
+    named = [*private, *([public] if public else [])]
+    for subnet_id in dict.fromkeys(named):
+        if subnet_id not in facts.subnets:
+            why = f"does not exist in {request.choices.REGION}"
+            yield Finding(f"The subnet {subnet_id}", why, "Look up its id in the VPC console.")
+    found = [facts.subnets[i] for i in named if i in facts.subnets]
+    for subnet in found:
+        if subnet.state != "available":
+            yield Finding(f"The subnet {subnet.subnet_id}", f"is {subnet.state}", "Name another.")
+        elif subnet.subnet_id in private and subnet.free_addresses < 1:
+            why = "has no free address"
+            yield Finding(f"The subnet {subnet.subnet_id}", why, "Name another or a further one.")
+    yield from _of_placement(facts, private, public)
+
+
+def _of_placement(facts: Facts, private: tuple[str, ...], public: str | None) -> Iterator[Finding]:
+    found = [
+        facts.subnets[i] for i in [*private, *([public] if public else [])] if i in facts.subnets
+    ]
+    networks = {subnet.subnet_id: subnet.vpc_id for subnet in found}
+    if len(set(networks.values())) > 1:
+        where = ", ".join(f"{subnet} in {vpc}" for subnet, vpc in networks.items())
+        yield Finding("The subnets", f"lie in several VPCs ({where})", "Name subnets of one VPC.")
+    if public in private:
+        why = "is named as private and as public"
+        yield Finding(f"The subnet {public}", why, "Name a public one with a route to a gateway.")
+    zones = {facts.subnets[i].zone for i in private if i in facts.subnets}
+    if facts.kind and zones and not zones & set(facts.kind.zones):
+        offered = ", ".join(facts.kind.zones) or "no zone"
+        yield Finding(
+            "The private subnets",
+            f"lie where {facts.kind.name} is not offered (it is in {offered})",
+            "Name a subnet in one of those zones, or choose another type.",
+        )
+
+
+def _of_key(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    if key_change(facts) is not KeyChange.REPLACE or not facts.workers:
+        return
+    lost = facts.key.from_parameter is None
+    why = "is lost" if lost else f"does not belong to the key pair {request.key_name}"
+    yield Finding(
+        f"The private key in {request.ssh_key_parameter}",
+        f"{why}, and {facts.workers} workers know only the old one",
+        "Restore the parameter, or end the workers (launch-cluster terminate-workers; homes are"
+        " kept) and run this again: a new key is made then.",
+    )
+
+
+def _of_file(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    if facts.recorded and request.cluster != facts.recorded.CLUSTER_NAME:
+        yield Finding(
+            str(request.config_out),
+            f"describes another cluster, {facts.recorded.CLUSTER_NAME}",
+            "Name another file with --config-out.",
+        )

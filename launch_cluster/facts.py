@@ -1,0 +1,109 @@
+"""What the launch command sees in AWS, as frozen values. No I/O, no decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ec2spawner.settings import ServerConfig
+
+
+def _none() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class StackSpec:
+    """A stack as it should be."""
+
+    name: str
+    template: str
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StackFacts:
+    """A stack as it is. ``REVIEW_IN_PROGRESS`` and deleted ones are not there at all."""
+
+    name: str
+    stack_id: str
+    status: str
+    parameters: Mapping[str, str] = field(default_factory=_none)
+    tags: Mapping[str, str] = field(default_factory=_none)
+    outputs: Mapping[str, str] = field(default_factory=_none)
+    template: str = ""
+
+    @property
+    def is_remains(self) -> bool:
+        """Whether its creation failed: it holds nothing of use, and can only be deleted."""
+        return self.status in ("ROLLBACK_COMPLETE", "CREATE_FAILED")
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is whole and can be updated."""
+        return self.status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether CloudFormation is at work on it."""
+        return self.status.endswith("_IN_PROGRESS")
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """The cluster's key: the public half by either of its two places; None if it is not there."""
+
+    from_parameter: str | None = None
+    from_pair: str | None = None
+
+
+@dataclass(frozen=True)
+class TypeFacts:
+    """An instance type, as far as a worker needs it."""
+
+    name: str
+    architectures: tuple[str, ...]
+    has_nvme: bool
+    has_credits: bool
+    zones: tuple[str, ...]  # those of the Region that offer it, sorted
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image, as far as a worker needs it."""
+
+    image_id: str
+    architecture: str
+    root_device: str
+    root_gib: int
+    is_ebs: bool = True
+    state: str = "available"
+
+
+@dataclass(frozen=True)
+class SubnetFacts:
+    """A subnet that was named."""
+
+    subnet_id: str
+    vpc_id: str
+    zone: str
+    free_addresses: int
+    state: str = "available"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a plan is made from."""
+
+    account: str
+    network: StackFacts | None = None
+    cluster: StackFacts | None = None
+    key: KeyFacts = KeyFacts()
+    workers: int = 0  # that are alive
+    kind: TypeFacts | None = None  # None: EC2 does not know the type
+    image: ImageFacts | None = None  # None: EC2 does not know the image
+    image_id: str | None = None  # which was looked for; None: Canonical names none
+    subnets: Mapping[str, SubnetFacts] = field(default_factory=lambda: MappingProxyType({}))
+    recorded: ServerConfig | None = None  # the file that the last run wrote

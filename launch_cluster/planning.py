@@ -1,0 +1,299 @@
+"""What ``up`` would do, as plain functions: findings that forbid it, and the plan's steps.
+
+Owns the decisions: which subnets, image and key, which stack must change and why. Must not call
+AWS, read a file or print.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from ec2spawner.model import TAG_CLUSTER
+from ec2spawner.settings import ServerConfig, WorkerSubnet, hub_port, server_config_text
+
+from .facts import Facts, ImageFacts, StackFacts, StackSpec
+from .request import DEFAULT_VPC_CIDR, UpRequest
+
+NETWORK_ZONES = 2
+_UNKNOWN = "(made by the network's stack)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fact that stands in the way: what it is about, what is wrong, what to do."""
+
+    subject: str
+    reason: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.reason}. {self.next_step}"
+
+
+class KeyChange(str, Enum):
+    """What must be done for the cluster's key to be in both of its places."""
+
+    MAKE = "make"  # neither half is there
+    IMPORT = "import"  # only the private half is there: its public half is derived
+    REPLACE = "replace"  # the private half is lost, and no worker knows the public one
+
+
+@dataclass(frozen=True)
+class StackChange:
+    """A stack that must be made or changed, with the differences that make it so."""
+
+    spec: StackSpec
+    is_new: bool
+    remains: str | None = None  # id of the remains of a failed creation, to be deleted before
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where workers live."""
+
+    vpc_id: str
+    worker_subnets: tuple[WorkerSubnet, ...]
+    public_subnet: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``up`` would do, in this order; None: nothing for that part."""
+
+    network: StackChange | None
+    key: KeyChange | None
+    cluster: StackChange | None
+    config: bool  # whether server_config.json must be written
+    notices: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.network or self.key or self.cluster or self.config)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The CloudFormation templates, as text."""
+
+    network: str
+    cluster: str
+
+
+def wanted_image(request: UpRequest, cluster: StackFacts | None) -> str | None:
+    """The image that was named, else the one in use; None: the newest base image."""
+    if request.image_id:
+        return request.image_id
+    return cluster.parameters.get("ImageId") if cluster and cluster.is_usable else None
+
+
+def wanted_subnets(
+    request: UpRequest, network: StackFacts | None, cluster: StackFacts | None
+) -> tuple[tuple[str, ...], str | None]:
+    """The operator's own private subnets and public one: as named, else as recorded; () if ours."""
+    if request.private_subnets:
+        return request.private_subnets, request.public_subnet
+    if cluster and cluster.is_usable and not (network and not network.is_remains):
+        recorded = tuple(filter(None, cluster.parameters.get("WorkerSubnetIds", "").split(",")))
+        public = request.public_subnet or cluster.parameters.get("PublicSubnetId") or None
+        return recorded, public
+    return (), request.public_subnet
+
+
+def make_plan(request: UpRequest, facts: Facts, templates: Templates, config: str | None) -> Plan:
+    """The steps that lead from ``facts`` to ``request``; ``config``: the file's text as it is.
+
+    Only for facts without findings.
+    """
+    network_change = _network_change(request, facts, templates.network)
+    is_made_first = network_change is not None and network_change.is_new
+    known = None if is_made_first else network_of(request, facts)
+    spec = cluster_spec(request, facts, templates.cluster, known)
+    cluster_change = _change(spec, facts.cluster)
+    is_written = False
+    if known and facts.cluster and not cluster_change:
+        text = server_config_text(server_config(request, facts, known, facts.cluster.outputs))
+        is_written = text == config
+    return Plan(
+        network=network_change,
+        key=key_change(facts),
+        cluster=cluster_change,
+        config=not is_written,
+        notices=_notices(request, facts),
+    )
+
+
+def _network_change(request: UpRequest, facts: Facts, template: str) -> StackChange | None:
+    if wanted_subnets(request, facts.network, facts.cluster)[0]:
+        return None
+    return _change(network_spec(request, facts, template), facts.network)
+
+
+def _change(spec: StackSpec, stack: StackFacts | None) -> StackChange | None:
+    if stack is None or stack.is_remains:
+        return StackChange(spec, is_new=True, remains=stack.stack_id if stack else None)
+    found = differences(spec, stack)
+    return StackChange(spec, is_new=False, differences=found) if found else None
+
+
+def differences(spec: StackSpec, stack: StackFacts) -> tuple[str, ...]:
+    """What of a stack is not as it should be, in words."""
+    found = ["the template"] if spec.template.strip() != stack.template.strip() else []
+    found += _changed(spec.parameters, stack.parameters)
+    found += [f"tag {text}" for text in _changed(spec.tags, stack.tags)]
+    return tuple(found)
+
+
+def _changed(want: Mapping[str, str], have: Mapping[str, str]) -> list[str]:
+    keys = sorted(set(want) | set(have))
+    return [
+        f"{key}: {have.get(key) or 'none'} -> {want.get(key) or 'none'}"
+        for key in keys
+        if want.get(key, "") != have.get(key, "")
+    ]
+
+
+def stack_tags(request: UpRequest) -> dict[str, str]:
+    """Tags of a stack; CloudFormation passes them on to what it makes."""
+    return {**request.choices.operator_tags, TAG_CLUSTER: request.cluster}
+
+
+def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
+    """The network's stack: an existing one keeps its addresses and zones."""
+    old = facts.network.parameters if facts.network and facts.network.is_usable else {}
+    cidr = request.vpc_cidr or old.get("VpcCidr") or DEFAULT_VPC_CIDR
+    offered = facts.kind.zones if facts.kind else ()
+    zones = [old.get("ZoneA"), old.get("ZoneB")] if old else list(offered[:NETWORK_ZONES])
+    parameters = {
+        "ClusterName": request.cluster,
+        "VpcCidr": cidr,
+        "ZoneA": zones[0] or "",
+        "ZoneB": zones[1] or "",
+        **subnet_cidrs(cidr),
+    }
+    return StackSpec(request.network_stack, template, parameters, stack_tags(request))
+
+
+def subnet_cidrs(vpc_cidr: str) -> dict[str, str]:
+    """A VPC's addresses cut up: two sixteenths for public subnets, two quarters for private."""
+    vpc = ipaddress.IPv4Network(vpc_cidr)
+    small = list(vpc.subnets(prefixlen_diff=4))
+    large = list(vpc.subnets(prefixlen_diff=2))
+    return {
+        "PublicCidrA": str(small[0]),
+        "PublicCidrB": str(small[1]),
+        "PrivateCidrA": str(large[1]),
+        "PrivateCidrB": str(large[2]),
+    }
+
+
+def network_of(request: UpRequest, facts: Facts) -> Network:
+    """Where workers live: the operator's own subnets, or those of the network's stack."""
+    private, public = wanted_subnets(request, facts.network, facts.cluster)
+    if private:
+        found = [facts.subnets[i] for i in private]
+        subnets = tuple(WorkerSubnet(SUBNET_ID=s.subnet_id, ZONE=s.zone) for s in found)
+        return Network(found[0].vpc_id, subnets, public)
+    if facts.network is None:
+        raise ValueError("the network's stack is not there yet")
+    out, given = facts.network.outputs, facts.network.parameters
+    subnets = tuple(
+        WorkerSubnet(SUBNET_ID=out[f"PrivateSubnet{which}"], ZONE=given[f"Zone{which}"])
+        for which in "AB"
+    )
+    return Network(out["VpcId"], subnets, public or out["PublicSubnetA"])
+
+
+def cluster_spec(
+    request: UpRequest, facts: Facts, template: str, network: Network | None
+) -> StackSpec:
+    """The cluster's stack; without a network, its ids are left open, for showing the plan."""
+    image = _image(facts)
+    subnets = [s.SUBNET_ID for s in network.worker_subnets] if network else [_UNKNOWN]
+    has_credits = facts.kind is not None and facts.kind.has_credits
+    parameters = {
+        "ClusterName": request.cluster,
+        "VpcId": network.vpc_id if network else _UNKNOWN,
+        "WorkerSubnetIds": ",".join(subnets),
+        "PublicSubnetId": (network.public_subnet or "") if network else _UNKNOWN,
+        "ImageId": image.image_id,
+        "RootDeviceName": image.root_device,
+        "RootSizeGib": str(request.choices.WORKER_EBS_SIZE),
+        "InstanceType": request.choices.WORKER_INSTANCE_TYPE,
+        "CpuCredits": "standard" if has_credits else "",
+        "KeyName": request.key_name,
+        "WorkerSshPort": str(request.choices.WORKER_SSH_PORT),
+        "WorkerNotebookPort": str(request.choices.WORKER_NOTEBOOK_PORT),
+        "HubApiPort": str(hub_port(_hub_url(request, facts))),
+    }
+    return StackSpec(request.cluster_stack, template, parameters, stack_tags(request))
+
+
+def _image(facts: Facts) -> ImageFacts:
+    if facts.image is None:
+        raise ValueError("a plan needs an image; findings come first")
+    return facts.image
+
+
+def _hub_url(request: UpRequest, facts: Facts) -> str | None:
+    recorded = facts.recorded.HUB_CONNECT_URL if facts.recorded else None
+    return request.hub_connect_url or recorded
+
+
+def key_change(facts: Facts) -> KeyChange | None:
+    """What must be done for the cluster's key; the private half decides where both are there."""
+    private, public = facts.key.from_parameter, facts.key.from_pair
+    if private is None:
+        return KeyChange.MAKE if public is None else KeyChange.REPLACE
+    if public is None:
+        return KeyChange.IMPORT
+    return None if private == public else KeyChange.REPLACE
+
+
+def server_config(
+    request: UpRequest, facts: Facts, network: Network, outputs: Mapping[str, str]
+) -> ServerConfig:
+    """The file's content; what may be edited in it after the launch is kept as it was."""
+    chosen = request.choices.model_dump(exclude={"MANAGER_INSTANCE_TYPE", "CUSTOM_WORKER_AMI"})
+    if facts.recorded:
+        chosen["JUPYTER_NOTEBOOK_TIMEOUT"] = facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT
+    listen = request.hub_address or (facts.recorded and facts.recorded.HUB_LISTEN_ADDRESS)
+    if listen:
+        chosen["HUB_LISTEN_ADDRESS"] = listen
+    image = _image(facts)
+    return ServerConfig(
+        CLUSTER_NAME=request.cluster,
+        VPC_ID=network.vpc_id,
+        WORKER_SUBNETS=network.worker_subnets,
+        WORKER_SECURITY_GROUP_ID=outputs["WorkerSecurityGroupId"],
+        MANAGER_SECURITY_GROUP_ID=outputs["ManagerSecurityGroupId"],
+        LAUNCH_TEMPLATE_ID=outputs["LaunchTemplateId"],
+        WORKER_AMI_ID=image.image_id,
+        ROOT_DEVICE_NAME=image.root_device,
+        SSH_KEY_PARAMETER=request.ssh_key_parameter,
+        BUCKET=outputs["Bucket"],
+        HUB_CONNECT_URL=_hub_url(request, facts),
+        **chosen,
+    )
+
+
+def _notices(request: UpRequest, facts: Facts) -> tuple[str, ...]:
+    notices = []
+    asked = request.choices.JUPYTER_NOTEBOOK_TIMEOUT
+    if facts.recorded and asked != facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT:
+        notices.append(
+            f"JUPYTER_NOTEBOOK_TIMEOUT stays {facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT}, as"
+            f" {request.config_out} has it (instance_config.json says {asked}): edit it there."
+        )
+    zones = facts.kind.zones if facts.kind else ()
+    notices += [
+        f"{subnet.subnet_id} lies in {subnet.zone}, which does not offer"
+        f" {request.choices.WORKER_INSTANCE_TYPE}: no worker will start there."
+        for subnet in facts.subnets.values()
+        if subnet.zone not in zones and subnet.subnet_id in request.private_subnets
+    ]
+    return tuple(notices)

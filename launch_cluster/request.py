@@ -1,0 +1,220 @@
+"""What the operator asks for: the command line laid over ``instance_config.json``, all checked.
+
+Owns the form of every option of ``up``; collects all faults before it raises. Must not call AWS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ec2spawner.configfile import Fault
+from ec2spawner.errors import ConfigError
+from ec2spawner.model import slug
+from ec2spawner.settings import (
+    CLUSTER_NAME_PATTERN,
+    INSTANCE_CONFIG_NAME,
+    InstanceConfig,
+    check_hub_url,
+    load_instance_config,
+)
+
+DEFAULT_VPC_CIDR = "10.77.0.0/16"
+CIDR_PREFIX_MIN, CIDR_PREFIX_MAX = 16, 24
+"""A VPC has at least a /28 and at most a /16 (VPC user guide, 2026); past /24 its subnets, a
+quarter and a sixteenth of it, would be smaller than the /28 that a subnet needs."""
+
+
+class OptionError(ConfigError):
+    """Options that cannot be used; ``faults`` are all that were found."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            "The command cannot be carried out as it was written.",
+            why=" ".join(str(fault) for fault in faults),
+            next_step="Correct it and run it again; --help shows the options.",
+        )
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``up`` as they were typed; None for one that was not given."""
+
+    cluster: str
+    base_ami: str | None = None
+    private_subnets: str | None = None
+    public_subnet: str | None = None
+    region: str | None = None
+    vpc_cidr: str | None = None
+    config: Path | None = None
+    config_out: Path = Path("server_config.json")
+    hub_connect_url: str | None = None
+    hub_address: str | None = None
+    worker_ssh_port: int | None = None
+
+
+@dataclass(frozen=True)
+class UpRequest:
+    """What is asked for, checked. None: keep what the cluster has, else the default."""
+
+    cluster: str
+    choices: InstanceConfig
+    config_out: Path
+    base_ami: str | None = None
+    private_subnets: tuple[str, ...] = ()
+    public_subnet: str | None = None
+    vpc_cidr: str | None = None
+    hub_connect_url: str | None = None
+    hub_address: str | None = None
+
+    @property
+    def image_id(self) -> str | None:
+        """The image that was named, in the file or as BASE_AMI."""
+        return self.choices.CUSTOM_WORKER_AMI or self.base_ami
+
+    @property
+    def ssh_key_parameter(self) -> str:
+        """Name of the SSM parameter with the private half of the cluster's key."""
+        return f"/ec2spawner/{self.cluster}/ssh-key"
+
+    @property
+    def key_name(self) -> str:
+        """Name of the EC2 key pair with the public half."""
+        return f"ec2spawner-{self.cluster}"
+
+    @property
+    def network_stack(self) -> str:
+        """Name of the network's stack."""
+        return f"ec2spawner-{self.cluster}-network"
+
+    @property
+    def cluster_stack(self) -> str:
+        """Name of the cluster's stack."""
+        return f"ec2spawner-{self.cluster}"
+
+
+def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest, tuple[str, ...]]:
+    """The request and notices on what was read differently; OptionError or ConfigFileError.
+
+    ``home`` is a folder whose instance_config.json is read if there is none in the current one.
+    """
+    choices, notices = _choices(options, home)
+    faults: list[Fault] = []
+    choices = _override(choices, options, faults)
+    faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
+    faults += _cidr(options.vpc_cidr)
+    subnets = _split(options.private_subnets)
+    if subnets and options.vpc_cidr:
+        faults.append(
+            Fault("--vpc-cidr", "", "is for a network that is made, but subnets are given")
+        )
+    if faults:
+        raise OptionError(faults)
+    request = UpRequest(
+        cluster=options.cluster,
+        choices=choices,
+        config_out=options.config_out,
+        base_ami=options.base_ami,
+        private_subnets=subnets,
+        public_subnet=options.public_subnet,
+        vpc_cidr=options.vpc_cidr,
+        hub_connect_url=options.hub_connect_url,
+        hub_address=options.hub_address,
+    )
+    if request.base_ami and choices.CUSTOM_WORKER_AMI:
+        notices += ("CUSTOM_WORKER_AMI is used for the workers; BASE_AMI has no effect.",)
+    return request, notices
+
+
+def _choices(options: Options, home: Path | None) -> tuple[InstanceConfig, tuple[str, ...]]:
+    if options.config:
+        return load_instance_config(options.config)
+    places = [Path(INSTANCE_CONFIG_NAME), *([home / INSTANCE_CONFIG_NAME] if home else [])]
+    for place in places:
+        if place.exists():
+            return load_instance_config(place)
+    return InstanceConfig(), (f"No {INSTANCE_CONFIG_NAME} here: the defaults are used.",)
+
+
+def _override(choices: InstanceConfig, options: Options, faults: list[Fault]) -> InstanceConfig:
+    given: dict[str, Any] = {
+        "REGION": options.region,
+        "WORKER_SSH_PORT": options.worker_ssh_port,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    names = {"REGION": "--region", "WORKER_SSH_PORT": "--worker-ssh-port"}
+    try:
+        return InstanceConfig.model_validate({**choices.model_dump(), **given})
+    except ValidationError as error:
+        for entry in error.errors(include_url=False):
+            key = str(entry["loc"][0])
+            instead = '"us-east-1" or another Region' if key == "REGION" else "a port, 1 to 65535"
+            faults.append(Fault(names[key], str(given[key]), "is not usable", instead))
+        return choices
+
+
+def check_cluster_name(name: str) -> list[Fault]:
+    """Faults of a cluster's name: it becomes part of names of stacks, groups and a bucket."""
+    if re.fullmatch(CLUSTER_NAME_PATTERN, name):
+        return []
+    better = slug(name).lstrip("0123456789-")
+    rule = "small letters, digits and dashes, 24 at most, a letter first"
+    instead = f"{rule}, for example {better!r}" if better else rule
+    return [Fault("CLUSTER_NAME", repr(name), "cannot be a cluster's name", instead)]
+
+
+def _split(text: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def _ids(options: Options) -> list[Fault]:
+    asked = [("BASE_AMI", "ami", part) for part in [options.base_ami] if part is not None]
+    asked += [("PRIVATE_SUBNET_ID", "subnet", part) for part in _split(options.private_subnets)]
+    asked += [("PUBLIC_SUBNET_ID", "subnet", p) for p in [options.public_subnet] if p is not None]
+    return [
+        Fault(name, repr(value), "is not an id", f'one such as "{kind}-0123456789abcdef0"')
+        for name, kind, value in asked
+        if not re.fullmatch(rf"{kind}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", value)
+    ]
+
+
+def _hub(options: Options) -> list[Fault]:
+    faults: list[Fault] = []
+    if options.hub_connect_url is not None:
+        try:
+            check_hub_url(options.hub_connect_url)
+        except ValueError as error:
+            faults.append(
+                Fault(
+                    "--hub-connect-url",
+                    repr(options.hub_connect_url),
+                    str(error),
+                    'one such as "http://10.77.0.5:8081"',
+                )
+            )
+    if options.hub_address is not None:
+        try:
+            ipaddress.ip_address(options.hub_address)
+        except ValueError:
+            wrong = repr(options.hub_address)
+            faults.append(Fault("--hub-address", wrong, "is not an IP address", '"0.0.0.0"'))
+    return faults
+
+
+def _cidr(text: str | None) -> list[Fault]:
+    if text is None:
+        return []
+    instead = f"one such as {DEFAULT_VPC_CIDR}, of /{CIDR_PREFIX_MIN} to /{CIDR_PREFIX_MAX}"
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        return [Fault("--vpc-cidr", repr(text), f"is not a network: {error}", instead)]
+    if not CIDR_PREFIX_MIN <= network.prefixlen <= CIDR_PREFIX_MAX:
+        return [Fault("--vpc-cidr", repr(text), "has a size that does not do", instead)]
+    return []
