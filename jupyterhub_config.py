@@ -19,7 +19,8 @@ and goes on with what is yours, for example
 import os
 from pathlib import Path
 
-from ec2spawner import hubconfig
+from ec2spawner import hubconfig, wiring
+from ec2spawner.settings import find_server_config
 
 c = get_config()  # noqa: F821 - JupyterHub defines it for this file
 
@@ -34,6 +35,7 @@ c.Authenticator.allow_existing_users = True
 
 # A user's server is a machine of its own; it goes on when the hub is restarted.
 c.JupyterHub.spawner_class = "ec2"
+c.EC2Spawner.server_config_file = str(find_server_config(os.environ, here))
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 4
@@ -63,3 +65,8 @@ c.JupyterHub.activity_resolution = hubconfig.activity_resolution_seconds(timeout
 c.Spawner.environment = {
     "JUPYTERHUB_ACTIVITY_INTERVAL": str(hubconfig.activity_interval_seconds(timeout_seconds)),
 }
+
+# From here on the cluster is looked after, whether or not somebody logs in; and every page says
+# so while AWS does not answer.
+wiring.begin(c.EC2Spawner.server_config_file)
+c.JupyterHub.template_vars = {"announcement": wiring.Announcement()}

@@ -174,6 +174,13 @@ class Executor:
         """When the first thing that failed may be tried again."""
         return min((f.until for f in self._holds.values()), default=None)
 
+    def unseen_ids(self) -> set[str]:
+        """Ids whose state, volume or existence will change by a call of ours, and has not yet."""
+        ids: set[str] = set()
+        for expected in self._expected.values():
+            ids.update(expected.launched, expected.states, expected.attached, expected.snapshots)
+        return ids
+
     def is_providing(self, worker: Worker) -> bool:
         """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
         return any(

@@ -43,6 +43,8 @@ PROMISE_SECONDS = 60.0
 """A tag write counts as kept only by a listing begun so long after it was made: EC2's listings
 can be older than they look."""
 DELETE_WAIT_SECONDS = 5.0
+NEW_HOME_SECONDS = 120.0
+"""How long after a launch its home is looked for by id, until a listing of volumes shows it."""
 
 
 class Ticket:
@@ -197,8 +199,11 @@ class Fleet:
 
     def _ids_of(self, owner_key: str) -> tuple[str, ...]:
         view = self.view()
-        workers = [w.instance_id for w in view.workers_of(owner_key)]
-        return (*workers, *(v.volume_id for v in view.homes_of(owner_key)))
+        workers = view.workers_of(owner_key)
+        ids = [w.instance_id for w in workers] + [v.volume_id for v in view.homes_of(owner_key)]
+        # A home that came with a launch is on its worker before it is in any listing of volumes.
+        ids += [w.home_volume_id for w in workers if w.home_volume_id]
+        return tuple(dict.fromkeys(ids))
 
     def _is_open(self, promise: Promise) -> bool:
         """Whether the tags were not even accepted yet."""
@@ -305,7 +310,7 @@ class Fleet:
         attached = view.volumes.get(worker.home_volume_id or "")
         if attached is None and not homes:
             return True  # it came with the launch, and is not listed yet
-        if attached and attached.owner == ticket.key and attached == homes[0]:
+        if attached and homes and attached.volume_id == homes[0].volume_id:
             return True
         if homes and homes[0].volume_id != worker.home_volume_id:
             ticket.refusal = LaunchFailed(
@@ -319,7 +324,13 @@ class Fleet:
     def _watched_ids(self) -> Collection[str]:
         """Ids to be listed every second beside what is in transition."""
         view = self._raw()
-        ids = set(self._watched)
+        ids = self._watched | self._executor.unseen_ids()
+        lately = self._clock() - NEW_HOME_SECONDS
+        ids |= {
+            w.home_volume_id
+            for w in view.workers.values()
+            if w.home_volume_id and w.home_volume_id not in view.volumes and w.launched_at > lately
+        }
         for key in self._tickets:
             if self._wanted.get(key) and not view.workers_of(key):
                 held = [v for v in view.homes_of(key) if _holder(v)]
