@@ -91,7 +91,7 @@ def parse_start(data: bytes) -> StartDocument:
         port=int(_number(raw, "port", 1, 65535, whole=True)),
         environment=_environment(raw.get("environment", {})),
         args=_args(raw.get("args", [])),
-        limits=_limits(raw.get("limits") or {}),
+        limits=_limits(raw.get("limits")),
         timeout_seconds=_timeout(raw, DEFAULT_TIMEOUT_SECONDS),
         digest=_digest(raw),
     )
@@ -191,11 +191,14 @@ def _args(raw: Any) -> tuple[str, ...]:
 
 
 def _limits(raw: Any) -> Limits:
+    if raw is None:
+        return Limits()
     if not isinstance(raw, dict) or set(raw) - {"memory_bytes", "cpu"}:
         raise _bad("limits: must be an object with memory_bytes and cpu")
     memory, cpu = raw.get("memory_bytes"), raw.get("cpu")
+    named = {"limits.memory_bytes": memory, "limits.cpu": cpu}
     if memory is not None:
-        _number(raw, "memory_bytes", MEMORY_MIN_BYTES, 2**60, whole=True)
+        _number(named, "limits.memory_bytes", MEMORY_MIN_BYTES, 2**60, whole=True)
     if cpu is not None:
-        _number(raw, "cpu", 0.01, 4096)
+        _number(named, "limits.cpu", 0.01, 4096)
     return Limits(memory, None if cpu is None else float(cpu))

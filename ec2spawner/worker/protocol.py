@@ -18,7 +18,9 @@ from ec2spawner.errors import WorkerError
 DETAIL_MAX_CHARS = 500
 LINE_MAX_BYTES = 4096
 _SECRET_MIN_CHARS = 6
-_TOKEN = re.compile(r"(?i)\b(token|authorization|password|secret|cookie)(['\"]?\s*[=:]?\s*)\S+")
+_NAMED_SECRET = re.compile(
+    r"(?i)((?:(?:authorization|token|bearer|password|secret|cookie)['\"]?[\s=:]+['\"]?)+)[^\s'\"]+"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -51,7 +53,7 @@ def clean(text: str, secrets: Collection[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SECRET_MIN_CHARS:
             text = text.replace(secret, "[removed]")
-    text = _TOKEN.sub(r"\1\2[removed]", text)
+    text = _NAMED_SECRET.sub(r"\1[removed]", text)
     text = _CONTROL.sub("", _ESCAPE_SEQUENCE.sub("", text)).strip()
     return text if len(text) <= DETAIL_MAX_CHARS else "…" + text[1 - DETAIL_MAX_CHARS :]
 
