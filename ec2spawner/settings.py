@@ -415,7 +415,14 @@ def _load(
 
 
 def _faults_of(error: ValidationError, kind: type[Choices]) -> list[Fault]:
-    found = [_fault_of(dict(entry), kind) for entry in error.errors(include_url=False)]
+    entries = [dict(entry) for entry in error.errors(include_url=False)]
+    deeper = {entry["loc"][0] for entry in entries if len(entry["loc"]) > 1}
+    found = [
+        _fault_of(entry, kind)
+        for entry in entries
+        # pydantic counts only the good entries of a list: "too short" would say nothing new
+        if not (entry["type"] == "too_short" and entry["loc"][0] in deeper)
+    ]
     order = {"is missing": 1}
     return sorted(found, key=lambda fault: order.get(fault.reason, 0))
 
@@ -457,5 +464,5 @@ def _reason_of(entry: dict[str, Any]) -> str:
     if entry["type"].endswith("_type"):
         return f"is {json_kind(entry['input'])}"
     if entry["type"] in ("too_short", "too_long"):
-        return f"has {context['actual_length']} entries"
+        return f"has {len(entry['input'])} entries"
     return "does not have the form that is needed"

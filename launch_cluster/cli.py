@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from ec2spawner.cloud import Gateway
+from ec2spawner.ec2 import EC2
 from ec2spawner.errors import ConfigError, EC2SpawnerError
 from ec2spawner.settings import SERVER_CONFIG_NAME
 from ec2spawner.version import __version__
@@ -185,7 +186,11 @@ def terminate_workers(
         )
         gateway = Gateway(region=request.region)
         job = TerminateWorkers(
-            gateway, request, reporter, lambda: _ask_name(request.cluster, skip=yes)
+            gateway,
+            EC2(gateway, request.cluster),
+            request,
+            reporter,
+            lambda: _ask_name(request.cluster, skip=yes),
         )
         return await _closing(gateway, job.run(dry_run=dry_run))
 

@@ -126,6 +126,7 @@ class TerminateWorkers:
     """One run of the command; ``done`` and ``failed`` tell how far it came."""
 
     gateway: Gateway
+    ec2: EC2
     request: TerminateRequest
     reporter: Reporter
     confirm: Callable[[], None]  # raises what ends the command if the answer is no
@@ -135,13 +136,10 @@ class TerminateWorkers:
     failed: list[str] = field(default_factory=list)
     snapshots: dict[str, str] = field(default_factory=dict)  # volume id to snapshot id
 
-    def __post_init__(self) -> None:
-        self._ec2 = EC2(self.gateway, self.request.cluster)
-
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Look, show, ask, end; the result for ``--output json``."""
         account = await account_of(self.gateway)
-        removal = plan_removal(await self._ec2.list_workers(), await self._ec2.list_volumes())
+        removal = plan_removal(await self.ec2.list_workers(), await self.ec2.list_volumes())
         homes = removal.homes if self.request.delete_homes else ()
         self._show(removal, account)
         if not removal.workers and not homes:
@@ -184,12 +182,12 @@ class TerminateWorkers:
 
     async def _terminate(self, ids: Sequence[str]) -> None:
         """End one batch: what still bears our tags now. A batch that fails is halved."""
-        tags = await self._ec2.tags_of(ids)
+        tags = await self.ec2.tags_of(ids)
         ours = [i for i in ids if self._is_worker_of_ours(tags[i])]
         if not ours:
             return
         try:
-            await self._ec2.terminate(ours)
+            await self.ec2.terminate(ours)
             self.done += ours
         except NotFound as error:
             if len(ours) == 1:
@@ -210,7 +208,7 @@ class TerminateWorkers:
             return
         elapsed = Elapsed(self.reporter, self.clock, f"Ending {len(ids)} workers")
         while True:
-            workers = await self._ec2.list_workers(ids)
+            workers = await self.ec2.list_workers(ids)
             left = [w for w in workers if w.state is not InstanceState.TERMINATED]
             if not left:
                 return
@@ -237,7 +235,7 @@ class TerminateWorkers:
         """The homes that are still there, once their instances have let go of them, or late."""
         elapsed = Elapsed(self.reporter, self.clock, f"Waiting for {len(homes)} home volumes")
         while True:
-            found = await self._ec2.list_volumes([home.volume_id for home in homes])
+            found = await self.ec2.list_volumes([home.volume_id for home in homes])
             held = [v for v in found if v.state is VolumeState.IN_USE]
             if not held or elapsed.seconds > DETACH_DEADLINE_SECONDS:
                 return found
@@ -246,12 +244,12 @@ class TerminateWorkers:
 
     async def _snapshot_all(self, homes: Sequence[Volume]) -> list[Volume]:
         """Begin a snapshot of each home; those of which one was begun."""
-        known = {snapshot.snapshot_id for snapshot in await self._ec2.list_snapshots()}
+        known = {snapshot.snapshot_id for snapshot in await self.ec2.list_snapshots()}
         begun = []
         for home in homes:
             tags = {k: v for k, v in home.tags.items() if not k.startswith("aws:")}
             try:
-                snapshot = await self._ec2.snapshot(home.volume_id, tags)
+                snapshot = await self.ec2.snapshot(home.volume_id, tags)
             except CloudError as error:
                 self.failed.append(f"{home.volume_id}: no snapshot was made. {error}")
                 continue
@@ -268,7 +266,7 @@ class TerminateWorkers:
             return
         elapsed = Elapsed(self.reporter, self.clock, f"Waiting for {len(ids)} snapshots")
         while elapsed.seconds <= SNAPSHOT_DEADLINE_SECONDS:
-            found = await self._ec2.list_snapshots(ids)
+            found = await self.ec2.list_snapshots(ids)
             pending = [s for s in found if s.state is SnapshotState.PENDING]
             if not pending and len(found) == len(ids):
                 return
@@ -277,11 +275,11 @@ class TerminateWorkers:
 
     async def _delete(self, home: Volume) -> None:
         """Delete one home, if volume and snapshot, read once more, allow it."""
-        volumes = await self._ec2.list_volumes([home.volume_id])
+        volumes = await self.ec2.list_volumes([home.volume_id])
         if not volumes:
             return  # gone, or no longer the cluster's
         snapshot_id = self.snapshots.get(home.volume_id)
-        snapshots = await self._ec2.list_snapshots([snapshot_id]) if snapshot_id else []
+        snapshots = await self.ec2.list_snapshots([snapshot_id]) if snapshot_id else []
         reason = may_delete(
             volumes[0],
             snapshots[0] if snapshots else None,
@@ -291,7 +289,7 @@ class TerminateWorkers:
             self.failed.append(f"{home.volume_id} is kept: {reason}")
             return
         try:
-            await self._ec2.delete_volume(home.volume_id)
+            await self.ec2.delete_volume(home.volume_id)
             self.done.append(home.volume_id)
         except CloudError as error:
             self.failed.append(f"{home.volume_id} is kept: {error}")
