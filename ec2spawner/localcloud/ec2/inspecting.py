@@ -1,0 +1,310 @@
+"""Looking at instances and changing their attributes.
+
+Owns DescribeInstances and its kin, ModifyInstanceAttribute and the console output.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ec2spawner.localcloud.ec2.failures import (
+    EC2Error,
+    bad_combination,
+    bad_value,
+    malformed,
+    missing,
+    not_found,
+    wrong_state,
+)
+from ec2spawner.localcloud.ec2.filters import choose, page
+from ec2spawner.localcloud.ec2.launching import check_user_data
+from ec2spawner.localcloud.ec2.records import ACCOUNT_ID, Instance
+from ec2spawner.localcloud.ec2.state import State
+from ec2spawner.localcloud.ec2.views import (
+    instance_filters,
+    instance_view,
+    moment,
+    network_interface_view,
+    shown_state,
+    state_view,
+)
+from ec2spawner.model import InstanceState
+
+INITIALIZING_SECONDS = 60
+"""For so long after a start status checks say "initializing" (about as EC2 does)."""
+
+
+def _chosen(ec2: State, params: Mapping[str, Any]) -> list[Instance]:
+    ids = params.get("InstanceIds") or ()
+    for one in ids:
+        if not one.startswith("i-"):
+            raise malformed(one, "i")
+    if ids:
+        instances = ec2.find_instances(ids)
+    elif ec2.timings.fresh_ids_hidden_seconds:
+        instances = [i for i in ec2.instances.values() if not ec2.is_hidden(i.id)]
+    else:
+        instances = list(ec2.instances.values())
+    return choose(instances, params.get("Filters") or (), instance_filters(ec2))
+
+
+def describe_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """DescribeInstances: MaxResults counts instances; a reservation may span pages."""
+    if params.get("InstanceIds") and params.get("MaxResults") is not None:
+        raise bad_combination(
+            "The parameter instancesSet cannot be used with the parameter maxResults"
+        )
+    shown, token = page(_chosen(ec2, params), params, "InstanceIds")
+    reservations: dict[str, dict[str, Any]] = {}
+    for instance in shown:
+        reservation = reservations.setdefault(
+            instance.reservation_id,
+            {
+                "ReservationId": instance.reservation_id,
+                "OwnerId": ACCOUNT_ID,
+                "Groups": [],
+                "Instances": [],
+            },
+        )
+        reservation["Instances"].append(instance_view(ec2, instance))
+    return {"Reservations": list(reservations.values()), "NextToken": token}
+
+
+def describe_instance_status(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """DescribeInstanceStatus: running ones, or all with IncludeAllInstances."""
+    chosen = _chosen(ec2, params)
+    if not params.get("IncludeAllInstances"):
+        chosen = [i for i in chosen if shown_state(ec2, i) is InstanceState.RUNNING]
+    shown, token = page(chosen, params, "InstanceIds")
+    return {"InstanceStatuses": [_status(ec2, i) for i in shown], "NextToken": token}
+
+
+def _status(ec2: State, instance: Instance) -> dict[str, Any]:
+    state = shown_state(ec2, instance)
+    health = "not-applicable"
+    if state is InstanceState.RUNNING:
+        fresh = ec2.clock() < instance.launched_at + INITIALIZING_SECONDS
+        health = "initializing" if fresh else "ok"
+    check = {"Status": health}
+    if health != "not-applicable":
+        passed = "passed" if health == "ok" else "initializing"
+        check = {**check, "Details": [{"Name": "reachability", "Status": passed}]}  # type: ignore[dict-item]  # EC2's shape is a dict of mixed values
+    return {
+        "InstanceId": instance.id,
+        "AvailabilityZone": instance.zone,
+        "InstanceState": state_view(state),
+        "InstanceStatus": check,
+        "SystemStatus": check,
+    }
+
+
+def describe_network_interfaces(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """DescribeNetworkInterfaces: those of instances."""
+    getters = {
+        "network-interface-id": lambda i: (i.interface_id,),
+        "subnet-id": lambda i: (i.subnet_id,),
+        "vpc-id": lambda i: (i.vpc_id,),
+        "group-id": lambda i: [g[0] for g in i.groups],
+        "attachment.instance-id": lambda i: (i.id,),
+        "private-ip-address": lambda i: (i.private_ip,),
+        "addresses.private-ip-address": lambda i: (i.private_ip,),
+        "availability-zone": lambda i: (i.zone,),
+        "status": lambda i: ("in-use",),
+        "description": lambda i: ("",),
+        "interface-type": lambda i: ("interface",),
+    }
+    wanted = params.get("NetworkInterfaceIds") or ()
+    having = {i.interface_id: i for i in ec2.instances.values() if i.private_ip}
+    missing_ids = [w for w in wanted if w not in having]
+    if missing_ids:
+        raise not_found(missing_ids)
+    instances = [having[w] for w in wanted] if wanted else list(having.values())
+    chosen = choose(instances, params.get("Filters") or (), getters)
+    shown, token = page(chosen, params, "NetworkInterfaceIds")
+    return {
+        "NetworkInterfaces": [network_interface_view(ec2, i) for i in shown],
+        "NextToken": token,
+    }
+
+
+_ATTRIBUTES: dict[str, tuple[str, Callable[[Instance], Any]]] = {
+    "instanceType": ("InstanceType", lambda i: {"Value": i.instance_type}),
+    "userData": ("UserData", lambda i: {"Value": i.user_data} if i.user_data else {}),
+    "disableApiTermination": (
+        "DisableApiTermination",
+        lambda i: {"Value": i.disable_api_termination},
+    ),
+    "disableApiStop": ("DisableApiStop", lambda i: {"Value": i.disable_api_stop}),
+    "instanceInitiatedShutdownBehavior": (
+        "InstanceInitiatedShutdownBehavior",
+        lambda i: {"Value": i.shutdown_behavior},
+    ),
+    "rootDeviceName": ("RootDeviceName", lambda i: {"Value": i.root_device}),
+    "sourceDestCheck": ("SourceDestCheck", lambda i: {"Value": i.source_dest_check}),
+    "ebsOptimized": ("EbsOptimized", lambda i: {"Value": i.ebs_optimized}),
+    "groupSet": ("Groups", lambda i: [{"GroupId": g, "GroupName": n} for g, n in i.groups]),
+}
+
+
+def describe_instance_attribute(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """DescribeInstanceAttribute: one attribute of one instance."""
+    (instance,) = ec2.find_instances([params.get("InstanceId") or "i-"])
+    name = params.get("Attribute") or ""
+    if name == "blockDeviceMapping":
+        view = instance_view(ec2, instance)
+        return {
+            "InstanceId": instance.id,
+            "BlockDeviceMappings": view["BlockDeviceMappings"],
+        }
+    if name not in _ATTRIBUTES:
+        raise bad_value(f"Value ({name}) for parameter attribute is invalid. Unknown attribute.")
+    key, getter = _ATTRIBUTES[name]
+    return {"InstanceId": instance.id, key: getter(instance)}
+
+
+def modify_instance_attribute(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """ModifyInstanceAttribute: type and user data only while the instance is stopped."""
+    (instance,) = ec2.find_instances([params.get("InstanceId") or "i-"])
+    changes = _read_changes(params)
+    for name in ("InstanceType", "UserData"):
+        if name in changes and instance.state is not InstanceState.STOPPED:
+            raise wrong_state(f"The instance '{instance.id}' is not in the 'stopped' state.")
+    for name, value in changes.items():
+        _modify(ec2, instance, name, value)
+    _modify_rest(ec2, instance, params)
+    ec2.touch(instance)
+    return {}
+
+
+def _read_changes(params: Mapping[str, Any]) -> dict[str, Any]:
+    changes = {
+        name: params[name].get("Value")
+        for name in (
+            "InstanceType",
+            "UserData",
+            "DisableApiTermination",
+            "DisableApiStop",
+            "InstanceInitiatedShutdownBehavior",
+            "SourceDestCheck",
+            "EbsOptimized",
+        )
+        if isinstance(params.get(name), Mapping)
+    }
+    attribute = params.get("Attribute")
+    if attribute:
+        value: Any = params.get("Value")
+        if attribute in ("disableApiTermination", "disableApiStop", "sourceDestCheck"):
+            value = str(value).lower() == "true"
+        changes[attribute[0].upper() + attribute[1:]] = value
+    return changes
+
+
+def _modify(ec2: State, instance: Instance, name: str, value: Any) -> None:
+    if name == "InstanceType":
+        _change_type(ec2, instance, value)
+    elif name == "UserData":
+        text = base64.b64encode(value).decode() if isinstance(value, bytes) else value or ""
+        check_user_data(text)
+        instance.user_data = text
+    elif name == "InstanceInitiatedShutdownBehavior":
+        if value not in ("stop", "terminate"):
+            raise bad_value(f"Invalid value '{value}' for InstanceInitiatedShutdownBehavior.")
+        instance.shutdown_behavior = value
+    elif name in ("DisableApiTermination", "DisableApiStop", "SourceDestCheck", "EbsOptimized"):
+        field = {
+            "DisableApiTermination": "disable_api_termination",
+            "DisableApiStop": "disable_api_stop",
+            "SourceDestCheck": "source_dest_check",
+            "EbsOptimized": "ebs_optimized",
+        }[name]
+        setattr(instance, field, bool(value))
+    else:
+        raise bad_value(f"Value ({name}) for parameter attribute is invalid. Unknown attribute.")
+
+
+def _change_type(ec2: State, instance: Instance, name: str) -> None:
+    type_ = ec2.surroundings.instance_type(name)
+    if type_ is None:
+        raise bad_value(f"Invalid value '{name}' for InstanceType.")
+    if instance.architecture not in type_.architectures:
+        raise EC2Error(
+            "InvalidParameterCombination",
+            f"The instance type '{name}' does not fit the architecture of the instance.",
+        )
+    if instance.zone not in type_.zones:
+        raise EC2Error(
+            "Unsupported",
+            f"The instance type '{name}' is not supported in zone {instance.zone}.",
+        )
+    instance.instance_type = name
+
+
+def _modify_rest(ec2: State, instance: Instance, params: Mapping[str, Any]) -> None:
+    if params.get("Groups"):
+        groups = [(g, ec2.surroundings.group(g)) for g in params["Groups"]]
+        for group_id, group in groups:
+            if group is None:
+                raise EC2Error(
+                    "InvalidGroup.NotFound", f"The security group '{group_id}' does not exist"
+                )
+        instance.groups = [(g.id, g.name) for _, g in groups if g]
+    for mapping in params.get("BlockDeviceMappings") or ():
+        mapped = instance.mappings.get(mapping.get("DeviceName", ""))
+        if mapped is None:
+            raise EC2Error(
+                "InvalidInstanceAttributeValue",
+                f"No device is currently mapped at {mapping.get('DeviceName')}",
+            )
+        keep = (mapping.get("Ebs") or {}).get("DeleteOnTermination")
+        if keep is not None:
+            mapped.delete_on_termination = keep
+            volume = ec2.volumes.get(mapped.volume_id)
+            if volume and volume.attachment:
+                volume.attachment.delete_on_termination = keep
+                ec2.touch(volume)
+
+
+def modify_instance_metadata_options(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """ModifyInstanceMetadataOptions."""
+    (instance,) = ec2.find_instances([params.get("InstanceId") or "i-"])
+    for name in (
+        "HttpTokens",
+        "HttpPutResponseHopLimit",
+        "HttpEndpoint",
+        "HttpProtocolIpv6",
+        "InstanceMetadataTags",
+    ):
+        if params.get(name) is not None:
+            instance.metadata_options[name] = params[name]
+    ec2.touch(instance)
+    options = {"State": "pending", **instance.metadata_options}
+    return {"InstanceId": instance.id, "InstanceMetadataOptions": options}
+
+
+def get_console_output(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
+    """GetConsoleOutput: the last 64 KiB that the machine wrote, as base64."""
+    if not params.get("InstanceId"):
+        raise missing("InstanceId")
+    (instance,) = ec2.find_instances([params["InstanceId"]])
+    output = ec2.console(instance.id)[-65_536:]
+    return {
+        "InstanceId": instance.id,
+        "Output": base64.b64encode(output).decode(),
+        "Timestamp": moment(ec2.clock()),
+    }
+
+
+def describe_instance_credit_specifications(
+    ec2: State, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """DescribeInstanceCreditSpecifications: burstable types default to unlimited."""
+    instances = ec2.find_instances(params.get("InstanceIds") or list(ec2.instances))
+    return {
+        "InstanceCreditSpecifications": [
+            {"InstanceId": i.id, "CpuCredits": i.cpu_credits or "unlimited"}
+            for i in instances
+            if i.instance_type.startswith("t")
+        ]
+    }

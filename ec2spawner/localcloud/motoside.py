@@ -1,0 +1,446 @@
+"""moto, which plays every service but EC2's instances and volumes: set up, asked, kept, mended.
+
+Owns the only door to moto: its settings, the look-ups that launches need, Ubuntu's parameters in
+SSM, what must not be deleted while instances use it, and the pickle of its whole state. moto's
+state is the process's, so a process holds one emulated cloud.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ec2spawner.localcloud.ec2.failures import EC2Error
+from ec2spawner.localcloud.ec2.images import ARCHITECTURES, ubuntu_image_id
+from ec2spawner.localcloud.ec2.records import ACCOUNT_ID
+from ec2spawner.localcloud.ec2.surroundings import (
+    GroupInfo,
+    SubnetInfo,
+    TemplateInfo,
+    TypeInfo,
+)
+
+if TYPE_CHECKING:
+    from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
+
+CANONICAL_PREFIX = "/aws/service/canonical/ubuntu/server/24.04/stable/current"
+_SETTINGS = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ALLOW_NONEXISTENT_REGION": "false"}
+
+
+def configure() -> None:
+    """Set what moto reads from the environment; must come before moto is imported."""
+    os.environ.update(_SETTINGS)
+
+
+class MotoSurroundings:
+    """What launches in one Region must know of its network, as moto has it."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+
+    @property
+    def backend(self) -> Any:
+        """moto's EC2 of this Region."""
+        from moto.ec2.models import ec2_backends
+
+        return ec2_backends[ACCOUNT_ID][self.region]
+
+    def subnet(self, subnet_id: str) -> SubnetInfo | None:
+        """See Surroundings."""
+        for zone in self.backend.subnets.values():
+            if subnet_id in zone:
+                return self._info(zone[subnet_id])
+        return None
+
+    def _info(self, subnet: Any) -> SubnetInfo:
+        used = frozenset(
+            interface.private_ip_address
+            for interface in self.backend.get_all_network_interfaces()
+            if interface.subnet.id == subnet.id
+        )
+        return SubnetInfo(
+            subnet.id,
+            subnet.vpc_id,
+            subnet.availability_zone,
+            str(subnet.cidr_block),
+            str(subnet.map_public_ip_on_launch).lower() == "true",
+            used,
+        )
+
+    def default_subnet(self, zone: str | None) -> SubnetInfo | None:
+        """See Surroundings."""
+        for name, subnet in sorted(self.backend.get_default_subnets().items()):
+            if zone in (None, name):
+                return self._info(subnet)
+        return None
+
+    def group(self, group_id: str) -> GroupInfo | None:
+        """See Surroundings."""
+        group = self.backend.get_security_group_from_id(group_id)
+        return GroupInfo(group.id, group.name, group.vpc_id) if group else None
+
+    def default_group(self, vpc_id: str) -> GroupInfo | None:
+        """See Surroundings."""
+        group = self.backend.get_security_group_from_name("default", vpc_id)
+        return GroupInfo(group.id, group.name, group.vpc_id) if group else None
+
+    def template(self, wanted: Mapping[str, Any]) -> TemplateInfo:
+        """See Surroundings."""
+        template_id, name = wanted.get("LaunchTemplateId"), wanted.get("LaunchTemplateName")
+        if bool(template_id) == bool(name):
+            raise EC2Error(
+                "MissingParameter", "Give either launch template ID or launch template name"
+            )
+        template = self._find_template(template_id, name)
+        version = str(wanted.get("Version") or "$Default")
+        if version not in ("$Latest", "$Default") and (
+            not version.isdigit() or not 1 <= int(version) <= len(template.versions)
+        ):
+            raise EC2Error(
+                "InvalidLaunchTemplateId.VersionNotFound",
+                f"Could not find launch template version {version} for {template.id}",
+            )
+        found = template.get_version(version)
+        return TemplateInfo(template.id, found.number, template_data(found.data))
+
+    def _find_template(self, template_id: str | None, name: str | None) -> Any:
+        backend = self.backend
+        if name:
+            template_id = backend.launch_template_name_to_ids.get(name)
+            if not template_id:
+                raise EC2Error(
+                    "InvalidLaunchTemplateName.NotFoundException",
+                    f"The specified launch template, with template name {name}, does not exist.",
+                )
+        template = backend.launch_templates.get(template_id)
+        if template is None:
+            raise EC2Error(
+                "InvalidLaunchTemplateId.NotFound",
+                f"The specified launch template, with template ID {template_id}, does not exist.",
+            )
+        return template
+
+    def has_key(self, key_name: str) -> bool:
+        """See Surroundings."""
+        return key_name in self.backend.key_pairs
+
+    def public_key(self, key_name: str) -> str | None:
+        """A key pair's public half, as a line of OpenSSH."""
+        pair = self.backend.key_pairs.get(key_name)
+        return str(pair.public_key).strip() if pair else None
+
+    def instance_type(self, name: str) -> TypeInfo | None:
+        """See Surroundings."""
+        return _types(self.region).get(name)
+
+    def zones(self) -> Sequence[str]:
+        """See Surroundings."""
+        return [z.name for z in self.backend.describe_availability_zones()]
+
+    def profile_arn(self, wanted: Mapping[str, Any]) -> str | None:
+        """See Surroundings."""
+        from moto.iam.models import iam_backends
+
+        profiles = iam_backends[ACCOUNT_ID]["aws"].instance_profiles.values()
+        for profile in profiles:
+            if wanted.get("Name") == profile.name or wanted.get("Arn") == profile.arn:
+                return str(profile.arn)
+        return None
+
+    def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """See Surroundings."""
+        from moto.ec2.models import validate_resource_ids
+
+        with refusals():
+            validate_resource_ids(list(resource_ids))
+            self.backend.do_resources_exist(list(resource_ids))
+            self.backend.create_tags(list(resource_ids), dict(tags))
+
+    def untag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str | None]) -> None:
+        """See Surroundings."""
+        with refusals():
+            self.backend.delete_tags(list(resource_ids), dict(tags))
+
+    def tags_of_others(self) -> list[tuple[str, str, str, str]]:
+        """See Surroundings."""
+        return [
+            (t["resource_id"], t["resource_type"], t["key"], t["value"])
+            for t in self.backend.describe_tags()
+        ]
+
+
+class refusals:  # noqa: N801 - reads as a statement: "with refusals():"
+    """Turns moto's own errors into EC2Error."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        code = getattr(error, "code", None)
+        if error is not None and isinstance(code, str) and not isinstance(error, EC2Error):
+            raise EC2Error(code, getattr(error, "message", str(error))) from error
+
+
+@lru_cache(maxsize=8)
+def _types(region: str) -> dict[str, TypeInfo]:
+    from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+
+    zones: dict[str, set[str]] = defaultdict(set)
+    for offer in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, ()):
+        zones[offer["InstanceType"]].add(offer["Location"])
+    return {
+        name: TypeInfo(
+            name,
+            int(data["VCpuInfo"]["DefaultVCpus"]),
+            tuple(data["ProcessorInfo"]["SupportedArchitectures"]),
+            frozenset(zones[name]),
+        )
+        for name, data in INSTANCE_TYPES.items()
+        if name in zones
+    }
+
+
+def template_data(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A template's data with EC2's types: CloudFormation passes numbers and truths as text."""
+    from ec2spawner.localcloud.wire import service_model
+
+    shape = service_model().shape_for("RequestLaunchTemplateData")
+    result: dict[str, Any] = _coerce(shape, raw)
+    return result
+
+
+def _coerce(shape: Any, value: Any) -> Any:
+    kind = shape.type_name
+    if kind == "structure" and isinstance(value, Mapping):
+        members = shape.members
+        return {
+            name: _coerce(members[name], item)
+            for name, item in value.items()
+            if name in members and item is not None
+        }
+    if kind == "list" and isinstance(value, (list, tuple)):
+        return [_coerce(shape.member, item) for item in value]
+    if kind in ("integer", "long"):
+        return int(value)
+    if kind == "boolean":
+        return str(value).lower() == "true"
+    return str(value) if isinstance(value, str) else value
+
+
+class Moto:
+    """The process's moto: mended for the emulated cloud, and its state as one pickle."""
+
+    def __init__(self, cores: Mapping[str, EmulatedEC2]) -> None:
+        self._cores = cores
+        self._undo: list[Callable[[], None]] = []
+        self._has_cloudformation = False
+
+    def install(self) -> None:
+        """Mend moto where it falls short; ``uninstall`` takes it back."""
+        from moto.ec2.models.core import TaggedEC2Resource
+        from moto.ec2.models.security_groups import SecurityGroupBackend
+        from moto.ec2.models.subnets import Subnet, SubnetBackend
+        from moto.ssm.models import ParameterDict
+
+        self._replace(TaggedEC2Resource, "get_tags", lambda original: _own_tags)
+        self._replace(SubnetBackend, "delete_subnet", self._guarded_subnet)
+        self._replace(SecurityGroupBackend, "delete_security_group", self._guarded_group)
+        self._replace(ParameterDict, "_check_loading_status", lambda o: _with_canonical(o))
+        counted = property(self._count_addresses)
+        self._replace(Subnet, "available_ip_address_count", lambda original: counted)
+
+    def install_cloudformation(self) -> None:
+        """Mend moto's CloudFormation, too; by itself, since importing it takes two seconds."""
+        if self._has_cloudformation:
+            return
+        self._has_cloudformation = True
+        from ec2spawner.localcloud import changesets
+
+        for owner, name, make in changesets.mends():
+            self._replace(owner, name, make)
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        original = owner.__dict__[name]
+        setattr(owner, name, make(original))
+        self._undo.append(lambda: setattr(owner, name, original))
+
+    def uninstall(self) -> None:
+        """Take the mends back and forget moto's state."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo = []
+        self._has_cloudformation = False
+        reset()
+
+    def _guarded_subnet(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def delete_subnet(backend: Any, subnet_id: str) -> Any:
+            if self._uses(backend, lambda i: i.subnet_id == subnet_id) or any(
+                e.subnet.id == subnet_id for e in backend.get_all_network_interfaces()
+            ):
+                raise _dependency(
+                    f"The subnet '{subnet_id}' has dependencies and cannot be deleted."
+                )
+            return original(backend, subnet_id)
+
+        return delete_subnet
+
+    def _guarded_group(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def delete_security_group(
+            backend: Any, name: str | None = None, group_id: str | None = None
+        ) -> Any:
+            group = backend.get_security_group_by_name_or_id(group_id or name)
+            if group and (
+                self._uses(backend, lambda i: any(g[0] == group.id for g in i.groups))
+                or _referenced(backend, group.id)
+            ):
+                raise _dependency(f"resource {group.id} has a dependent object")
+            return original(backend, name, group_id)
+
+        return delete_security_group
+
+    def _uses(self, backend: Any, test: Callable[[Any], bool]) -> bool:
+        core = self._cores.get(backend.region_name)
+        if core is None:
+            return False
+        core.settle()
+        return any(i.private_ip and test(i) for i in core.instances.values())
+
+    def _count_addresses(self, subnet: Any) -> int:
+        core = self._cores.get(subnet.ec2_backend.region_name)
+        info = MotoSurroundings(subnet.ec2_backend.region_name)._info(subnet)
+        return core.free_addresses(info) if core else int(subnet._available_ip_addresses)
+
+
+def _dependency(message: str) -> Exception:
+    from moto.ec2.exceptions import EC2ClientError
+
+    error: Exception = EC2ClientError("DependencyViolation", message)
+    return error
+
+
+def _referenced(backend: Any, group_id: str) -> bool:
+    for groups in backend.groups.values():
+        for other in groups.values():
+            rules = (*other.ingress_rules, *other.egress_rules)
+            if other.id != group_id and any(
+                source.get("GroupId") == group_id for rule in rules for source in rule.source_groups
+            ):
+                return True
+    return False
+
+
+def _own_tags(resource: Any) -> list[dict[str, str]]:
+    """Tags looked up by id, where moto searches those of every resource."""
+    from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
+
+    if not resource.id:
+        return []
+    kind = EC2_PREFIX_TO_RESOURCE.get(get_prefix(resource.id), "")
+    found = resource.ec2_backend.tags.get(resource.id, {})
+    return [
+        {"resource_id": resource.id, "key": k, "value": v, "resource_type": kind}
+        for k, v in found.items()
+    ]
+
+
+def _with_canonical(original: Callable[..., None]) -> Callable[..., None]:
+    def check(parameters: Any, key: str) -> None:
+        original(parameters, key)
+        if str(key or "").startswith("/aws/service/canonical") and not dict.__contains__(
+            parameters, f"{CANONICAL_PREFIX}/amd64/hvm/ebs-gp3/ami-id"
+        ):
+            _add_canonical(parameters)
+
+    return check
+
+
+def _add_canonical(parameters: Any) -> None:
+    import moto.ssm.models
+
+    make: Any = moto.ssm.models.Parameter
+    for architecture in ARCHITECTURES:
+        name = f"{CANONICAL_PREFIX}/{architecture}/hvm/ebs-gp3/ami-id"
+        parameter = make(
+            account_id=parameters.account_id,
+            name=name,
+            value=ubuntu_image_id(parameters.region_name, architecture),
+            parameter_type="String",
+            description=None,
+            allowed_pattern=None,
+            keyid=None,
+            last_modified_date=1_761_091_200.0,
+            version=1,
+            data_type="aws:ec2:image",
+        )
+        dict.__setitem__(parameters, name, [parameter])
+
+
+def reset() -> None:
+    """Forget all of moto's state."""
+    from moto.core.base_backend import BackendDict
+
+    BackendDict.reset()
+
+
+# Services whose state is nobody's data.
+_NOT_KEPT = frozenset({"moto_api", "instance_metadata"})
+
+
+def _default_dict_of_dicts() -> dict[Any, Any]:
+    return defaultdict(dict)
+
+
+def _rebuild_parameters(account_id: str, region: str) -> Any:
+    from moto.ssm.models import ParameterDict
+
+    return ParameterDict(account_id, region)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles what moto holds and pickle alone cannot: locks, and dicts made by a lambda."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        kind = type(thing)
+        if kind.__name__ == "ParameterDict":
+            arguments = (thing.account_id, thing.region_name)
+            return _rebuild_parameters, arguments, None, None, iter(thing.items())
+        if kind is defaultdict and getattr(thing.default_factory, "__name__", "") == "<lambda>":
+            return defaultdict, (_default_dict_of_dicts,), None, None, iter(thing.items())
+        if kind is type(threading.Lock()):
+            return threading.Lock, ()
+        if kind is type(threading.RLock()):
+            return threading.RLock, ()
+        return NotImplemented
+
+
+def dump() -> bytes:
+    """moto's state as one graph, so that what services share stays shared."""
+    from moto.core.base_backend import BackendDict
+
+    used: Any = BackendDict
+    state = {
+        backends.service_name: {account: dict(regions) for account, regions in backends.items()}
+        for backends in used._instances
+        if backends.service_name not in _NOT_KEPT
+    }
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(state)
+    return buffer.getvalue()
+
+
+def load(data: bytes) -> None:
+    """Put back what ``dump`` made. The data comes from our own state directory."""
+    import moto.backends
+
+    state = pickle.loads(data)  # noqa: S301 - written by this program, in the user's own folder
+    for service, accounts in state.items():
+        backends: Any = moto.backends.get_backend(service)
+        for account, regions in accounts.items():
+            for region, backend in regions.items():
+                backends[account][region] = backend
