@@ -355,7 +355,7 @@ def _log_to_disk(directory: Path) -> None:
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
 
-def _fork_init(directory: Path, cloud_pid: int) -> socket.socket:
+def fork_init(directory: Path, cloud_pid: int) -> socket.socket:
     """Fork before anything large is imported; returns the socket to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
@@ -401,7 +401,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(machine: Machine, cloud_pid: int, started_at: float) -> int:
     tree.adopt_orphans()  # should init die, its processes come to us and are ended
-    init = _fork_init(machine.directory, cloud_pid)
+    init = fork_init(machine.directory, cloud_pid)
     _log.info("pid %d, pid of init's parent %d", os.getpid(), cloud_pid)
     orderly = False
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from typing import IO
 
 from ec2spawner.worker.document import DOCUMENT_MAX_BYTES
 from ec2spawner.worker.host import Host
@@ -30,7 +30,7 @@ def choose_host(environ: Mapping[str, str]) -> Host:
     return SystemdHost()
 
 
-def run(command: str, source: BinaryIO, events: Events, environ: Mapping[str, str]) -> int:
+def run(command: str, source: IO[bytes], events: Events, environ: Mapping[str, str]) -> int:
     """Carry one command out; returns the exit code."""
     from ec2spawner.worker import commands, document
 
@@ -54,7 +54,7 @@ def run(command: str, source: BinaryIO, events: Events, environ: Mapping[str, st
     return 0
 
 
-def _read(source: BinaryIO) -> bytes:
+def _read(source: IO[bytes]) -> bytes:
     return source.read(DOCUMENT_MAX_BYTES + 1)
 
 
@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(arguments) != 1 or arguments[0] not in ("start", "status", "stop"):
         sys.stderr.write(USAGE)
         return 0 if arguments == ["--help"] else 2
-    return run(arguments[0], sys.stdin.buffer, Events(sys.stdout.buffer), os.environ)
+    # Unbuffered, so that nothing is left to write when the hub has hung up.
+    with os.fdopen(1, "wb", buffering=0, closefd=False) as out:
+        return run(arguments[0], sys.stdin.buffer, Events(out), os.environ)
 
 
 if __name__ == "__main__":

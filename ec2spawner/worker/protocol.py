@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Collection
 from enum import Enum
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from ec2spawner.errors import WorkerError
 
@@ -61,7 +61,7 @@ def clean(text: str, secrets: Collection[str] = ()) -> str:
 class Events:
     """Writes the answer line by line; a reader that has gone away does not stop the work."""
 
-    def __init__(self, out: BinaryIO, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, out: IO[bytes], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._monotonic = monotonic
         self._began = monotonic()

@@ -97,9 +97,12 @@ def locked(directory: Path, timeout_seconds: float, *, interrupt: bool = False) 
     try:
         _take(fd, time.monotonic() + timeout_seconds, interrupt)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, b"" if interrupt else str(os.getpid()).encode(), 0)
-        yield fd
-        os.ftruncate(fd, 0)
+        if not interrupt:
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        try:
+            yield fd
+        finally:
+            os.ftruncate(fd, 0)
     finally:
         os.close(fd)
 
@@ -113,7 +116,14 @@ def _take(fd: int, deadline: float, interrupt: bool) -> None:
                 raise Fault(Code.SERVER_TIMEOUT, "another command holds this worker") from None
         else:
             return
-        if interrupt and (holder := os.pread(fd, 16, 0)).isdigit():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(holder), signal.SIGTERM)
+        if interrupt:
+            _interrupt(os.pread(fd, 16, 0))
         time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _interrupt(holder: bytes) -> None:
+    """End the start that wrote its pid, unless the pid has passed to some other program."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(holder)
+        if b"ec2spawner" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
