@@ -415,7 +415,7 @@ def _load(
 
 
 def _faults_of(error: ValidationError, kind: type[Choices]) -> list[Fault]:
-    entries = [dict(entry) for entry in error.errors(include_url=False)]
+    entries: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
     deeper = {entry["loc"][0] for entry in entries if len(entry["loc"]) > 1}
     found = [
         _fault_of(entry, kind)

@@ -18,6 +18,10 @@ from .facts import Facts, ImageFacts, StackFacts, StackSpec
 from .request import DEFAULT_VPC_CIDR, UpRequest
 
 NETWORK_ZONES = 2
+NETWORK_OUTPUTS = ("VpcId", "PrivateSubnetA", "PrivateSubnetB", "PublicSubnetA")
+CLUSTER_OUTPUTS = ("WorkerSecurityGroupId", "ManagerSecurityGroupId", "LaunchTemplateId", "Bucket")
+"""What the templates' stacks say of themselves, and the rest is made from."""
+
 _UNKNOWN = "(made by the network's stack)"
 
 
@@ -110,14 +114,13 @@ def make_plan(request: UpRequest, facts: Facts, templates: Templates, config: st
     Only for facts without findings.
     """
     network_change = _network_change(request, facts, templates.network)
-    is_made_first = network_change is not None and network_change.is_new
-    known = None if is_made_first else network_of(request, facts)
+    known = network_of(request, facts)
     spec = cluster_spec(request, facts, templates.cluster, known)
     cluster_change = _change(spec, facts.cluster)
     is_written = False
     if known and facts.cluster and not cluster_change:
-        text = server_config_text(server_config(request, facts, known, facts.cluster.outputs))
-        is_written = text == config
+        as_wanted = server_config(request, facts, known, facts.cluster.outputs)
+        is_written = as_wanted is not None and server_config_text(as_wanted) == config
     return Plan(
         network=network_change,
         key=key_change(facts),
@@ -191,15 +194,18 @@ def subnet_cidrs(vpc_cidr: str) -> dict[str, str]:
     }
 
 
-def network_of(request: UpRequest, facts: Facts) -> Network:
-    """Where workers live: the operator's own subnets, or those of the network's stack."""
+def network_of(request: UpRequest, facts: Facts) -> Network | None:
+    """Where workers live: the operator's own subnets, or those of the network's stack.
+
+    None if that stack is not there yet, or does not say what it holds.
+    """
     private, public = wanted_subnets(request, facts.network, facts.cluster)
     if private:
         found = [facts.subnets[i] for i in private]
         subnets = tuple(WorkerSubnet(SUBNET_ID=s.subnet_id, ZONE=s.zone) for s in found)
         return Network(found[0].vpc_id, subnets, public)
-    if facts.network is None:
-        raise ValueError("the network's stack is not there yet")
+    if facts.network is None or not set(NETWORK_OUTPUTS) <= set(facts.network.outputs):
+        return None
     out, given = facts.network.outputs, facts.network.parameters
     subnets = tuple(
         WorkerSubnet(SUBNET_ID=out[f"PrivateSubnet{which}"], ZONE=given[f"Zone{which}"])
@@ -256,8 +262,13 @@ def key_change(facts: Facts) -> KeyChange | None:
 
 def server_config(
     request: UpRequest, facts: Facts, network: Network, outputs: Mapping[str, str]
-) -> ServerConfig:
-    """The file's content; what may be edited in it after the launch is kept as it was."""
+) -> ServerConfig | None:
+    """The file's content; what may be edited in it after the launch is kept as it was.
+
+    None if the cluster's stack does not say what it holds.
+    """
+    if not set(CLUSTER_OUTPUTS) <= set(outputs):
+        return None
     chosen = request.choices.model_dump(exclude={"MANAGER_INSTANCE_TYPE", "CUSTOM_WORKER_AMI"})
     if facts.recorded:
         chosen["JUPYTER_NOTEBOOK_TIMEOUT"] = facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT

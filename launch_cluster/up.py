@@ -35,7 +35,7 @@ from .planning import (
 )
 from .reporter import Reporter
 from .request import UpRequest
-from .stacks import Stacks
+from .stacks import StackFailed, Stacks
 
 KEY_WORDS = {
     KeyChange.MAKE: "make the cluster's SSH key: private half to SSM {parameter}, public half to"
@@ -126,12 +126,16 @@ class Up:
             await self._key.apply(plan.key)
             self._note(f"key pair {self.request.key_name}")
         network = network_of(self.request, facts)
+        if network is None:
+            raise _silent(self.request.network_stack)
         cluster = facts.cluster
         if plan.cluster:
             spec = cluster_spec(self.request, facts, templates.cluster, network)
             cluster = await self._apply_stack(replace(plan.cluster, spec=spec))
         if plan.config and cluster:
             config = server_config(self.request, facts, network, cluster.outputs)
+            if config is None:
+                raise _silent(cluster.name)
             if write_server_config(self.request.config_out, config):
                 self._note(f"{self.request.config_out}")
 
@@ -168,6 +172,14 @@ def _stack_line(change: StackChange) -> str:
         where = f"{spec.parameters['ZoneA']} and {spec.parameters['ZoneB']}"
         what = f"VPC {spec.parameters['VpcCidr']}, subnets in {where}, NAT gateway"
     return f"make the stack {spec.name} ({what}){again}"
+
+
+def _silent(stack: str) -> StackFailed:
+    return StackFailed(
+        f"The stack {stack} does not say what it holds.",
+        why="Some of its outputs are missing.",
+        next_step="Look at it in the CloudFormation console; a stack made by hand cannot be used.",
+    )
 
 
 def read_templates() -> Templates:
