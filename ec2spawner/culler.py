@@ -7,6 +7,7 @@ has had two occasions to report. Must not know servers, the fleet or AWS; ends w
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import signal
@@ -15,29 +16,31 @@ import time
 from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-FIRST_AFTER = "--first-after="
 
 
-def first_after_seconds(arguments: Sequence[str]) -> tuple[float, list[str]]:
-    """The time before the first look, and the arguments that are the culler's own."""
-    waits = [float(a[len(FIRST_AFTER) :]) for a in arguments if a.startswith(FIRST_AFTER)]
-    rest = [a for a in arguments if not a.startswith(FIRST_AFTER)]
-    return (waits[-1] if waits else 0.0), rest
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What is this module's own (``first_after`` in seconds, ``hub_pid``), and the culler's."""
+    parser = argparse.ArgumentParser(prog="python -m ec2spawner.culler", add_help=False)
+    parser.add_argument("--first-after", type=float, default=0.0)
+    parser.add_argument("--hub-pid", type=int, default=None)
+    return parser.parse_known_args(arguments)
 
 
-def end_with_parent() -> None:
+def end_with_hub(hub_pid: int | None) -> None:
     """Have the kernel end this process when the hub is gone, also when it was killed."""
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
+    if hub_pid is not None and os.getppid() != hub_pid:
         raise SystemExit(0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Wait, then cull until the hub ends."""
-    seconds, rest = first_after_seconds(sys.argv[1:] if arguments is None else arguments)
-    end_with_parent()
-    time.sleep(seconds)  # SIGTERM, the hub's way to end a service, ends this sleep too
+    ours, rest = parse(sys.argv[1:] if arguments is None else arguments)
+    end_with_hub(ours.hub_pid)
+    # The hub ends its services by SIGINT. A hub that a script started in the background hands
+    # down an ignored SIGINT, and would wait for half a minute before it tries SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    time.sleep(ours.first_after)
     from jupyterhub_idle_culler import IdleCuller
 
     IdleCuller.launch_instance(rest)

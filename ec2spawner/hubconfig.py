@@ -7,6 +7,7 @@ AWS.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -61,7 +62,8 @@ def culler_service(timeout_seconds: int) -> dict[str, Any]:
     interval = activity_interval_seconds(timeout_seconds)
     command = [sys.executable, "-m", "ec2spawner.culler"]
     command += [f"--timeout={timeout_seconds}", f"--cull-every={interval}"]
-    return {"name": CULLER_NAME, "command": [*command, f"--first-after={2 * interval}"]}
+    command += [f"--first-after={2 * interval}", f"--hub-pid={os.getpid()}"]
+    return {"name": CULLER_NAME, "command": command}
 
 
 def culler_role() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``python -m ec2spawner.localcloud.demo_child COMMAND...``: COMMAND, bound to its parent's life.
+"""``python -m ec2spawner.localcloud.demo_child PID COMMAND...``: COMMAND, bound to PID, its parent.
 
 Owns nothing. The hub starts its proxy in this way in the demo, so that the proxy is gone even
 when the hub was killed.
@@ -12,9 +12,8 @@ import sys
 from ec2spawner.localcloud.machine_tree import die_with_parent
 
 
-def main(command: list[str]) -> None:
+def main(parent: int, command: list[str]) -> None:
     """Become ``command``; the kernel keeps the bond through the exec."""
-    parent = os.getppid()
     die_with_parent()
     if os.getppid() != parent:
         raise SystemExit(1)
@@ -22,4 +21,4 @@ def main(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]), sys.argv[2:])

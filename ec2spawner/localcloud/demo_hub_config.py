@@ -13,7 +13,7 @@ c = get_config()  # type: ignore[name-defined]  # noqa: F821
 c.JupyterHub.bind_url = f"http://127.0.0.1:{os.environ['EC2SPAWNER_DEMO_PORT']}"
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{os.environ['EC2SPAWNER_DEMO_PROXY_PORT']}"
 c.ConfigurableHTTPProxy.command = [
-    *(sys.executable, "-m", "ec2spawner.localcloud.demo_child"),
+    *(sys.executable, "-m", "ec2spawner.localcloud.demo_child", str(os.getpid())),
     *c.ConfigurableHTTPProxy.command,
 ]
 

@@ -1,0 +1,46 @@
+"""The demo with small programs in the place of cloud, launch command and hub; run as a program.
+
+Each stand-in takes its behaviour from the environment variable STAND_IN_<NAME>.
+"""
+
+import os
+import sys
+
+from ec2spawner.localcloud import demo
+
+SERVER = """
+import http.server, os, signal, subprocess, sys, time
+port, kind = int(sys.argv[1]), sys.argv[2]
+if kind == "dies":
+    print("the reason is here"); sys.exit(3)
+if kind == "leaves-children":
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    signal.signal(signal.SIGTERM, lambda *a: os._exit(0))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"here")
+        if kind == "dies-later" and self.path == "/die":
+            print("died when asked to", flush=True); os._exit(4)
+print("serving", flush=True)
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+class StandInDemo(demo.Demo):
+    def _server(self, name: str, port: int) -> list[str]:
+        return [sys.executable, "-c", SERVER, str(port), os.environ.get(f"STAND_IN_{name}", "")]
+
+    def _cloud_command(self) -> list[str]:
+        return self._server("CLOUD", self.ports.cloud)
+
+    def _launch_command(self) -> list[str]:
+        code = os.environ.get("STAND_IN_LAUNCH", "0")
+        return [sys.executable, "-c", f"print('launched'); raise SystemExit({code})"]
+
+    def _hub_command(self) -> list[str]:
+        return self._server("HUB", self.ports.public)
+
+
+if __name__ == "__main__":
+    demo.Demo = StandInDemo
+    sys.exit(demo.main())

@@ -1,0 +1,170 @@
+"""jupyterhub_config.py: what it makes of a cluster's server_config.json, and of a bad one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyterhub import scopes
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from ec2spawner import hubconfig
+
+ROOT = Path(__file__).parents[2]
+
+CLUSTER = {
+    "CLUSTER_NAME": "biology101",
+    "REGION": "us-east-1",
+    "VPC_ID": "vpc-0123456789abcdef0",
+    "WORKER_SUBNETS": [{"SUBNET_ID": "subnet-0123456789abcdef0", "ZONE": "us-east-1a"}],
+    "WORKER_SECURITY_GROUP_ID": "sg-0123456789abcdef0",
+    "MANAGER_SECURITY_GROUP_ID": "sg-0123456789abcdef1",
+    "LAUNCH_TEMPLATE_ID": "lt-0123456789abcdef0",
+    "WORKER_AMI_ID": "ami-0123456789abcdef0",
+    "SSH_KEY_PARAMETER": "/ec2spawner/biology101/ssh-key",
+    "BUCKET": "biology101-bucket",
+}
+
+
+def load(monkeypatch: pytest.MonkeyPatch, folder: Path, more: str = "", **choices: Any) -> Config:
+    """The configuration as JupyterHub reads it, by way of a file that adds to it."""
+    (folder / "server_config.json").write_text(json.dumps({**CLUSTER, **choices}))
+    monkeypatch.setenv("EC2SPAWNER_CONFIG", str(folder / "server_config.json"))
+    mine = folder / "mine.py"
+    mine.write_text(f"load_subconfig({str(ROOT / 'jupyterhub_config.py')!r})\n{more}\n")
+    return PyFileConfigLoader(str(mine)).load_config()
+
+
+def test_nobody_gets_in_before_an_authenticator_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    c = load(monkeypatch, tmp_path)
+    assert c.JupyterHub.authenticator_class == "null"
+    assert c.Authenticator == {"allow_existing_users": True}
+
+
+def test_servers_outlive_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    c = load(monkeypatch, tmp_path)
+    assert c.JupyterHub.spawner_class == "ec2"
+    assert c.JupyterHub.cleanup_servers is False
+
+
+def test_another_file_can_add_to_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    more = 'c = get_config()\nc.JupyterHub.services.append({"name": "more"})'
+    c = load(monkeypatch, tmp_path, more)
+    assert [s["name"] for s in c.JupyterHub.services] == ["idle-culler", "more"]
+
+
+def test_addresses_come_from_the_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    c = load(monkeypatch, tmp_path, HUB_CONNECT_URL="http://10.0.0.5:9081")
+    assert (c.JupyterHub.hub_ip, c.JupyterHub.hub_port) == ("0.0.0.0", 9081)
+    assert c.JupyterHub.hub_connect_ip == "127.0.0.1"
+    assert c.Spawner.hub_connect_url == "http://10.0.0.5:9081"
+
+
+def test_without_an_address_workers_use_the_hubs_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    c = load(monkeypatch, tmp_path)
+    assert c.JupyterHub.hub_port == 8081
+    assert "hub_connect_ip" not in c.JupyterHub
+    assert "hub_connect_url" not in c.Spawner
+
+
+def test_jupyterhubs_limit_on_a_start_comes_after_the_spawners(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    c = load(monkeypatch, tmp_path, START_TIMEOUT_SECONDS=100)
+    assert c.Spawner.start_timeout > 100
+
+
+def test_culler_takes_the_time_out_and_has_only_its_rights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    c = load(monkeypatch, tmp_path, JUPYTER_NOTEBOOK_TIMEOUT=1800)
+    (service,) = c.JupyterHub.services
+    assert service["command"][3:6] == ["--timeout=1800", "--cull-every=300", "--first-after=600"]
+    (role,) = c.JupyterHub.load_roles
+    assert role["services"] == [service["name"]]
+    assert set(role["scopes"]) <= set(scopes.scope_definitions)
+    assert role["scopes"] == [
+        "list:users",
+        "read:users:activity",
+        "read:servers",
+        "delete:servers",
+    ]
+
+
+@pytest.mark.parametrize("timeout", [1, 2, 10, 59, 600, 3600, 100_000])
+def test_nobody_at_work_looks_idle_because_a_report_is_old(timeout: int) -> None:
+    interval = hubconfig.activity_interval_seconds(timeout)
+    resolution = hubconfig.activity_resolution_seconds(timeout)
+    assert interval >= 1  # 0 would switch the reports off
+    assert resolution >= 1  # 0 would record reports older than the last
+    if timeout >= 10:
+        jitter = 1.1  # the server's own
+        assert interval * jitter + resolution < timeout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "missing.json"),
+        ("", "server_config.json"),
+        ('{"CLUSTER_NAME": "x"', "server_config.json"),
+        (json.dumps({**CLUSTER, "JUPYTER_NOTEBOOK_TIMEOUT": -1}), "JUPYTER_NOTEBOOK_TIMEOUT"),
+        (json.dumps({**CLUSTER, "WORKER_TYPE": "t3.medium"}), "WORKER_TYPE"),
+    ],
+)
+def test_hub_ends_with_one_message_where_the_file_is_bad(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    path = tmp_path / ("missing.json" if text is None else "server_config.json")
+    if text is not None:
+        path.write_text(text)
+    script = (
+        "import os, pathlib, sys, ec2spawner.hubconfig as h\n"
+        "h.read_config_or_exit(os.environ, pathlib.Path(sys.argv[1]))"
+    )
+    result = run([sys.executable, "-c", script, str(tmp_path)], path)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert "Next: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_real_hub_ends_so_too(tmp_path: Path) -> None:
+    config = str(ROOT / "jupyterhub_config.py")
+    path = tmp_path / "missing.json"
+    result = run([sys.executable, "-m", "jupyterhub", "--config", config], path)
+    assert result.returncode == 1
+    assert "missing.json" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def run(command: list[str], config: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "EC2SPAWNER_CONFIG": str(config)}
+    return subprocess.run(
+        command, cwd=config.parent, env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_proxy_beside_the_configuration_comes_first(tmp_path: Path) -> None:
+    script = tmp_path / ".node/node_modules/configurable-http-proxy/bin/configurable-http-proxy"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    command = hubconfig.proxy_command(tmp_path / "jupyterhub_config.py")
+    assert command == [str(tmp_path / ".node/bin/node"), str(script)]
+
+
+def test_proxy_on_the_path_is_the_other_choice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "configurable-http-proxy"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hubconfig.proxy_command(tmp_path / "jupyterhub_config.py") == [str(program)]
