@@ -23,6 +23,7 @@ import boto3
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from ec2spawner import errors, metrics
 from ec2spawner.throttle import Throttle
@@ -133,7 +134,7 @@ def classify(action: str, failure: Exception) -> Attempt:
         return _classify_answer(action, failure)
     if isinstance(failure, (boto_errors.EndpointConnectionError, boto_errors.ConnectTimeoutError)):
         return Attempt(_unreachable(action, failure), is_transient=True, maybe_done=False)
-    if isinstance(failure, (boto_errors.HTTPClientError, boto_errors.ResponseParserError)):
+    if isinstance(failure, (boto_errors.HTTPClientError, ResponseParserError)):
         return Attempt(_unreachable(action, failure), is_transient=True, maybe_done=True)
     if isinstance(failure, (boto_errors.NoCredentialsError, boto_errors.PartialCredentialsError)):
         return _final(errors.CredentialsError, action, "", "No usable AWS credentials were found.")
@@ -295,7 +296,7 @@ class Gateway:
             reply: dict[str, Any] = await loop.run_in_executor(
                 self._threads, self._send, service, operation, params
             )
-        except (ClientError, boto_errors.BotoCoreError) as failure:
+        except (ClientError, boto_errors.BotoCoreError, ResponseParserError) as failure:
             failed = classify(action, failure)
             metrics.AWS_CALLS.labels(action, failed.error.code).inc()
             return failed
