@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -119,7 +120,7 @@ def up(no_manager: bool, dry_run: bool, yes: bool, output: str, **typed: Any) ->
         for notice in notices:
             reporter.progress(f"note: {notice}")
         gateway = Gateway(region=request.choices.REGION)
-        job = Up(gateway, request, reporter, lambda: _ask_yes(yes))
+        job = Up(gateway, request, reporter, lambda: _ask_yes(skip=yes))
         return await _closing(gateway, job.run(dry_run=dry_run))
 
     reporter.result(_carry_out(reporter, run, lambda: bool(job and job.done)))
@@ -233,23 +234,30 @@ def _fail(reporter: Reporter, error: EC2SpawnerError, *, is_partly_done: bool = 
     sys.exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
 
 
-def _ask_yes(skip: bool) -> None:
+async def _ask_yes(*, skip: bool) -> None:
     if skip:
         return
-    if _answer("Go on? [y/N]").strip().lower() not in ("y", "yes"):
+    if (await _answer("Go on? [y/N]")).strip().lower() not in ("y", "yes"):
         raise Declined("Nothing was changed.", next_step="--yes goes on without asking.")
 
 
-def _ask_name(cluster: str, *, skip: bool) -> None:
+async def _ask_name(cluster: str, *, skip: bool) -> None:
     if skip:
         return
-    if _answer(f"Type the cluster's name ({cluster}) to go on:").strip() != cluster:
+    if (await _answer(f"Type the cluster's name ({cluster}) to go on:")).strip() != cluster:
         raise Declined(
             "Nothing was changed: that is not the cluster's name.",
             next_step="--yes goes on without asking.",
         )
 
 
-def _answer(question: str) -> str:
+async def _answer(question: str) -> str:
+    """A line from stdin; "" at its end. Ctrl-C ends the process while it waits."""
     click.echo(f"{question} ", err=True, nl=False)
-    return sys.stdin.readline()  # "" at the end of the input: that is no
+    # asyncio turns Ctrl-C into a cancellation, which a blocking read would not notice.
+    by_asyncio = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        await asyncio.sleep(0)  # a Ctrl-C from just before takes effect here
+        return sys.stdin.readline()  # nothing else runs meanwhile
+    finally:
+        signal.signal(signal.SIGINT, by_asyncio)

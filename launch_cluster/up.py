@@ -66,7 +66,7 @@ class Up:
     gateway: Gateway
     request: UpRequest
     reporter: Reporter
-    confirm: Callable[[], None]  # raises what ends the command if the answer is no
+    confirm: Callable[[], Awaitable[None]]  # raises what ends the command if the answer is no
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     done: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Up:
         self._show(plan, facts, notices)
         if plan.is_empty or dry_run:
             return self._result(plan, "nothing to do" if plan.is_empty else "planned", notices)
-        self.confirm()
+        await self.confirm()
         await self._apply(plan, facts, templates)
         return self._result(plan, "done", notices)
 

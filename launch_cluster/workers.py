@@ -129,7 +129,7 @@ class TerminateWorkers:
     ec2: EC2
     request: TerminateRequest
     reporter: Reporter
-    confirm: Callable[[], None]  # raises what ends the command if the answer is no
+    confirm: Callable[[], Awaitable[None]]  # raises what ends the command if the answer is no
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     done: list[str] = field(default_factory=list)
@@ -146,7 +146,7 @@ class TerminateWorkers:
             return self._result(removal, "nothing to do")
         if dry_run:
             return self._result(removal, "planned")
-        self.confirm()
+        await self.confirm()
         await self._end(removal.workers)
         if homes:
             await self._delete_homes(homes)

@@ -115,7 +115,7 @@ def _fail(backend: Any, stack: Any, change_set: Any, error: Exception) -> None:
 
 
 def _tag_resources(stack: Any) -> None:
-    """A stack's tags are passed on to its resources; a resource's own tag of the key wins."""
+    """A stack's tags are passed on to its resources."""
     from moto.ec2.models.core import TaggedEC2Resource
 
     for name in list(stack.resource_map._resource_json_map):
@@ -123,8 +123,7 @@ def _tag_resources(stack: Any) -> None:
         if isinstance(resource, TaggedEC2Resource):
             backend = resource.ec2_backend
             own = backend.tags.get(resource.id, {})
-            news = {k: v for k, v in stack.tags.items() if not k.startswith("ec2spawner:")}
-            backend.create_tags([resource.id], {**own, **news})
+            backend.create_tags([resource.id], {**own, **stack.tags})
 
 
 def _keep_group(

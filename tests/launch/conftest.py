@@ -1,0 +1,139 @@
+"""One emulated cloud for all tests of the commands; each test has a cluster of its own in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from click.testing import CliRunner, Result
+
+from ec2spawner.cloud import Effect, Gateway, default_effect
+from launch_cluster import cli
+
+READS = frozenset({"get_caller_identity"})
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an emulated cloud whose machines are stubs and boot at once."""
+    folder = tmp_path_factory.mktemp("cloud")
+    command = [
+        *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),
+        *("--state-dir", str(folder / "state"), "--workers", "stub", "--throttle", "off"),
+        *("--boot-seconds", "0", "--stop-seconds", "0.1", "--snapshot-seconds", "0.1"),
+        *("--volume-seconds", "0.1", "--ssh-port", "2923"),
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                if line.startswith("ready: "):
+                    yield line.split()[1]
+                    return
+            pytest.fail(f"the emulated cloud ended: {(folder / 'log').read_text()}")
+        finally:
+            process.terminate()
+            process.wait(20)
+            process.stdout.close()
+
+
+@pytest.fixture
+def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment with credentials and the emulated cloud; the empty folder in which we are."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.delenv("EC2SPAWNER_CONFIG", raising=False)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(cli, "CHECKOUT", folder)
+    return folder
+
+
+@dataclass
+class Calls:
+    """What the command asked of AWS; a test may let a call fail, or act just before it."""
+
+    made: list[str] = field(default_factory=list)
+    requests: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    before: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    @property
+    def changing(self) -> list[str]:
+        """The calls that could change something."""
+        return [
+            name
+            for name in self.made
+            if default_effect(name) is not Effect.READ and name not in READS
+        ]
+
+
+@pytest.fixture(scope="session")
+def shared_session() -> Any:
+    """One boto3 session for all: reading its models takes longer than a launch."""
+    return boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, shared_session: Any) -> Calls:
+    """The calls that the command under test makes."""
+    calls = Calls()
+
+    class RecordingGateway(Gateway):
+        def __init__(self, region: str | None = None) -> None:
+            super().__init__(region, session_factory=lambda: shared_session)
+
+        async def call(self, service: str, operation: str, params: Any = None, **more: Any) -> Any:
+            calls.made.append(operation)
+            calls.requests.append((operation, params or {}))
+            if operation in calls.before:
+                calls.before[operation]()
+            return await super().call(service, operation, params, **more)
+
+    monkeypatch.setattr(cli, "Gateway", RecordingGateway)
+    return calls
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Runs ``launch-cluster`` in this process."""
+
+    def run(*arguments: str, answer: str = "") -> Result:
+        result = CliRunner().invoke(cli.main, arguments, input=answer)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def cluster() -> str:
+    """Name of a cluster that no other test uses."""
+    return f"test{next(_numbers)}"
+
+
+@pytest.fixture
+def gateway(aws: Path, shared_session: Any) -> Iterator[Gateway]:
+    """A gateway to the emulated cloud, for looking at it and making things in it."""
+    gateway = Gateway(region="us-east-1", session_factory=lambda: shared_session)
+    yield gateway
+    gateway.close()

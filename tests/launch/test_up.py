@@ -1,0 +1,393 @@
+"""``launch-cluster up`` against the emulated cloud: made once, then nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.errors import Unreachable
+from ec2spawner.settings import ServerConfig, load_server_config
+
+from .conftest import Calls
+
+Run = Callable[..., Result]
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = ("--no-manager", "--vpc-cidr", "127.79.0.0/16", "--yes")
+
+
+def ask(gateway: Gateway, service: str, operation: str, **params: Any) -> dict[str, Any]:
+    return asyncio.run(gateway.call(service, operation, params))
+
+
+def written(folder: Path) -> ServerConfig:
+    config, notices = load_server_config(folder / "server_config.json")
+    assert notices == ()
+    return config
+
+
+@pytest.fixture
+def up(run: Run, aws: Path, cluster: str, calls: Calls) -> Run:
+    def up(*more: str, answer: str = "", options: tuple[str, ...] = OPTIONS) -> Result:
+        return run("up", cluster, *more, *options, answer=answer)
+
+    return up
+
+
+def test_a_launch_makes_network_key_and_cluster_and_writes_the_hubs_file(
+    up: Run, aws: Path, cluster: str, gateway: Gateway
+) -> None:
+    (aws / "instance_config.json").write_text(
+        json.dumps({"SERVER_OWNER": "Biology", "COST_TAGS": {"CostCenter": "4711"}})
+    )
+    result = up(
+        *("--worker-ssh-port", "2222", "--hub-connect-url", "http://127.0.0.1:9081"),
+        *("--hub-address", "127.0.0.1"),
+    )
+    assert result.exit_code == 0, result.stderr
+    config = written(aws)
+    assert config.CLUSTER_NAME == cluster  # noqa: SIM300 - an upper-case field
+    assert (config.HUB_CONNECT_URL, config.hub_api_port) == ("http://127.0.0.1:9081", 9081)
+    assert (config.HUB_LISTEN_ADDRESS, config.WORKER_SSH_PORT) == ("127.0.0.1", 2222)
+    assert config.operator_tags == {"Owner": "Biology", "CostCenter": "4711"}
+
+    named = [subnet.SUBNET_ID for subnet in config.WORKER_SUBNETS]
+    subnets = ask(gateway, "ec2", "describe_subnets", SubnetIds=named)["Subnets"]
+    assert {s["VpcId"] for s in subnets} == {config.VPC_ID}
+    assert len({s["AvailabilityZone"] for s in subnets}) == 2
+    assert {s["AvailabilityZone"] for s in subnets} == {s.ZONE for s in config.WORKER_SUBNETS}
+    assert all(s["CidrBlock"].startswith("127.79.") for s in subnets)
+    assert all(not s["MapPublicIpOnLaunch"] for s in subnets)
+
+
+def test_the_launch_template_is_what_workers_need(
+    up: Run, aws: Path, cluster: str, gateway: Gateway
+) -> None:
+    assert up().exit_code == 0
+    config = written(aws)
+    versions = ask(
+        gateway,
+        "ec2",
+        "describe_launch_template_versions",
+        LaunchTemplateId=config.LAUNCH_TEMPLATE_ID,
+    )["LaunchTemplateVersions"]
+    data = versions[0]["LaunchTemplateData"]
+    assert data["ImageId"] == config.WORKER_AMI_ID
+    assert data["KeyName"] == f"ec2spawner-{cluster}"
+    assert data["SecurityGroupIds"] == [config.WORKER_SECURITY_GROUP_ID]
+    assert data["MetadataOptions"]["HttpTokens"] == "required"
+    assert data["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+    assert data["InstanceInitiatedShutdownBehavior"] == "stop"
+    assert data["CreditSpecification"] == {"CpuCredits": "standard"}
+    assert "IamInstanceProfile" not in data
+    root = data["BlockDeviceMappings"][0]
+    assert root["DeviceName"] == config.ROOT_DEVICE_NAME
+    assert root["Ebs"]["Encrypted"] is True
+    assert root["Ebs"]["VolumeSize"] == config.WORKER_EBS_SIZE
+    assert root["Ebs"]["VolumeType"] == "gp3"
+
+
+def test_everything_made_bears_the_clusters_tag_and_the_operators(
+    up: Run, aws: Path, cluster: str, gateway: Gateway
+) -> None:
+    (aws / "instance_config.json").write_text('{"COST_TAGS": {"CostCenter": "4711"}}')
+    assert up().exit_code == 0
+    filters = [{"Name": "key", "Values": ["ec2spawner:cluster"]}]
+    tags = ask(gateway, "ec2", "describe_tags", Filters=filters)["Tags"]
+    ours = {t["ResourceId"] for t in tags if t["Value"] == cluster}
+    kinds = {t["ResourceId"].rsplit("-", 1)[0] for t in tags if t["ResourceId"] in ours}
+    wanted = {"vpc", "igw", "subnet", "eipalloc", "nat", "rtb", "vpce", "sg", "lt", "key"}
+    assert wanted <= kinds
+    for stack in (f"ec2spawner-{cluster}-network", f"ec2spawner-{cluster}"):
+        found = ask(gateway, "cloudformation", "describe_stacks", StackName=stack)["Stacks"][0]
+        assert {"Key": "CostCenter", "Value": "4711"} in found["Tags"]
+    parameter = ask(
+        gateway,
+        "ssm",
+        "list_tags_for_resource",
+        ResourceType="Parameter",
+        ResourceId=f"/ec2spawner/{cluster}/ssh-key",
+    )["TagList"]
+    assert {"Key": "ec2spawner:cluster", "Value": cluster} in parameter
+    assert {"Key": "CostCenter", "Value": "4711"} in parameter
+
+
+def test_the_private_half_of_the_key_is_in_ssm_and_nowhere_else(
+    up: Run, aws: Path, cluster: str, gateway: Gateway
+) -> None:
+    result = up()
+    assert result.exit_code == 0
+    parameter = ask(
+        gateway,
+        "ssm",
+        "get_parameter",
+        Name=f"/ec2spawner/{cluster}/ssh-key",
+        WithDecryption=True,
+    )["Parameter"]
+    assert parameter["Type"] == "SecureString"
+    load_ssh_private_key(parameter["Value"].encode(), None)
+    secret = parameter["Value"].splitlines()[1]
+    assert secret not in result.output
+    for file in aws.parent.rglob("*"):
+        assert not file.is_file() or secret not in file.read_text()
+
+
+def test_run_again_it_has_nothing_to_do_and_changes_nothing(
+    up: Run, aws: Path, calls: Calls
+) -> None:
+    assert up().exit_code == 0
+    assert calls.changing
+    file = aws / "server_config.json"
+    before = (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino)
+    calls.made.clear()
+    for options in (OPTIONS, ("--no-manager",)):  # said once, it is not asked for again
+        result = up(options=options)
+        assert result.exit_code == 0
+        assert "nothing to do" in result.stdout
+    assert calls.made
+    assert calls.changing == []
+    assert (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino) == before
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(up: Run, aws: Path, calls: Calls) -> None:
+    result = up("--dry-run")
+    assert result.exit_code == 0
+    assert "make the stack" in result.stdout
+    assert "write server_config.json" in result.stdout
+    assert calls.changing == []
+    assert list(aws.iterdir()) == []
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_it_asks_before_it_changes_anything(
+    up: Run, aws: Path, calls: Calls, answer: str, exit_code: int
+) -> None:
+    result = up(options=("--no-manager",), answer=answer)
+    assert result.exit_code == exit_code
+    assert bool(calls.changing) is (exit_code == 0)
+
+
+def test_a_changed_choice_changes_the_stack_and_the_file(
+    up: Run, aws: Path, gateway: Gateway
+) -> None:
+    assert up().exit_code == 0
+    before = written(aws)
+    (aws / "instance_config.json").write_text(
+        '{"WORKER_INSTANCE_TYPE": "m5.large", "WORKER_EBS_SIZE": 20}'
+    )
+    result = up()
+    assert result.exit_code == 0
+    assert "InstanceType: t3.medium -> m5.large" in result.stdout
+    assert "CpuCredits: standard -> none" in result.stdout
+    after = written(aws)
+    assert after.LAUNCH_TEMPLATE_ID == before.LAUNCH_TEMPLATE_ID
+    assert (after.WORKER_INSTANCE_TYPE, after.WORKER_EBS_SIZE) == ("m5.large", 20)
+    newest = ask(
+        gateway,
+        "ec2",
+        "describe_launch_template_versions",
+        LaunchTemplateId=after.LAUNCH_TEMPLATE_ID,
+        Versions=["$Latest"],
+    )["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    assert newest["InstanceType"] == "m5.large"
+    assert "CreditSpecification" not in newest
+    assert "nothing to do" in up().stdout
+
+
+def test_a_timeout_edited_in_the_hubs_file_is_kept_with_a_note(up: Run, aws: Path) -> None:
+    assert up().exit_code == 0
+    file = aws / "server_config.json"
+    file.write_text(file.read_text().replace(": 3600", ": 7200"))
+    result = up()
+    assert result.exit_code == 0
+    assert "nothing to do" in result.stdout
+    assert "JUPYTER_NOTEBOOK_TIMEOUT stays 7200" in result.stderr
+    assert written(aws).JUPYTER_NOTEBOOK_TIMEOUT == 7200
+
+
+def test_a_lost_or_broken_file_is_written_anew(up: Run, aws: Path, calls: Calls) -> None:
+    assert up().exit_code == 0
+    file = aws / "server_config.json"
+    before = file.read_bytes()
+    file.unlink()
+    calls.made.clear()
+    assert up().exit_code == 0
+    assert file.read_bytes() == before
+    file.write_text(file.read_text()[:40])
+    result = up()
+    assert result.exit_code == 0
+    assert "ends too early" in result.stderr
+    assert file.read_bytes() == before
+    assert calls.changing == []
+
+
+def test_the_operators_own_subnets_are_used_and_remembered(
+    run: Run, up: Run, aws: Path, cluster: str, gateway: Gateway, calls: Calls
+) -> None:
+    vpc = ask(gateway, "ec2", "create_vpc", CidrBlock="10.90.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ask(
+            gateway,
+            "ec2",
+            "create_subnet",
+            VpcId=vpc,
+            CidrBlock=f"10.90.{i}.0/24",
+            AvailabilityZone=f"us-east-1{'abc'[i]}",
+        )["Subnet"]["SubnetId"]
+        for i in range(3)
+    ]
+    image = run("up", cluster, "--no-manager", "--dry-run", "--output", "json")
+    assert image.exit_code == 0
+    result = run("up", cluster, "", ",".join(subnets[:2]), subnets[2], "--no-manager", "--yes")
+    assert result.exit_code == 0, result.stderr
+    config = written(aws)
+    assert config.VPC_ID == vpc  # noqa: SIM300 - an upper-case field
+    assert [s.SUBNET_ID for s in config.WORKER_SUBNETS] == subnets[:2]
+    with pytest.raises(Exception, match="does not exist"):
+        ask(
+            gateway,
+            "cloudformation",
+            "describe_stacks",
+            StackName=f"ec2spawner-{cluster}-network",
+        )
+    calls.made.clear()
+    assert "nothing to do" in run("up", cluster, "--no-manager", "--yes").stdout
+    assert calls.changing == []
+
+
+@pytest.mark.parametrize(
+    "broken_at",
+    [
+        "create_change_set",
+        "execute_change_set",
+        "put_parameter",
+        "import_key_pair",
+        "describe_change_set",
+    ],
+)
+def test_broken_off_at_any_step_it_converges_when_run_again(
+    up: Run, aws: Path, calls: Calls, gateway: Gateway, cluster: str, broken_at: str
+) -> None:
+    seen = 0
+
+    def break_off() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            raise KeyboardInterrupt
+
+    calls.before[broken_at] = break_off
+    result = up()
+    assert result.exit_code == 130
+    assert "Run the same command again" in result.stderr
+    result = up()
+    assert result.exit_code == 0, result.stderr
+    assert "nothing to do" in up().stdout
+    names = [f"ec2spawner-{cluster}", f"ec2spawner-{cluster}-network"]
+    stacks = ask(gateway, "cloudformation", "describe_stacks")["Stacks"]
+    assert sorted(s["StackName"] for s in stacks if s["StackName"] in names) == names
+
+
+def test_broken_off_between_the_two_stacks_it_is_partly_done(
+    up: Run, aws: Path, calls: Calls
+) -> None:
+    def fail() -> None:
+        raise Unreachable("AWS did not answer.", next_step="Check the network.")
+
+    calls.before["import_key_pair"] = fail
+    result = up()
+    assert result.exit_code == 3
+    assert "Some of it is done" in result.stderr
+    calls.before.clear()
+    assert up().exit_code == 0
+
+
+def test_a_lost_key_pair_is_imported_from_the_private_half(
+    up: Run, cluster: str, gateway: Gateway, aws: Path
+) -> None:
+    assert up().exit_code == 0
+    pairs = {"KeyNames": [f"ec2spawner-{cluster}"], "IncludePublicKey": True}
+    before = ask(gateway, "ec2", "describe_key_pairs", **pairs)["KeyPairs"][0]["PublicKey"]
+    ask(gateway, "ec2", "delete_key_pair", KeyName=f"ec2spawner-{cluster}")
+    result = up()
+    assert result.exit_code == 0
+    assert "import the public half" in result.stdout
+    after = ask(gateway, "ec2", "describe_key_pairs", **pairs)["KeyPairs"][0]["PublicKey"]
+    assert after == before
+
+
+def test_a_lost_private_half_is_renewed_while_no_worker_knows_the_old(
+    up: Run, cluster: str, gateway: Gateway, aws: Path
+) -> None:
+    assert up().exit_code == 0
+    ask(gateway, "ssm", "delete_parameter", Name=f"/ec2spawner/{cluster}/ssh-key")
+    result = up()
+    assert result.exit_code == 0
+    assert "renew the key pair" in result.stdout
+    assert "nothing to do" in up().stdout
+
+
+def test_a_parameter_that_holds_no_key_is_refused_without_showing_it(
+    up: Run, cluster: str, gateway: Gateway, aws: Path
+) -> None:
+    ask(
+        gateway,
+        "ssm",
+        "put_parameter",
+        Name=f"/ec2spawner/{cluster}/ssh-key",
+        Type="SecureString",
+        Value="hunter2",
+    )
+    result = up()
+    assert result.exit_code == 1
+    assert "holds no usable private key" in result.stderr
+    assert "hunter2" not in result.output
+
+
+def test_json_output_is_one_document_on_stdout(up: Run, aws: Path, cluster: str) -> None:
+    result = up("--output", "json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["cluster"] == cluster
+    assert document["outcome"] == "done"
+    assert document["done"] == [
+        f"stack ec2spawner-{cluster}-network",
+        f"key pair ec2spawner-{cluster}",
+        f"stack ec2spawner-{cluster}",
+        "server_config.json",
+    ]
+    assert len(document["steps"]) == 4
+    assert json.loads(up("--output", "json").stdout)["outcome"] == "nothing to do"
+
+
+def test_the_script_of_a_checkout_runs_from_any_folder_and_ctrl_c_ends_it(
+    aws: Path, cluster: str, endpoint: str
+) -> None:
+    script = ROOT / "launch_cluster" / "launch.py"
+    command = [sys.executable, str(script), cluster, "--no-manager"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        assert process.stdout
+        lines = iter(process.stderr.readline, "")
+        assert next(line for line in lines if "Looking at us-east-1" in line)
+        assert any("write server_config.json" in line for line in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert "Interrupted" in process.stderr.read()
+    assert not (aws / "server_config.json").exists()
