@@ -97,7 +97,7 @@ class Fleet:
             wishes=self._wishes,
             listing=self._raw,
             look_again=self.inventory.hurry,
-            on_change=self._outdate,
+            on_change=self._on_call,
         )
         self._wanted: dict[str, Demand] = {}
         self._released: set[str] = set()
@@ -237,6 +237,11 @@ class Fleet:
     def _outdate(self) -> None:
         self._view = None
 
+    def _on_call(self) -> None:
+        """A call of ours was sent or answered: other ids are to be watched."""
+        self._outdate()
+        self.inventory.nudge()
+
     @property
     def problem(self) -> CloudError | None:
         """Why the cluster cannot be listed at the moment; None while it can."""
@@ -343,6 +348,7 @@ class Fleet:
     def _wake_up(self) -> None:
         self._outdate()
         self._wake.set()
+        self.inventory.nudge()
 
     async def _next_change(self, timeout_seconds: float | None = None) -> None:
         """Wait for the next moment at which something may be different."""

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 FULL_SECONDS = 30.0
 TRANSITION_SECONDS = 1.0
+LOOK_APART_SECONDS = 0.2
+"""Two looks are at least so far apart, however many are in a hurry."""
 SNAPSHOT_SECONDS = 600.0
 """Snapshots matter only to what is being deleted: they are listed more rarely."""
 MAX_BACKOFF_SECONDS = 30.0
@@ -71,20 +73,26 @@ class Inventory:
         self._failures = 0
         self._wake = asyncio.Event()
         self._full_wanted = False
+        self._look_now = False
 
     def age(self) -> float:
         """Seconds since the last full listing was begun."""
         return self._clock() - self.listing.full_at
 
     def hurry(self, *, full: bool = False) -> None:
-        """Look soon: something is known to have changed."""
+        """Look now: something is known to have changed."""
+        self._look_now = True
         self._full_wanted = self._full_wanted or full
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Think again when to look next: what is watched has changed."""
         self._wake.set()
 
     async def run(self) -> None:
         """Keep listing; ends only by cancellation."""
         while True:
-            await self._sleep(self._pause())
+            await self._wait_until_due()
             try:
                 await self.refresh()
             except CloudError as error:
@@ -94,22 +102,24 @@ class Inventory:
             metrics.INVENTORY_AGE_SECONDS.set(self.age())
             self._on_change()
 
-    async def _sleep(self, seconds: float) -> None:
-        if self._failures == 0 and seconds > 0:
-            # A hurry cuts a pause short, but two looks stay a moment apart.
-            waiting: Awaitable[object] = asyncio.wait_for(self._wake.wait(), seconds)
-        else:
-            waiting = asyncio.sleep(seconds)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await waiting
-        self._wake.clear()
+    async def _wait_until_due(self) -> None:
+        if self._failures:
+            await asyncio.sleep(self._backoff())
+            return
+        while (pause := self._pause()) > 0:
+            self._wake.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+
+    def _backoff(self) -> float:
+        ceiling = min(MAX_BACKOFF_SECONDS, 2.0**self._failures)
+        return ceiling * (0.5 + random.random() / 2)  # noqa: S311 - jitter, no secret
 
     def _pause(self) -> float:
-        if self._failures:
-            ceiling = min(MAX_BACKOFF_SECONDS, 2.0**self._failures)
-            return ceiling * (0.5 + random.random() / 2)  # noqa: S311 - jitter, no secret
         if not self.listing.is_known or self._full_wanted:
             return 0.0
+        if self._look_now:
+            return max(0.0, self._tried_at + LOOK_APART_SECONDS - self._clock())
         until_full = self.listing.full_at + self._full_seconds - self._clock()
         if self.hot():
             until_look = self._tried_at + self._transition_seconds - self._clock()
@@ -128,6 +138,7 @@ class Inventory:
     async def refresh(self) -> None:
         """One look: at everything if that is due, else at what is hot. Raises ``CloudError``."""
         self._tried_at = begun_at = self._clock()
+        self._look_now = False
         due = begun_at - self.listing.full_at >= self._full_seconds
         if due or self._full_wanted:
             self._full_wanted = False

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
+from sqlalchemy.orm import object_session
 from traitlets import List, Unicode, default
 
 from ec2spawner import story
@@ -122,7 +123,9 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         # JupyterHub saves state only after start() returned; a crash before that must not make
         # this row another incarnation.
         self.orm_spawner.state = self.get_state()
-        self.db.commit()
+        session = object_session(self.orm_spawner)
+        if session:
+            session.commit()
 
     def _demand(self) -> Demand:
         return Demand(self.owner, DEFAULT_PROFILE, self._incarnation, time.time())

@@ -16,6 +16,7 @@ from typing import Any
 from jupyterhub import orm
 from markupsafe import escape
 from sqlalchemy import event
+from traitlets.log import get_logger
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
@@ -109,9 +110,19 @@ def begin(config_path: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
+    _log_like_the_hub()
     cluster_for(config_path)
     if not event.contains(orm.User.name, "set", _on_rename):
         event.listen(orm.User.name, "set", _on_rename)
+
+
+def _log_like_the_hub() -> None:
+    """Write into the hub's own log, at its level and in its form."""
+    hub_log = get_logger()
+    if isinstance(hub_log, logging.Logger):
+        ours = logging.getLogger("ec2spawner")
+        ours.parent = hub_log
+        ours.setLevel(hub_log.level)
 
 
 def _on_rename(user: orm.User, new: str, old: Any, initiator: object) -> None:
