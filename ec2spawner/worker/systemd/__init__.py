@@ -1,0 +1,1 @@
+"""Unit files of a real worker; nothing to import."""
