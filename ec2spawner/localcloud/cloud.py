@@ -107,9 +107,11 @@ class EmulatedCloud:
                 return
             self._moto.install()
             data = self._store.blob(MOTO_BLOB) if self._store else None
+            self._moto_is_loaded = True
+            if data and b"moto.cloudformation" in data:
+                self.load_cloudformation()
             if data:
                 motoside.load(data)
-            self._moto_is_loaded = True
 
     def load_cloudformation(self) -> None:
         """Have CloudFormation ready; its import takes two seconds more."""

@@ -109,11 +109,17 @@ def _s3_action(environ: Environ) -> str:
 class Front:
     """The WSGI application."""
 
-    def __init__(self, cloud: EmulatedCloud, control: Callable[[str, str, bytes], Reply]) -> None:
+    def __init__(
+        self,
+        cloud: EmulatedCloud,
+        control: Callable[[str, str, bytes], Reply],
+        pause: Callable[[float], bool] | None = None,
+    ) -> None:
         self._cloud = cloud
         self._control = control
         self._moto: Any = None
         self.closing = threading.Event()
+        self._pause = pause or self.closing.wait  # True: no need to wait any longer
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request; ConnectionLost when there is to be no answer."""
@@ -178,7 +184,7 @@ class Front:
             self._wait_for_ever(lambda: True)
             raise NeverAnswered
         if fault.fault == "delay":
-            self.closing.wait(fault.seconds)
+            self._pause(fault.seconds)
             return None
         if fault.fault == "throttle":
             code = "RequestLimitExceeded" if call.service == "ec2" else "ThrottlingException"
@@ -187,7 +193,7 @@ class Front:
 
     def _wait_for_ever(self, goes_on: Callable[[], bool]) -> None:
         end = time.monotonic() + 3600
-        while goes_on() and time.monotonic() < end and not self.closing.wait(0.2):
+        while goes_on() and time.monotonic() < end and not self._pause(0.2):
             pass
 
     def _admit(self, call: Call, environ: Environ) -> Reply:

@@ -260,9 +260,9 @@ class Moto:
         if self._has_cloudformation:
             return
         self._has_cloudformation = True
-        from ec2spawner.localcloud import changesets
+        from ec2spawner.localcloud import changesets, stackdeletion
 
-        for owner, name, make in changesets.mends():
+        for owner, name, make in (*stackdeletion.mends(), *changesets.mends()):
             self._replace(owner, name, make)
 
     def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
@@ -325,14 +325,12 @@ def _dependency(message: str) -> Exception:
 
 
 def _referenced(backend: Any, group_id: str) -> bool:
-    for groups in backend.groups.values():
-        for other in groups.values():
-            rules = (*other.ingress_rules, *other.egress_rules)
-            if other.id != group_id and any(
-                source.get("GroupId") == group_id for rule in rules for source in rule.source_groups
-            ):
-                return True
-    return False
+    others = [g for groups in backend.groups.values() for g in groups.values() if g.id != group_id]
+    return any(
+        rule.source_group.get("GroupId") == group_id
+        for other in others
+        for rule in (*other.ingress_rules, *other.egress_rules)
+    )
 
 
 def _own_tags(resource: Any) -> list[dict[str, str]]:

@@ -1,0 +1,234 @@
+"""Mends of moto's CloudFormation: what deleting a stack, and a bucket's policy, do on AWS.
+
+moto 5.2.5 deletes no gateway, address, route table, route, association, endpoint or rule of a
+stack, answers a failed deletion with that error, and forgets the stack; and it does not know
+``AWS::S3::BucketPolicy``. Owns these mends; ``mends`` lists them for whoever installs them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+Mend = tuple[Any, str, Callable[[Any], Any]]
+Deleter = Callable[[Any, Any], None]
+
+
+def mends() -> list[Mend]:
+    """What to replace in moto, in this order."""
+    from moto.cloudformation.models import CloudFormationBackend
+    from moto.cloudformation.parsing import ResourceMap
+    from moto.ec2.models.subnets import SubnetBackend
+    from moto.s3.models import FakeBucket
+
+    _add_bucket_policy()
+    return [
+        (CloudFormationBackend, "delete_stack", _delete_stack),
+        (ResourceMap, "_delete_resource", _delete_resource),
+        (SubnetBackend, "create_subnet_association", _create_association),
+        (FakeBucket, "get_permission", _get_permission),
+    ]
+
+
+def _delete_stack(original: Callable[..., None]) -> Callable[..., None]:
+    def delete_stack(backend: Any, name_or_stack_id: str) -> None:
+        found = [s for s in backend.stacks.values() if name_or_stack_id in (s.name, s.stack_id)]
+        for stack in found:
+            try:
+                original(backend, stack.stack_id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the deletion failed by it
+                stack.status, stack.stack_status_reason = "DELETE_FAILED", str(error)
+                stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(error))
+                backend.stacks[stack.stack_id] = stack
+
+    return delete_stack
+
+
+def _delete_resource(original: Callable[..., None]) -> Callable[..., None]:
+    def delete_resource(resources: Any, resource: Any, resource_json: dict[str, Any]) -> None:
+        from moto.ec2.models import ec2_backends
+
+        delete = _DELETERS.get(resource_json["Type"])
+        if delete is None:
+            original(resources, resource, resource_json)
+            return
+        delete(ec2_backends[resources._account_id][resources._region_name], resource)
+
+    return delete_resource
+
+
+def _delete_nat(backend: Any, nat: Any) -> None:
+    nat.state = "deleted"
+    for address in backend.addresses:
+        if address.eni is nat._eni:
+            address.eni = address.association_id = None
+    backend.enis.pop(nat._eni.id, None)
+
+
+def _delete_address(backend: Any, address: Any) -> None:
+    backend.release_address(allocation_id=address.allocation_id)
+
+
+def _delete_gateway(backend: Any, gateway: Any) -> None:
+    backend.delete_internet_gateway(gateway.id)
+
+
+def _detach_gateway(backend: Any, attachment: Any) -> None:
+    for gateway in backend.internet_gateways.values():
+        if gateway.vpc and gateway.vpc.id == attachment.vpc_id:
+            gateway.vpc = None
+
+
+def _delete_table(backend: Any, table: Any) -> None:
+    if table._associations:
+        from moto.ec2.exceptions import EC2ClientError
+
+        raise EC2ClientError("DependencyViolation", f"The routeTable '{table.id}' has dependencies")
+    backend.route_tables.pop(table.id, None)
+
+
+def _delete_route(backend: Any, route: Any) -> None:
+    table = backend.route_tables.get(route.route_table.id)
+    if table:
+        table._routes.pop(route.id, None)
+
+
+def _delete_association(backend: Any, association: Any) -> None:
+    table = backend.route_tables.get(association.route_table_id)
+    if table is None:
+        return
+    for key, subnet_id in list(table._associations.items()):
+        if subnet_id == association.subnet_id:
+            table._associations.pop(key)
+
+
+def _delete_endpoint(backend: Any, endpoint: Any) -> None:
+    backend.vpc_end_points.pop(endpoint.id, None)
+    for table in backend.route_tables.values():
+        for key, route in list(table._routes.items()):
+            if getattr(route, "gateway", None) is endpoint or endpoint.id in str(key):
+                table._routes.pop(key)
+
+
+def _delete_rule(backend: Any, rule: Any) -> None:
+    """Take back a rule that is a resource of its own, so that the groups let go of each other."""
+    wanted = rule.properties
+    source, ports = wanted.get("SourceSecurityGroupId"), (wanted["FromPort"], wanted["ToPort"])
+    rules = rule.security_group.ingress_rules
+    for known in list(rules):
+        same_ports = [str(known.from_port), str(known.to_port)] == [str(p) for p in ports]
+        if same_ports and known.source_group.get("GroupId") == source:
+            rules.remove(known)
+
+
+_DELETERS: dict[str, Deleter] = {
+    "AWS::EC2::NatGateway": _delete_nat,
+    "AWS::EC2::EIP": _delete_address,
+    "AWS::EC2::InternetGateway": _delete_gateway,
+    "AWS::EC2::VPCGatewayAttachment": _detach_gateway,
+    "AWS::EC2::RouteTable": _delete_table,
+    "AWS::EC2::Route": _delete_route,
+    "AWS::EC2::SubnetRouteTableAssociation": _delete_association,
+    "AWS::EC2::VPCEndpoint": _delete_endpoint,
+    "AWS::EC2::SecurityGroupIngress": _delete_rule,
+}
+
+
+def _create_association(original: Callable[..., Any]) -> Callable[..., Any]:
+    """moto notes that the template asks for it; the route table shall know it, too."""
+
+    def create_subnet_association(backend: Any, route_table_id: str, subnet_id: str) -> Any:
+        backend.associate_route_table(route_table_id, subnet_id=subnet_id)
+        return original(backend, route_table_id, subnet_id)
+
+    return create_subnet_association
+
+
+def _get_permission(original: Callable[..., Any]) -> Callable[..., Any]:
+    """moto evaluates no conditions: a denial that has some must not deny everything."""
+
+    def get_permission(bucket: Any, action: str, resource: str) -> Any:
+        if bucket.policy is None:
+            return original(bucket, action, resource)
+        policy = json.loads(bucket.policy)
+        policy["Statement"] = [s for s in policy["Statement"] if "Condition" not in s]
+        from moto.iam.access_control import IAMPolicy, PermissionResult
+
+        if not policy["Statement"]:
+            return PermissionResult.NEUTRAL
+        return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
+
+    return get_permission
+
+
+_bucket_policy_class: Any = None
+
+
+def _add_bucket_policy() -> None:
+    """Make the resource type known to moto, which finds types by their base class."""
+    global _bucket_policy_class
+    if _bucket_policy_class is not None:
+        return
+    from moto.core.common_models import CloudFormationModel
+    from moto.s3.models import s3_backends
+
+    class BucketPolicy(CloudFormationModel):
+        """AWS::S3::BucketPolicy."""
+
+        def __init__(self, bucket_name: str) -> None:
+            self.bucket_name = bucket_name
+
+        @property
+        def physical_resource_id(self) -> str:
+            return self.bucket_name
+
+        def is_created(self) -> bool:
+            return True
+
+        @classmethod
+        def has_cfn_attr(cls, attr: str) -> bool:
+            return False
+
+        @staticmethod
+        def cloudformation_name_type() -> str:
+            return ""
+
+        @staticmethod
+        def cloudformation_type() -> str:
+            return "AWS::S3::BucketPolicy"
+
+        @classmethod
+        def create_from_cloudformation_json(
+            cls,
+            resource_name: str,
+            cloudformation_json: dict[str, Any],
+            account_id: str,
+            region_name: str,
+            **kwargs: Any,
+        ) -> Any:
+            properties = cloudformation_json["Properties"]
+            policy = json.dumps(properties["PolicyDocument"]).encode()
+            s3_backends[account_id]["aws"].put_bucket_policy(properties["Bucket"], policy)
+            return cls(properties["Bucket"])
+
+        @classmethod
+        def update_from_cloudformation_json(
+            cls,
+            original_resource: Any,
+            new_resource_name: str,
+            cloudformation_json: dict[str, Any],
+            account_id: str,
+            region_name: str,
+        ) -> Any:
+            return cls.create_from_cloudformation_json(
+                new_resource_name, cloudformation_json, account_id, region_name
+            )
+
+        def delete(self, account_id: str, region_name: str) -> None:
+            backend = s3_backends[account_id]["aws"]
+            if self.bucket_name in backend.buckets:
+                backend.delete_bucket_policy(self.bucket_name)
+
+    BucketPolicy.__qualname__ = "BucketPolicy"
+    globals()["BucketPolicy"] = _bucket_policy_class = BucketPolicy  # found by pickle here
