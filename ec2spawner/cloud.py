@@ -141,7 +141,10 @@ def classify(action: str, failure: Exception) -> Attempt:
     if isinstance(failure, boto_errors.NoRegionError):
         return _final(errors.CredentialsError, action, "", "No AWS region is set.")
     if isinstance(failure, boto_errors.BotoCoreError):
-        return _final(errors.Rejected, action, type(failure).__name__, str(failure))
+        final = _final(errors.Rejected, action, type(failure).__name__, str(failure))
+        if not isinstance(failure, boto_errors.ParamValidationError):
+            final.error.next_step = "Check the AWS configuration: profile, region, endpoint."
+        return final
     raise failure
 
 
@@ -312,17 +315,22 @@ class Gateway:
         with self._lock:
             if service not in self._clients:
                 self._session = self._session or self._session_factory()
-                self._clients[service] = self._session.client(
-                    service,
-                    region_name=self._region,
-                    config=Config(
-                        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                        read_timeout=READ_TIMEOUT_SECONDS,
-                        max_pool_connections=THREADS,
-                        retries={"total_max_attempts": 1, "mode": "standard"},
-                    ),
-                )
+                self._clients[service] = self._make_client(service)
             return self._clients[service]
+
+    def _make_client(self, service: str) -> Any:
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            max_pool_connections=THREADS,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        )
+        try:
+            return self._session.client(service, region_name=self._region, config=config)
+        except ValueError as error:  # what boto3 makes of an AWS_ENDPOINT_URL that is no URL
+            if isinstance(error, boto_errors.BotoCoreError):
+                raise
+            raise boto_errors.InvalidEndpointConfigurationError(msg=str(error)) from error
 
     async def pages(
         self,

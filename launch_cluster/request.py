@@ -6,6 +6,7 @@ Owns the form of every option of ``up``; collects all faults before it raises. M
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
-    faults += _cidr(options.vpc_cidr)
+    faults += [*_cidr(options.vpc_cidr), *_out(options)]
     subnets = _split(options.private_subnets)
     if subnets and options.vpc_cidr:
         faults.append(
@@ -205,6 +206,17 @@ def _hub(options: Options) -> list[Fault]:
             wrong = repr(options.hub_address)
             faults.append(Fault("--hub-address", wrong, "is not an IP address", '"0.0.0.0"'))
     return faults
+
+
+def _out(options: Options) -> list[Fault]:
+    """Faults of --config-out, told before anything is made that it would have to describe."""
+    path = options.config_out
+    instead = "a file in a folder that exists and that you may write to"
+    if path.name == INSTANCE_CONFIG_NAME or path == options.config:
+        return [Fault("--config-out", str(path), "is the file of your choices", instead)]
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        return [Fault("--config-out", str(path), "cannot be written", instead)]
+    return []
 
 
 def _cidr(text: str | None) -> list[Fault]:

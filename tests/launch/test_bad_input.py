@@ -1,0 +1,274 @@
+"""What an operator can get wrong, and what AWS may refuse: one message, one exit code."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from ec2spawner.errors import Denied
+
+from .conftest import Calls
+
+Run = Callable[..., Result]
+UP = ("up", "--no-manager", "--yes")
+END = ("terminate-workers", "--yes")
+
+
+def is_one_clear_message(result: Result, *words: str) -> bool:
+    assert "Traceback" not in result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert "Next: " in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+    return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("up", "x1"), ["does not build the manager yet", "--no-manager"]),
+        ((*UP, "Biology 101"), ["CLUSTER_NAME: 'Biology 101'", "'biology-101'"]),
+        ((*UP, "x" * 25), ["24 at most"]),
+        ((*UP, "x1", "ubuntu"), ["BASE_AMI: 'ubuntu' is not an id", "ami-0123456789abcdef0"]),
+        ((*UP, "x1", "", "subnet-1,vpc-0123456789abcdef0"), ["'subnet-1'", "'vpc-0123456789"]),
+        ((*UP, "x1", "", "", "public"), ["PUBLIC_SUBNET_ID: 'public'"]),
+        ((*UP, "x1", "--region", "mars"), ["--region: mars is not usable"]),
+        ((*UP, "x1", "--vpc-cidr", "10.0.0.0"), ["--vpc-cidr: '10.0.0.0'", "10.77.0.0/16"]),
+        ((*UP, "x1", "--vpc-cidr", "10.0.0.1/16"), ["--vpc-cidr", "host bits set"]),
+        ((*UP, "x1", "--vpc-cidr", "10.0.0.0/28"), ["has a size that does not do"]),
+        ((*UP, "x1", "--vpc-cidr", "ten"), ["--vpc-cidr: 'ten' is not a network"]),
+        ((*UP, "x1", "--hub-connect-url", "hub"), ["--hub-connect-url: 'hub'"]),
+        ((*UP, "x1", "--hub-address", "hub"), ["--hub-address: 'hub'"]),
+        ((*UP, "x1", "--worker-ssh-port", "0"), ["--worker-ssh-port: 0 is not usable"]),
+        ((*UP, "x1", "--config", "absent.json"), ["absent.json cannot be used", "No such file"]),
+        ((*UP, "x1", "--config-out", "no/folder.json"), ["--config-out", "folder"]),
+        ((*UP, "x1", "--config-out", "instance_config.json"), ["--config-out"]),
+        ((*END, "Biology 101"), ["CLUSTER_NAME"]),
+        ((*END,), ["No server_config.json was found"]),
+        ((*END, "x1", "--no-snapshots"), ["--no-snapshots", "--delete-homes"]),
+        ((*END, "--config", "absent.json"), ["absent.json cannot be used"]),
+    ],
+)
+def test_a_malformed_command_is_refused_before_aws_is_asked(
+    run: Run, aws: Path, calls: Calls, arguments: tuple[str, ...], words: list[str]
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert is_one_clear_message(result, *words)
+    assert calls.made == []
+
+
+def test_all_that_is_wrong_with_a_command_is_named_at_once(run: Run, aws: Path) -> None:
+    result = run(*UP, "X", "ubuntu", "--vpc-cidr", "ten", "--hub-address", "hub")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n  - ") == 4
+
+
+def test_an_unknown_option_is_a_usage_error(run: Run, aws: Path) -> None:
+    result = run(*UP, "x1", "--vpc-cdir", "10.0.0.0/16")
+    assert result.exit_code == 2
+    assert "--vpc-cidr" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["is empty"]),
+        ('{"WORKER_EBS_SIZE": 4', ["ends too early"]),
+        ('{"WORKER_EBS_SIZE": 4}', ["- WORKER_EBS_SIZE: 4 is less than 8. Write"]),
+        ('{"JUPYTER_NOTEBOOK_TIMEOUT": -1, "X": 1}', ["- JUPYTER_NOTEBOOK_TIMEOUT: -1", "- X is"]),
+    ],
+)
+def test_a_wrong_instance_config_is_refused_with_its_faults(
+    run: Run, aws: Path, calls: Calls, text: str, words: list[str]
+) -> None:
+    (aws / "instance_config.json").write_text(text)
+    result = run(*UP, "x1")
+    assert result.exit_code == 2
+    assert is_one_clear_message(result, "instance_config.json cannot be used", *words)
+    assert calls.made == []
+
+
+def test_what_aws_does_not_know_is_named_all_at_once(run: Run, aws: Path, calls: Calls) -> None:
+    (aws / "instance_config.json").write_text('{"WORKER_INSTANCE_TYPE": "t9.medium"}')
+    result = run(*UP, "x1", "ami-00000000000000000", "subnet-00000000000000000")
+    assert result.exit_code == 1
+    assert is_one_clear_message(
+        result,
+        "- WORKER_INSTANCE_TYPE t9.medium is not a type in us-east-1",
+        "- The image ami-00000000000000000 does not exist in us-east-1",
+        "- The subnet subnet-00000000000000000 does not exist in us-east-1",
+        "nothing was changed",
+    )
+    assert calls.changing == []
+
+
+def test_a_type_without_nvme_is_refused_for_homes_are_found_by_it(run: Run, aws: Path) -> None:
+    (aws / "instance_config.json").write_text('{"WORKER_INSTANCE_TYPE": "t2.micro"}')
+    result = run(*UP, "x1")
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, "t2.micro has no NVMe volumes", "t3.medium")
+
+
+def test_a_file_of_another_cluster_is_not_overwritten(run: Run, aws: Path, cluster: str) -> None:
+    assert run(*UP, cluster).exit_code == 0
+    before = (aws / "server_config.json").read_bytes()
+    result = run(*UP, f"{cluster}-b")
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, f"describes another cluster, {cluster}", "--config-out")
+    assert (aws / "server_config.json").read_bytes() == before
+
+
+def test_another_network_for_a_cluster_that_has_one_is_refused(
+    run: Run, aws: Path, cluster: str
+) -> None:
+    assert run(*UP, cluster).exit_code == 0
+    result = run(*UP, cluster, "--vpc-cidr", "10.99.0.0/16")
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, "would replace the cluster's network, which has 10.77.0.0")
+
+
+# ---- AWS itself refuses
+
+
+class Refusal:
+    """An endpoint that answers every call alike."""
+
+    def __init__(self) -> None:
+        self.status = 403
+        self.body = b""
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch, aws: Path) -> Iterator[Refusal]:
+    refusal = Refusal()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(refusal.status)
+            self.send_header("Content-Length", str(len(refusal.body)))
+            self.end_headers()
+            self.wfile.write(refusal.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    yield refusal
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def xml_error(code: str, message: str) -> bytes:
+    return (
+        '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
+        f"<Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+    ).encode()
+
+
+@pytest.mark.parametrize("command", [UP, END])
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        ("ExpiredToken", "The security token included in the request is expired", ["expired"]),
+        ("InvalidClientTokenId", "The security token is invalid.", ["aws sts get-caller-identity"]),
+        (
+            "AccessDenied",
+            "User: arn:aws:iam::1:user/a is not authorized to perform: sts:GetCallerIdentity",
+            ['allows "sts:GetCallerIdentity"'],
+        ),
+    ],
+)
+def test_credentials_that_aws_refuses_end_the_command_with_what_to_do(
+    run: Run,
+    refusing: Refusal,
+    cluster: str,
+    command: tuple[str, ...],
+    code: str,
+    message: str,
+    words: list[str],
+) -> None:
+    refusing.body = xml_error(code, message)
+    result = run(*command, cluster)
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, code, *words)
+
+
+def test_no_credentials_at_all(
+    run: Run, aws: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    result = run(*UP, cluster)
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, "No usable AWS credentials were found")
+
+
+def test_a_profile_that_does_not_exist(
+    run: Run, aws: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    result = run(*UP, cluster)
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, "nobody", "profile")
+
+
+@pytest.mark.parametrize("endpoint_url", ["http://127.0.0.1:{port}", "nonsense"])
+def test_an_endpoint_that_cannot_be_reached(
+    run: Run, aws: Path, cluster: str, monkeypatch: pytest.MonkeyPatch, endpoint_url: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint_url.format(port=port))
+    monkeypatch.setattr("launch_cluster.looking.FIRST_CALL_DEADLINE_SECONDS", 0.1)
+    result = run(*UP, cluster)
+    assert result.exit_code == 1
+    assert is_one_clear_message(result)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "describe_stacks",
+        "describe_instance_types",
+        "get_parameter",
+        "describe_key_pairs",
+        "create_change_set",
+    ],
+)
+def test_a_missing_right_is_named_with_its_policy_line_and_nothing_is_made(
+    run: Run, aws: Path, cluster: str, calls: Calls, operation: str
+) -> None:
+    def deny() -> None:
+        raise Denied(
+            f"The AWS credentials in use may not do {operation} (AccessDenied).",
+            next_step='Add a policy statement that allows "x:Y" to the role or user in use.',
+        )
+
+    calls.before[operation] = deny
+    result = run(*UP, cluster)
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, operation, 'allows "x:Y"')
+    assert set(calls.changing) <= {operation}
+
+
+def test_an_error_is_a_document_too_if_json_was_asked_for(run: Run, aws: Path) -> None:
+    result = run(*UP, "X", "--output", "json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "config"
+    assert "CLUSTER_NAME" in error["why"]
+    assert error["next_step"]
