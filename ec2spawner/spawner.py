@@ -206,7 +206,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         kind = start_kind(fleet.sight(self.owner))
         usual = fleet.journal.usual_seconds(kind)
         yield {"progress": 1, "message": story.opening(kind, usual)}
-        told = ""
+        told = story.STAGE_WORDS.get(fleet.sight(self.owner).stage, "")
         while True:
             done = story.percent(time.monotonic() - self._begun_at, usual)
             words = story.STAGE_WORDS.get(self._step or fleet.sight(self.owner).stage, "")
@@ -234,8 +234,8 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     async def stop(self, now: bool = False) -> None:
         """End the server gracefully; the machine then stops without anybody waiting for it."""
-        worker = self._worker() or self.servers.fleet.sight(self.owner).worker
-        await self.servers.stop(self.owner, None if now else worker)
+        # A server that never came up has nothing to end gracefully: its machine just stops.
+        await self.servers.stop(self.owner, None if now else self._worker())
         self._phase = ""
 
     # ---- names and deletion
