@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from ec2spawner.localcloud.demo_parts import (
     DemoError,
     Part,
     answers,
+    check_addresses_are_free,
     free_port,
     is_free,
     no_orphans,
@@ -125,6 +127,7 @@ class Demo:
             *("--vpc-cidr", self.options.vpc_cidr),
             *("--worker-ssh-port", str(WORKER_SSH_PORT)),
             *("--hub-connect-url", f"http://{LOOPBACK}:{self.ports.hub_api}"),
+            *("--hub-address", LOOPBACK),
             *("--config-out", str(self.server_config)),
         ]
 
@@ -154,18 +157,33 @@ class Demo:
         _say("Starting the emulated cloud ...")
         await self.cloud.start()
         await self.cloud.until(lambda: answers(self.ports.cloud, "/"), CLOUD_BOUND_SECONDS)
-        _say("Running the launch command ...")
+        _say("Running the launch command, which builds the cluster or finds it as it should be ...")
         await self.launch.start()
+        before = self._server_config_text()
+        if before:  # of an earlier run; it most likely stays as it is
+            await self.hub.start()
+        await self._until_launched()
+        if before != self._server_config_text():
+            await self.hub.stop(STOP_BOUND_SECONDS)
+            await self.hub.start()
+        _say("Starting the hub ...")
+        await self.hub.until(self._is_hub_ready, HUB_BOUND_SECONDS)
+
+    def _server_config_text(self) -> str:
+        return self.server_config.read_text() if self.server_config.exists() else ""
+
+    async def _until_launched(self) -> None:
         try:
             code = await asyncio.wait_for(self.launch.ended(), LAUNCH_BOUND_SECONDS)
         except asyncio.TimeoutError:
             raise self.launch.failure("does not end") from None
         if code:
             raise self.launch.failure(f"command ended with code {code}")
-        _say("Starting the hub ...")
-        await self.hub.start()
-        await self.hub.until(
-            lambda: answers(self.ports.public, "/hub/login", 200), HUB_BOUND_SECONDS
+
+    def _is_hub_ready(self) -> bool:
+        # In this order: a request by way of the proxy before the hub listens is an error in the log
+        return answers(self.ports.hub_api, "/hub/api", 200) and answers(
+            self.ports.public, "/hub/login", 200
         )
 
     async def _watch(self) -> None:
@@ -207,13 +225,23 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
+def _loopback_network(text: str) -> str:
+    network = ipaddress.ip_network(text)
+    if not network.is_loopback or network.version != 4:
+        raise argparse.ArgumentTypeError(f"{text}: not within 127.0.0.0/8")
+    return text
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m ec2spawner.localcloud.demo")
     parser.add_argument("--port", type=int, default=8000, help="of the hub's page (8000)")
     parser.add_argument("--state-dir", type=Path, default=Path(".demo"), help="(.demo)")
     parser.add_argument(
-        "--vpc-cidr", default="127.77.0.0/16", help="addresses of the machines (127.77.0.0/16)"
+        "--vpc-cidr",
+        type=_loopback_network,
+        default="127.77.0.0/16",
+        help="addresses of the machines, within 127.0.0.0/8 (127.77.0.0/16)",
     )
     parser.add_argument("--boot-seconds", type=float, default=4.0, help="of a machine (4)")
     parser.add_argument("--stop-seconds", type=float, default=2.0, help="of a machine (2)")
@@ -256,6 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not HUB_CONFIG.exists():
             raise DemoError("The demo runs from a clone of the repository: make demo")
+        check_addresses_are_free(options.vpc_cidr)
         with only_one(options.state_dir), no_orphans():
             demo = Demo(options, choose_ports(options.port))
             asyncio.run(_until_signal(demo.run()))

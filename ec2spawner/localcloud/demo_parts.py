@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import fcntl
 import http.client
+import ipaddress
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from ec2spawner.localcloud.machine_tree import adopt_orphans, die_with_parent, k
 LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.1
 _LOG_LINES = 8
+_TCP_LISTEN = "0A"  # linux/include/net/tcp_states.h
 
 
 class DemoError(Exception):
@@ -120,6 +123,28 @@ def only_one(state: Path) -> Iterator[None]:
                 " (Ctrl-C where it runs), or use another folder: --state-dir FOLDER"
             ) from None
         yield
+
+
+def listening_in(network: ipaddress.IPv4Network, table: str) -> list[str]:
+    """Addresses of ``network`` on which somebody listens, from the text of /proc/net/tcp."""
+    found = set()
+    for line in table.splitlines()[1:]:
+        local, state = line.split()[1], line.split()[3]
+        address = ipaddress.IPv4Address(int(local[:8], 16).to_bytes(4, sys.byteorder))
+        if state == _TCP_LISTEN and address in network:
+            found.add(f"{address}:{int(local[9:], 16)}")
+    return sorted(found)
+
+
+def check_addresses_are_free(cidr: str) -> None:
+    """DemoError if the machines' addresses are another's, as of a demo with other state."""
+    network = ipaddress.IPv4Network(cidr)
+    if found := listening_in(network, Path("/proc/net/tcp").read_text()):
+        raise DemoError(
+            f"Addresses of the demo's machines are in use, for example {found[0]}; another demo or"
+            " test run may be on this computer. End it, or use other addresses and other state:"
+            " make demo DEMO='--vpc-cidr 127.78.0.0/16 --state-dir .demo/other'"
+        )
 
 
 def is_free(port: int) -> bool:

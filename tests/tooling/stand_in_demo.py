@@ -11,6 +11,8 @@ from ec2spawner.localcloud import demo
 SERVER = """
 import http.server, os, signal, subprocess, sys, time
 port, kind = int(sys.argv[1]), sys.argv[2]
+if kind == "slow":
+    time.sleep(0.3)
 if kind == "dies":
     print("the reason is here"); sys.exit(3)
 if kind == "leaves-children":
@@ -21,21 +23,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.end_headers(); self.wfile.write(b"here")
         if kind == "dies-later" and self.path == "/die":
             print("died when asked to", flush=True); os._exit(4)
-print("serving", flush=True)
+print("serving", open("../server_config.json").read() if "HUB" in sys.argv else "", flush=True)
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+LAUNCH = """
+import pathlib, sys, time
+time.sleep(0.2)
+pathlib.Path(sys.argv[1]).write_text(sys.argv[2])
+raise SystemExit(int(sys.argv[2].split()[0]))
 """
 
 
 class StandInDemo(demo.Demo):
     def _server(self, name: str, port: int) -> list[str]:
-        return [sys.executable, "-c", SERVER, str(port), os.environ.get(f"STAND_IN_{name}", "")]
+        kind = os.environ.get(f"STAND_IN_{name}", "")
+        return [sys.executable, "-c", SERVER, str(port), kind, name]
 
     def _cloud_command(self) -> list[str]:
         return self._server("CLOUD", self.ports.cloud)
 
     def _launch_command(self) -> list[str]:
         code = os.environ.get("STAND_IN_LAUNCH", "0")
-        return [sys.executable, "-c", f"print('launched'); raise SystemExit({code})"]
+        return [sys.executable, "-c", LAUNCH, str(self.server_config), code]
+
+    def _is_hub_ready(self) -> bool:
+        return demo.answers(self.ports.public, "/hub/login", 200)
 
     def _hub_command(self) -> list[str]:
         return self._server("HUB", self.ports.public)

@@ -49,7 +49,10 @@ class Running:
     def __init__(self, state: Path, port: int, **behaviour: str) -> None:
         self.state, self.port = state, port
         self.process = subprocess.Popen(
-            [sys.executable, str(STAND_IN), "--port", str(port), "--state-dir", str(state)],
+            [
+                *(sys.executable, str(STAND_IN), "--port", str(port), "--state-dir", str(state)),
+                *("--vpc-cidr", "127.95.0.0/16"),
+            ],
             env={**os.environ, "DEMO_TEST": str(state), "AWS_PROFILE": "mine", **behaviour},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -198,6 +201,44 @@ def test_state_is_kept_and_found_again(start: Callable[..., Running]) -> None:
     second = start(first.port)
     second.until_ready()
     assert kept.read_text() == "of a student"
+
+
+def test_hub_reads_what_the_launch_command_changed(start: Callable[..., Running]) -> None:
+    first = start(STAND_IN_LAUNCH="0 first")
+    first.until_ready()
+    first.end()
+    second = start(first.port, STAND_IN_LAUNCH="0 second")
+    second.until_ready()
+    assert (second.state / "logs" / "hub.log").read_text().startswith("serving 0 second")
+
+
+def test_hub_is_not_started_twice_where_nothing_changed(start: Callable[..., Running]) -> None:
+    first = start()
+    first.until_ready()
+    first.end()
+    second = start(first.port)
+    second.until_ready()
+    hubs = [p for p in processes_of(second.state) if "HUB" in p.cmdline()]
+    config = second.state / "server_config.json"
+    assert [p.create_time() < config.stat().st_mtime for p in hubs] == [True]
+
+
+def test_addresses_of_another_demo_are_not_used() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.93.7.5", 0))
+        holder.listen()
+        with pytest.raises(demo_parts.DemoError) as error:
+            demo_parts.check_addresses_are_free("127.93.0.0/16")
+        demo_parts.check_addresses_are_free("127.94.0.0/16")
+    assert "127.93.7.5:" in str(error.value)
+    demo_parts.check_addresses_are_free("127.93.0.0/16")
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.0/16", "127.77.0.1/16", "nonsense", "::1/128"])
+def test_machines_addresses_must_be_loopback(cidr: str) -> None:
+    with pytest.raises(SystemExit) as error:
+        demo.parse(["--vpc-cidr", cidr])
+    assert error.value.code == 2
 
 
 def test_parts_see_nothing_of_the_accounts_own_aws_settings() -> None:
