@@ -289,22 +289,20 @@ class Init:
             self._sshd.send(json.dumps(event).encode())
 
 
-def connect_path(directory_fd: int) -> str:
-    """A path of the socket in an opened directory that is shorter than the kernel's 108 bytes."""
-    return f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}"
-
-
 def _listen(directory: Path) -> socket.socket:
-    (directory / SOCKET_NAME).unlink(missing_ok=True)
+    """The socket gets its name once it listens; binding by descriptor keeps within 108 bytes."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    partial = directory / f"{SOCKET_NAME}.new"
+    partial.unlink(missing_ok=True)
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     old_mask = os.umask(0o177)
     try:
-        listener.bind(connect_path(directory_fd))
+        listener.bind(f"/proc/self/fd/{directory_fd}/{partial.name}")
     finally:
         os.umask(old_mask)
         os.close(directory_fd)
     listener.listen(16)
+    partial.rename(directory / SOCKET_NAME)
     return listener
 
 
