@@ -1,0 +1,287 @@
+"""Decisions of ``up``, without AWS: what is wanted, what differs, what stands in the way."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ec2spawner.settings import InstanceConfig, server_config_text
+from launch_cluster.checking import find_obstacles
+from launch_cluster.facts import (
+    Facts,
+    ImageFacts,
+    KeyFacts,
+    StackFacts,
+    StackSpec,
+    SubnetFacts,
+    TypeFacts,
+)
+from launch_cluster.planning import (
+    KeyChange,
+    Templates,
+    cluster_spec,
+    differences,
+    key_change,
+    make_plan,
+    network_of,
+    network_spec,
+    server_config,
+    subnet_cidrs,
+    wanted_image,
+    wanted_subnets,
+)
+from launch_cluster.request import UpRequest
+
+TEMPLATES = Templates(network="network", cluster="cluster")
+REQUEST = UpRequest("bio", InstanceConfig(), Path("server_config.json"))
+KIND = TypeFacts("t3.medium", ("x86_64",), True, True, ("us-east-1a", "us-east-1b", "us-east-1c"))
+IMAGE = ImageFacts("ami-0123456789abcdef0", "x86_64", "/dev/sda1", 8)
+KEY = KeyFacts("ssh-ed25519 A", "ssh-ed25519 A")
+EMPTY = Facts("1", kind=KIND, image=IMAGE, image_id=IMAGE.image_id)
+SUBNETS = {
+    name: SubnetFacts(name, "vpc-0123456789abcdef0", zone, 100)
+    for name, zone in (
+        ("subnet-0123456789abcdef0", "us-east-1a"),
+        ("subnet-0123456789abcdef1", "us-east-1b"),
+        ("subnet-0123456789abcdef2", "us-east-1a"),
+    )
+}
+PRIVATE, PUBLIC = tuple(SUBNETS)[:2], tuple(SUBNETS)[2]
+OWN = replace(REQUEST, private_subnets=PRIVATE, public_subnet=PUBLIC)
+OWN_FACTS = replace(EMPTY, subnets=SUBNETS)
+
+
+def made(spec: StackSpec, outputs: dict[str, str], status: str = "CREATE_COMPLETE") -> StackFacts:
+    return StackFacts(
+        spec.name, "id", status, spec.parameters, spec.tags, outputs, f"{spec.template}\n"
+    )
+
+
+NETWORK_OUTPUTS = {
+    "VpcId": "vpc-0123456789abcdef0",
+    "PrivateSubnetA": "subnet-0123456789abcdef0",
+    "PrivateSubnetB": "subnet-0123456789abcdef1",
+    "PublicSubnetA": "subnet-0123456789abcdef2",
+    "PublicSubnetB": "subnet-0123456789abcdef3",
+}
+CLUSTER_OUTPUTS = {
+    "WorkerSecurityGroupId": "sg-0123456789abcdef0",
+    "ManagerSecurityGroupId": "sg-0123456789abcdef1",
+    "LaunchTemplateId": "lt-0123456789abcdef0",
+    "Bucket": "ec2spawner-bio-1-us-east-1",
+}
+
+
+def complete(request: UpRequest = REQUEST, facts: Facts = EMPTY) -> Facts:
+    """The facts after ``request`` was carried out once."""
+    if not request.private_subnets:
+        network = made(network_spec(request, facts, TEMPLATES.network), NETWORK_OUTPUTS)
+        facts = replace(facts, network=network)
+    spec = cluster_spec(request, facts, TEMPLATES.cluster, network_of(request, facts))
+    return replace(facts, key=KEY, cluster=made(spec, CLUSTER_OUTPUTS))
+
+
+def text_of(request: UpRequest, facts: Facts) -> str:
+    network = network_of(request, facts)
+    assert network
+    config = server_config(request, facts, network, CLUSTER_OUTPUTS)
+    assert config
+    return server_config_text(config)
+
+
+def test_for_nothing_everything_is_planned() -> None:
+    plan = make_plan(REQUEST, EMPTY, TEMPLATES, None)
+    assert plan.network
+    assert plan.network.is_new
+    assert plan.key is KeyChange.MAKE
+    assert plan.cluster
+    assert plan.cluster.is_new
+    assert plan.config
+
+
+@pytest.mark.parametrize(("request_", "facts"), [(REQUEST, EMPTY), (OWN, OWN_FACTS)])
+def test_what_is_complete_has_nothing_to_do(request_: UpRequest, facts: Facts) -> None:
+    done = complete(request_, facts)
+    assert make_plan(request_, done, TEMPLATES, text_of(request_, done)).is_empty
+    left_out = replace(request_, private_subnets=(), public_subnet=None)
+    assert make_plan(left_out, done, TEMPLATES, text_of(request_, done)).is_empty
+
+
+def test_own_subnets_need_no_network_stack() -> None:
+    plan = make_plan(OWN, OWN_FACTS, TEMPLATES, None)
+    assert plan.network is None
+    assert plan.cluster
+    assert plan.cluster.spec.parameters["WorkerSubnetIds"] == ",".join(PRIVATE)
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "CREATE_FAILED"])
+def test_remains_of_a_failed_creation_are_removed_first(status: str) -> None:
+    done = complete()
+    assert done.cluster
+    remains = replace(done.cluster, status=status, stack_id="remains")
+    plan = make_plan(REQUEST, replace(done, cluster=remains), TEMPLATES, None)
+    assert plan.cluster
+    assert (plan.cluster.is_new, plan.cluster.remains) == (True, "remains")
+
+
+def test_a_network_that_does_not_say_what_it_holds_gives_no_traceback() -> None:
+    done = complete()
+    assert done.network
+    silent = replace(done, network=replace(done.network, outputs={}))
+    assert make_plan(REQUEST, silent, TEMPLATES, None).config
+
+
+def test_differences_name_template_parameters_and_tags() -> None:
+    stack = StackFacts("s", "id", "CREATE_COMPLETE", {"A": "1"}, {"t": "1"}, {}, "old")
+    spec = StackSpec("s", "new", {"A": "2", "B": "3"}, {})
+    assert differences(spec, stack) == (
+        "the template",
+        "A: 1 -> 2",
+        "B: none -> 3",
+        "tag t: 1 -> none",
+    )
+
+
+@pytest.mark.parametrize(
+    ("private", "public", "change"),
+    [
+        (None, None, KeyChange.MAKE),
+        ("a", None, KeyChange.IMPORT),
+        (None, "a", KeyChange.REPLACE),
+        ("a", "b", KeyChange.REPLACE),
+        ("a", "a", None),
+    ],
+)
+def test_the_key_converges_from_wherever_it_is(
+    private: str | None, public: str | None, change: KeyChange | None
+) -> None:
+    assert key_change(replace(EMPTY, key=KeyFacts(private, public))) is change
+
+
+def test_the_image_is_the_named_one_else_the_one_in_use_else_the_newest() -> None:
+    cluster = complete().cluster
+    named = replace(REQUEST, base_ami="ami-1")
+    custom = replace(named, choices=InstanceConfig(CUSTOM_WORKER_AMI="ami-00000000000000001"))
+    assert wanted_image(REQUEST, None) is None
+    assert wanted_image(REQUEST, cluster) == IMAGE.image_id
+    assert wanted_image(named, cluster) == "ami-1"
+    assert wanted_image(custom, cluster) == "ami-00000000000000001"
+
+
+def test_subnets_are_the_named_ones_else_those_of_the_last_run() -> None:
+    own = complete(OWN, OWN_FACTS).cluster
+    ours = complete()
+    assert wanted_subnets(REQUEST, None, None) == ((), None)
+    assert wanted_subnets(REQUEST, None, own) == (PRIVATE, PUBLIC)
+    assert wanted_subnets(REQUEST, ours.network, ours.cluster) == ((), None)
+
+
+def test_an_existing_network_keeps_addresses_and_zones() -> None:
+    done = complete(replace(REQUEST, vpc_cidr="127.77.0.0/16"))
+    moved = replace(done, kind=replace(KIND, zones=("us-east-1c", "us-east-1d")))
+    spec = network_spec(REQUEST, moved, TEMPLATES.network)
+    assert spec.parameters["VpcCidr"] == "127.77.0.0/16"
+    assert (spec.parameters["ZoneA"], spec.parameters["ZoneB"]) == ("us-east-1a", "us-east-1b")
+
+
+@given(prefix=st.integers(16, 24), start=st.integers(0, 255))
+def test_subnets_lie_in_the_vpc_do_not_overlap_and_are_large_enough(
+    prefix: int, start: int
+) -> None:
+    vpc = ipaddress.IPv4Network(f"10.{start}.0.0/{prefix}")
+    parts = [ipaddress.IPv4Network(text) for text in subnet_cidrs(str(vpc)).values()]
+    assert all(part.subnet_of(vpc) and part.prefixlen <= 28 for part in parts)
+    assert not any(a.overlaps(b) for a in parts for b in parts if a is not b)
+
+
+def test_the_hubs_address_of_the_last_run_is_kept_unless_another_is_given() -> None:
+    first = replace(REQUEST, hub_connect_url="http://hub:9000", hub_address="127.0.0.1")
+    done = complete(first)
+    network = network_of(first, done)
+    assert network
+    recorded = server_config(first, done, network, CLUSTER_OUTPUTS)
+    again = replace(done, recorded=recorded)
+    assert text_of(REQUEST, again) == text_of(first, done)
+    other = replace(REQUEST, hub_connect_url="https://hub")
+    spec = cluster_spec(other, again, TEMPLATES.cluster, network)
+    assert spec.parameters["HubApiPort"] == "443"
+
+
+ALIVE = "UPDATE_COMPLETE"
+
+
+def obstacles(request: UpRequest = REQUEST, **changes: Any) -> list[str]:
+    return [str(f) for f in find_obstacles(request, replace(OWN_FACTS, **{"key": KEY, **changes}))]
+
+
+def broken(status: str) -> StackFacts:
+    return replace(complete().cluster or made(StackSpec("", "", {}, {}), {}), status=status)
+
+
+@pytest.mark.parametrize(
+    ("request_", "changes", "words"),
+    [
+        (REQUEST, {"kind": None}, "t3.medium is not a type in us-east-1"),
+        (REQUEST, {"kind": replace(KIND, has_nvme=False)}, "has no NVMe volumes"),
+        (REQUEST, {"kind": replace(KIND, zones=("us-east-1a",))}, "in too few zones"),
+        (REQUEST, {"image": None}, "ami-0123456789abcdef0 does not exist in us-east-1"),
+        (REQUEST, {"image": None, "image_id": None}, "The newest Ubuntu 24.04 cannot be found"),
+        (REQUEST, {"image": replace(IMAGE, state="pending")}, "is pending, not available"),
+        (REQUEST, {"image": replace(IMAGE, is_ebs=False)}, "has no EBS root disk"),
+        (REQUEST, {"image": replace(IMAGE, architecture="arm64")}, "is for arm64"),
+        (REQUEST, {"image": replace(IMAGE, root_gib=30)}, "Write at least 30"),
+        (REQUEST, {"cluster": broken("UPDATE_ROLLBACK_FAILED")}, "UPDATE_ROLLBACK_FAILED"),
+        (OWN, {"subnets": {PUBLIC: SUBNETS[PUBLIC]}}, f"The subnet {PRIVATE[0]} does not exist"),
+        (
+            OWN,
+            {"subnets": {**SUBNETS, PRIVATE[0]: replace(SUBNETS[PRIVATE[0]], free_addresses=0)}},
+            "has no free address",
+        ),
+        (
+            OWN,
+            {"subnets": {**SUBNETS, PRIVATE[0]: replace(SUBNETS[PRIVATE[0]], state="pending")}},
+            "is pending",
+        ),
+        (
+            OWN,
+            {"subnets": {**SUBNETS, PUBLIC: replace(SUBNETS[PUBLIC], vpc_id="vpc-2")}},
+            "lie in several VPCs",
+        ),
+        (replace(OWN, public_subnet=PRIVATE[0]), {}, "as private and as public"),
+        (OWN, {"kind": replace(KIND, zones=("us-east-1f",))}, "t3.medium is not offered"),
+        (REQUEST, {"key": KeyFacts(None, "a"), "workers": 3}, "is lost, and 3 workers"),
+        (REQUEST, {"key": KeyFacts("b", "a"), "workers": 3}, "does not belong to the key pair"),
+    ],
+)
+def test_each_obstacle_is_found_and_says_what_to_do(
+    request_: UpRequest, changes: dict[str, Any], words: str
+) -> None:
+    found = obstacles(request_, **changes)
+    assert [f for f in found if words in f], found
+    assert all(f.endswith(".") for f in found)
+
+
+def test_all_obstacles_are_found_at_once() -> None:
+    found = obstacles(OWN, kind=None, image=None, subnets={}, key=KeyFacts(None, "a"), workers=1)
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("request_", [REQUEST, OWN])
+def test_where_all_is_well_there_is_no_obstacle(request_: UpRequest) -> None:
+    assert obstacles(request_) == []
+    assert find_obstacles(request_, complete(request_, OWN_FACTS)) == []
+    lost_but_free = {"key": KeyFacts(None, "a"), "workers": 0}
+    assert obstacles(request_, **lost_but_free) == []
+
+
+def test_a_zone_without_the_type_is_noted_when_another_has_it() -> None:
+    facts = replace(OWN_FACTS, kind=replace(KIND, zones=("us-east-1a",)))
+    plan = make_plan(OWN, facts, TEMPLATES, None)
+    assert [n for n in plan.notices if PRIVATE[1] in n]
+    assert find_obstacles(OWN, replace(facts, key=KEY)) == []

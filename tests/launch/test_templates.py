@@ -1,0 +1,142 @@
+"""The CloudFormation templates, as cfn-lint and as data; the generated documentation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ec2spawner.settings import InstanceConfig
+from launch_cluster import planning, schemas
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "launch_cluster" / "templates"
+NAMES = ("network", "cluster")
+CANNOT_BE_TAGGED = {
+    "AWS::EC2::VPCGatewayAttachment",
+    "AWS::EC2::Route",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::EC2::SecurityGroupIngress",
+    "AWS::S3::BucketPolicy",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``!Ref x`` as ``{"Ref": "x"}``, and other short forms alike."""
+
+
+def _short_form(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {suffix: loader.construct_scalar(node)}
+    return {suffix: loader.construct_sequence(node, deep=True)}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def template(name: str) -> dict[str, Any]:
+    text = (FOLDER / f"{name}.yaml").read_text()
+    loaded: dict[str, Any] = yaml.load(text, Loader=_Loader)
+    return loaded
+
+
+def resources(name: str, kind: str) -> dict[str, dict[str, Any]]:
+    return {k: v for k, v in template(name)["Resources"].items() if v["Type"] == kind}
+
+
+def test_cfn_lint_has_no_findings() -> None:
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--include-checks", "W"]
+    result = subprocess.run(
+        [*command, "--", *map(str, sorted(FOLDER.glob("*.yaml")))], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_resource_bears_the_clusters_tag(name: str) -> None:
+    for resource in template(name)["Resources"].values():
+        if resource["Type"] in CANNOT_BE_TAGGED:
+            continue
+        properties = resource["Properties"]
+        tags = properties.get("Tags") or properties["TagSpecifications"][0]["Tags"]
+        assert {"Key": "ec2spawner:cluster", "Value": {"Ref": "ClusterName"}} in tags
+
+
+def test_the_world_reaches_the_manager_on_80_and_443_and_nothing_else() -> None:
+    groups = resources("cluster", "AWS::EC2::SecurityGroup")
+    singles = resources("cluster", "AWS::EC2::SecurityGroupIngress")
+    rules = [
+        (name, rule)
+        for name, group in groups.items()
+        for rule in group["Properties"]["SecurityGroupIngress"]
+    ] + [(r["Properties"]["GroupId"]["GetAtt"], r["Properties"]) for r in singles.values()]
+    to_world = {(name, r["FromPort"], r["ToPort"]) for name, r in rules if "CidrIp" in r}
+    assert to_world == {("ManagerSecurityGroup", 80, 80), ("ManagerSecurityGroup", 443, 443)}
+    for _, rule in rules:
+        assert rule["IpProtocol"] == "tcp"
+        assert ("CidrIp" in rule) != ("SourceSecurityGroupId" in rule)
+        assert not {"CidrIpv6", "SourcePrefixListId"} & set(rule)
+
+
+def test_workers_are_reached_from_the_manager_only_and_reach_its_api() -> None:
+    workers = resources("cluster", "AWS::EC2::SecurityGroup")["WorkerSecurityGroup"]
+    rules = workers["Properties"]["SecurityGroupIngress"]
+    assert {r["FromPort"]["Ref"] for r in rules} == {"WorkerSshPort", "WorkerNotebookPort"}
+    for rule in rules:
+        assert rule["FromPort"] == rule["ToPort"]
+        assert rule["SourceSecurityGroupId"] == {"GetAtt": "ManagerSecurityGroup.GroupId"}
+    api = template("cluster")["Resources"]["HubApiFromWorkers"]["Properties"]
+    assert api["SourceSecurityGroupId"] == {"GetAtt": "WorkerSecurityGroup.GroupId"}
+    assert api["FromPort"] == api["ToPort"] == {"Ref": "HubApiPort"}
+
+
+def test_the_bucket_is_private_and_encrypted() -> None:
+    bucket = template("cluster")["Resources"]["Bucket"]["Properties"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+
+
+def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses() -> None:
+    network = template("network")["Resources"]
+    for subnet in resources("network", "AWS::EC2::Subnet").values():
+        assert subnet["Properties"]["MapPublicIpOnLaunch"] is False
+    assert "NatGatewayId" in network["PrivateDefaultRoute"]["Properties"]
+    assert "GatewayId" not in network["PrivateDefaultRoute"]["Properties"]
+    for which in "AB":
+        association = network[f"PrivateRoutes{which}"]["Properties"]
+        assert association["SubnetId"] == {"Ref": f"PrivateSubnet{which}"}
+        assert association["RouteTableId"] == {"Ref": "PrivateRoutes"}
+
+
+def test_names_of_stacks_own_things_hold_the_cluster_so_that_clusters_do_not_collide() -> None:
+    for name in NAMES:
+        for resource in template(name)["Resources"].values():
+            for key in ("GroupName", "LaunchTemplateName", "BucketName"):
+                if key in resource["Properties"]:
+                    assert "${ClusterName}" in resource["Properties"][key]["Sub"]
+
+
+def test_the_templates_say_what_the_plan_reads() -> None:
+    assert set(planning.NETWORK_OUTPUTS) <= set(template("network")["Outputs"])
+    assert set(planning.CLUSTER_OUTPUTS) <= set(template("cluster")["Outputs"])
+
+
+def test_the_generated_files_are_what_the_models_say() -> None:
+    for path, text in schemas.generated().items():
+        assert path.read_text() == text, "run python -m launch_cluster.schemas"
+
+
+def test_the_schemas_know_every_key_and_refuse_others() -> None:
+    schema = json.loads((ROOT / "docs/schemas/instance_config.schema.json").read_text())
+    assert set(InstanceConfig.model_fields) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+    example = json.loads((ROOT / "instance_config.json").read_text())
+    assert set(example) <= set(schema["properties"])
+    assert schema["properties"]["WORKER_EBS_SIZE"]["minimum"] == 8
