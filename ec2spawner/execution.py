@@ -7,9 +7,10 @@ Must not decide what is to be done: that is the plan's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from types import MappingProxyType
@@ -33,6 +34,7 @@ from ec2spawner.ec2 import LaunchRequest
 from ec2spawner.errors import (
     CapacityError,
     CloudError,
+    CredentialsError,
     NotFound,
     OutcomeUnknown,
     QuotaError,
@@ -132,6 +134,7 @@ class Executor:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         wishes: Callable[[], Wishes],
         listing: Callable[[], Listing],
+        view: Callable[[], Listing],
         look_again: Callable[[], None] = lambda: None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -141,6 +144,7 @@ class Executor:
         self._sleep = sleep
         self._wishes = wishes
         self._listing = listing
+        self._view = view
         self._look_again = look_again
         self._on_change = on_change
         self._expected: dict[int, Expectation] = {}
@@ -154,9 +158,12 @@ class Executor:
     def expectations(self) -> list[Expectation]:
         """The effects of our calls that the listing need not show yet."""
         listing, now = self._listing(), self._clock()
-        over = [n for n, e in self._expected.items() if e.is_over(listing, now)]
-        for number in over:
-            del self._expected[number]
+        for number, expected in list(self._expected.items()):
+            rest = expected.rest(listing, now)
+            if rest is None:
+                del self._expected[number]
+            else:
+                self._expected[number] = rest
         return list(self._expected.values())
 
     def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
@@ -209,6 +216,11 @@ class Executor:
         except CloudError as error:
             metrics.ACTIONS.labels(kind, error.code).inc()
             self._note_failure(action, error)
+        except Exception as error:
+            # A defect of ours, or an answer that nobody foresaw: the others' workers go on.
+            log.exception("%s failed in a way that is not foreseen", kind)
+            metrics.ACTIONS.labels(kind, "internal").inc()
+            self._note_failure(action, _unforeseen(action, error))
         else:
             metrics.ACTIONS.labels(kind, "ok").inc()
 
@@ -234,7 +246,7 @@ class Executor:
         try:
             token = secrets.token_hex(16)
             workers = await self._until_answered(lambda: self._cloud.launch(request, token))
-        except CloudError:
+        except BaseException:
             self._drop(number)
             raise
         self._launched_here.update(w.instance_id for w in workers)
@@ -255,40 +267,57 @@ class Executor:
         """Make a call that can safely be repeated again and again until AWS says what became of it.
 
         A launch goes out with the same token, a claim with the same tags; meanwhile both count as
-        under way, so that nothing is planned anew and nobody is served on a maybe.
+        under way, so that nothing is planned anew and nobody is served on a maybe. Once it may
+        have taken effect, only an answer to the call itself ends this.
         """
+        maybe_done = False
         while True:
             try:
                 return await call()
-            except OutcomeUnknown as error:
+            except (OutcomeUnknown, Unreachable, Throttled, CredentialsError) as error:
+                maybe_done = maybe_done or isinstance(error, OutcomeUnknown)
+                if not maybe_done:
+                    raise
                 log.warning("A call was not answered, asking again: %s", error)
                 await self._sleep(REPEAT_SECONDS)
 
     @_do.register
     async def _claim(self, action: Claim) -> None:
         known = self._listing().workers.get(action.instance_id)
-        ids = [i for i in (action.instance_id, action.volume_id) if i]
-        if action.instance_id not in self._launched_here:
-            await self._require_unowned(ids, action.owner.key)
+        ids = tuple(i for i in (action.instance_id, action.volume_id) if i)
         tags = {
             TAG_OWNER: action.owner.key,
             TAG_USER: action.owner.label,
             TAG_CLAIM: (known.claim if known else None) or secrets.token_hex(8),
         }
         expected = Expectation(self._clock(), tags=MappingProxyType({i: dict(tags) for i in ids}))
-        await self._settle(expected, self._until_answered(lambda: self._cloud.tag(ids, tags)))
+        number = self._expect(expected)
+        try:
+            if action.instance_id not in self._launched_here:
+                tags[TAG_CLAIM] = await self._claim_of(ids, action.owner.key) or tags[TAG_CLAIM]
+            await self._until_answered(lambda: self._cloud.tag(ids, tags))
+        except BaseException:
+            self._drop(number)
+            raise
+        said = MappingProxyType({i: dict(tags) for i in ids})
+        self._update(number, replace(expected, settled_at=self._clock(), tags=said))
         log.info("Claimed for %s (%s): %s", action.owner.key, action.reason, ",".join(ids))
 
-    async def _require_unowned(self, ids: Sequence[str], owner_key: str) -> None:
-        """A listing can lack a tag that stands: ask for the tags themselves."""
-        for resource_id, tags in (await self._cloud.tags_of(ids)).items():
+    async def _claim_of(self, ids: Sequence[str], owner_key: str) -> str | None:
+        """The claim that stands already, if it is the owner's own; any other is refused.
+
+        A listing can lack tags that stand: ask for the tags themselves.
+        """
+        tags_by_id = await self._cloud.tags_of(ids)
+        for resource_id, tags in tags_by_id.items():
             if tags.get(TAG_OWNER, owner_key) != owner_key or TAG_DELETED in tags:
                 self._look_again()
-                raise Rejected(
+                raise WrongState(
                     "The worker that was chosen has an owner already.",
-                    why=f"tag {TAG_OWNER} of {resource_id}",
+                    why=f"tag {TAG_OWNER} or {TAG_DELETED} of {resource_id}",
                     action="CreateTags",
                 )
+        return tags_by_id[ids[0]].get(TAG_CLAIM)
 
     @_do.register
     async def _tag(self, action: Tag) -> None:
@@ -315,7 +344,7 @@ class Executor:
     @_do.register
     async def _stop(self, action: Stop) -> None:
         # Somebody may have come back since this was planned.
-        wishes, workers = self._wishes(), self._listing().workers
+        wishes, workers = self._wishes(), self._view().workers
         ids = tuple(
             i
             for i in action.ids
@@ -328,19 +357,15 @@ class Executor:
 
     @_do.register
     async def _terminate(self, action: Terminate) -> None:
-        tags = await self._cloud.tags_of(action.ids)
-        ids = tuple(i for i in action.ids if self._may_go(tags[i]))
-        for kept in set(action.ids) - set(ids):
-            log.error("Not terminated: its tags say that it is somebody's: %s", kept)
-            self._look_again()
-        if ids:
-            await self._change_state(
-                ids,
-                "terminate",
-                self._cloud.terminate,
-                InstanceState.STOPPED,
-                InstanceState.SHUTTING_DOWN,
-            )
+        before, after = InstanceState.STOPPED, InstanceState.SHUTTING_DOWN
+        with self._under_way(action.ids, before, after):
+            tags = await self._cloud.tags_of(action.ids)
+            ids = tuple(i for i in action.ids if self._may_go(tags[i]))
+            for kept in sorted(set(action.ids) - set(ids)):
+                self._look_again()
+                self._hold("terminate", kept, _somebodys(kept, "TerminateInstances"))
+            if ids:
+                await self._change_state(ids, "terminate", self._cloud.terminate, before, after)
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
         return (
@@ -369,10 +394,23 @@ class Executor:
                 return
             log.warning("Cannot %s %d workers at once, trying halves: %s", verb, len(ids), error)
             middle = len(ids) // 2
-            await self._change_state(ids[:middle], verb, call, before, after)
-            await self._change_state(ids[middle:], verb, call, before, after)
+            with self._under_way(ids, before, after):  # no half is planned anew meanwhile
+                await self._change_state(ids[:middle], verb, call, before, after)
+                await self._change_state(ids[middle:], verb, call, before, after)
         else:
             log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
+
+    @contextlib.contextmanager
+    def _under_way(
+        self, ids: Sequence[str], before: InstanceState, after: InstanceState
+    ) -> Iterator[None]:
+        change = (frozenset({before}), after)
+        states = MappingProxyType(dict.fromkeys(ids, change))
+        number = self._expect(Expectation(self._clock(), states=states))
+        try:
+            yield
+        finally:
+            self._drop(number)
 
     @_do.register
     async def _attach(self, action: Attach) -> None:
@@ -384,7 +422,6 @@ class Executor:
 
     @_do.register
     async def _make_snapshot(self, action: MakeSnapshot) -> None:
-        await self._require_given_up(action.volume_id)
         begun = Snapshot(
             f"of {action.volume_id}",  # not named by EC2 yet
             SnapshotState.PENDING,
@@ -396,8 +433,9 @@ class Executor:
             Expectation(self._clock(), snapshots=MappingProxyType({begun.snapshot_id: begun}))
         )
         try:
+            await self._require_given_up(action.volume_id)
             snapshot = await self._cloud.snapshot(action.volume_id, dict(action.tags))
-        except CloudError:
+        except BaseException:
             self._drop(number)
             raise
         made = MappingProxyType({snapshot.snapshot_id: snapshot})
@@ -407,6 +445,12 @@ class Executor:
 
     @_do.register
     async def _delete_volume(self, action: DeleteVolume) -> None:
+        expected = Expectation(self._clock(), removed=frozenset({action.volume_id}))
+        await self._settle(expected, self._delete_saved(action))
+        log.info("Deleted (%s): %s", action.reason, action.volume_id)
+
+    async def _delete_saved(self, action: DeleteVolume) -> None:
+        """Delete a volume after a last look at its tags and its snapshot."""
         await self._require_given_up(action.volume_id)
         found = await self._cloud.list_snapshots([action.snapshot_id])
         if not any(
@@ -417,19 +461,13 @@ class Executor:
                 why=f"{action.snapshot_id} of {action.volume_id} cannot be read back",
                 action="DeleteVolume",
             )
-        expected = Expectation(self._clock(), removed=frozenset({action.volume_id}))
-        await self._settle(expected, self._cloud.delete_volume(action.volume_id))
-        log.info("Deleted (%s): %s", action.reason, action.volume_id)
+        await self._cloud.delete_volume(action.volume_id)
 
     async def _require_given_up(self, volume_id: str) -> None:
         tags = (await self._cloud.tags_of([volume_id]))[volume_id]
         if not self._may_go(tags):
             self._look_again()
-            raise Rejected(
-                "A home was left alone: its tags say that it is somebody's.",
-                why=f"tags of {volume_id}",
-                action="DeleteVolume",
-            )
+            raise _somebodys(volume_id, "DeleteVolume")
 
     @_do.register
     async def _delete_snapshot(self, action: DeleteSnapshot) -> None:
@@ -459,9 +497,10 @@ class Executor:
         try:
             result = await call
         except OutcomeUnknown:
-            self._update(number, replace(expected, settled_at=self._clock()))
+            unsure = replace(expected, settled_at=self._clock(), is_certain=False)
+            self._update(number, unsure)
             raise
-        except CloudError:
+        except BaseException:
             self._drop(number)
             raise
         self._update(number, replace(expected, settled_at=self._clock()))
@@ -482,6 +521,10 @@ class Executor:
             self._hold(kind, resource_id, error)
 
     def _note_launch_failure(self, action: Launch, error: CloudError) -> None:
+        if isinstance(error, NotFound):  # the image, group or key: it will not come by waiting
+            error = Rejected(
+                error.what, why=error.why, action=error.action, aws_code=error.aws_code
+            )
         if not isinstance(error, (CapacityError, QuotaError)):
             self._hold("launch", action.profile, error)
             return
@@ -508,3 +551,19 @@ def _subjects(action: Action) -> list[tuple[str, str]]:
     if isinstance(action, DeleteSnapshot):
         return [("retire", action.snapshot_id)]
     return []
+
+
+def _somebodys(resource_id: str, action: str) -> WrongState:
+    return WrongState(
+        "Left alone: its tags say that it is somebody's.",
+        why=f"tags of {resource_id}",
+        action=action,
+    )
+
+
+def _unforeseen(action: Action, error: Exception) -> Rejected:
+    return Rejected(
+        "The hub met a fault of its own.",
+        why=f"{type(action).__name__}: {type(error).__name__}",
+        next_step="See the traceback in the hub's log.",
+    )

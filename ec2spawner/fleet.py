@@ -19,7 +19,7 @@ from ec2spawner import metrics, planning, reaping
 from ec2spawner.actions import Refuse
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
-from ec2spawner.inventory import Inventory
+from ec2spawner.inventory import Inventory, wait_for_event
 from ec2spawner.journal import Journal, Promise
 from ec2spawner.listing import Listing, has_tags, overlay
 from ec2spawner.model import (
@@ -96,7 +96,8 @@ class Fleet:
             clock=clock,
             wishes=self._wishes,
             listing=self._raw,
-            look_again=self.inventory.hurry,
+            view=self.view,
+            look_again=lambda: self.inventory.hurry(full=True),
             on_change=self._on_call,
         )
         self._wanted: dict[str, Demand] = {}
@@ -147,9 +148,13 @@ class Fleet:
 
     def release(self, owner: Owner) -> None:
         """The owner's worker is not wanted any more and is to stop at once."""
+        self._released.add(owner.key)
+        self.forget(owner)
+
+    def forget(self, owner: Owner) -> None:
+        """Nobody waits for the owner's worker any more; it may come back before the grace ends."""
         self._wanted.pop(owner.key, None)
         self._tickets.pop(owner.key, None)
-        self._released.add(owner.key)
         self._wake_up()
 
     def note_mounted(self, worker: Worker) -> None:
@@ -372,9 +377,7 @@ class Fleet:
     async def _wait_for_work(self) -> None:
         retry_at = self._executor.next_retry_at()
         pause = None if retry_at is None else max(0.05, retry_at - self._clock())
-        try:
-            await asyncio.wait_for(self._wake.wait(), pause)
-        except asyncio.TimeoutError:
+        if not await wait_for_event(self._wake, pause):
             return
         await asyncio.sleep(GATHER_SECONDS)
         self._wake.clear()

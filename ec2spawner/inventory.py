@@ -7,16 +7,15 @@ decide what to do about it. A failure to list degrades: the listing grows old, a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from ec2spawner import metrics
-from ec2spawner.errors import CloudError
+from ec2spawner.errors import CloudError, Rejected
 from ec2spawner.listing import Listing
 from ec2spawner.model import IN_TRANSITION, InstanceState, Snapshot, SnapshotState, Volume, Worker
 
@@ -68,7 +67,6 @@ class Inventory:
         self._watched = watched
         self._full_seconds = full_seconds
         self._transition_seconds = transition_seconds
-        self._snapshots_at = 0.0
         self._tried_at = 0.0
         self._failures = 0
         self._wake = asyncio.Event()
@@ -97,6 +95,9 @@ class Inventory:
                 await self.refresh()
             except CloudError as error:
                 self._failed(error)
+            except Exception as error:
+                log.exception("The cluster's listing cannot be understood")
+                self._failed(_not_understood(error))
             else:
                 self._succeeded()
             metrics.INVENTORY_AGE_SECONDS.set(self.age())
@@ -108,17 +109,16 @@ class Inventory:
             return
         while (pause := self._pause()) > 0:
             self._wake.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+            await wait_for_event(self._wake, pause)
 
     def _backoff(self) -> float:
         ceiling = min(MAX_BACKOFF_SECONDS, 2.0**self._failures)
         return ceiling * (0.5 + random.random() / 2)  # noqa: S311 - jitter, no secret
 
     def _pause(self) -> float:
-        if not self.listing.is_known or self._full_wanted:
+        if not self.listing.is_known:
             return 0.0
-        if self._look_now:
+        if self._look_now or self._full_wanted:
             return max(0.0, self._tried_at + LOOK_APART_SECONDS - self._clock())
         until_full = self.listing.full_at + self._full_seconds - self._clock()
         if self.hot():
@@ -127,13 +127,10 @@ class Inventory:
         return max(0.0, until_full)
 
     def hot(self) -> set[str]:
-        """Ids that are in transition, or that somebody watches."""
-        listing = self.listing
-        ids = {w.instance_id for w in listing.workers.values() if w.state in IN_TRANSITION}
-        ids |= {
-            s.snapshot_id for s in listing.snapshots.values() if s.state is SnapshotState.PENDING
-        }
-        return ids | set(self._watched())
+        """Ids that are in transition, or that somebody watches; no snapshot is that urgent."""
+        workers = self.listing.workers.values()
+        ids = {w.instance_id for w in workers if w.state in IN_TRANSITION}
+        return ids | {i for i in self._watched() if not i.startswith("snap-")}
 
     async def refresh(self) -> None:
         """One look: at everything if that is due, else at what is hot. Raises ``CloudError``."""
@@ -141,50 +138,63 @@ class Inventory:
         self._look_now = False
         due = begun_at - self.listing.full_at >= self._full_seconds
         if due or self._full_wanted:
-            self._full_wanted = False
             await self._refresh_all(begun_at)
         else:
             await self._refresh_some(begun_at, self.hot())
 
-    async def _refresh_all(self, begun_at: float) -> None:
-        snapshots: Mapping[str, Snapshot] = self.listing.snapshots
-        with_snapshots = begun_at - self._snapshots_at >= SNAPSHOT_SECONDS
-        workers, volumes, *more = await asyncio.gather(
-            self._cloud.list_workers(),
-            self._cloud.list_volumes(),
-            *([self._cloud.list_snapshots()] if with_snapshots else ()),
+    def _snapshots_due(self, now: float) -> bool:
+        """Rarely, but with each full listing while one is being made or deleted."""
+        snapshots = self.listing.snapshots.values()
+        return (
+            now - self.listing.snapshots_at >= SNAPSHOT_SECONDS
+            or any(s.state is SnapshotState.PENDING for s in snapshots)
+            or any(i.startswith("snap-") for i in self._watched())
         )
-        if with_snapshots:
-            snapshots = {s.snapshot_id: s for s in more[0]}
-            self._snapshots_at = begun_at
+
+    async def _refresh_all(self, begun_at: float) -> None:
+        self._full_wanted = False
+        old = self.listing
+        try:
+            workers, volumes, snapshots = await asyncio.gather(
+                self._cloud.list_workers(),
+                self._cloud.list_volumes(),
+                self._all_snapshots(begun_at),
+            )
+        except BaseException:
+            self._full_wanted = True
+            raise
         self.listing = Listing(
             workers=MappingProxyType({w.instance_id: w for w in workers}),
             volumes=MappingProxyType({v.volume_id: v for v in volumes}),
-            snapshots=MappingProxyType(dict(snapshots)),
+            snapshots=old.snapshots if snapshots is None else MappingProxyType(snapshots),
             full_at=begun_at,
-            seen_at=MappingProxyType(
-                {i: self.listing.seen_at.get(i, 0.0) for i in snapshots}
-                if not with_snapshots
-                else {}
-            ),
+            snapshots_at=old.snapshots_at if snapshots is None else begun_at,
         )
         for state in InstanceState:
             count = sum(w.state is state for w in workers)
             metrics.WORKERS.labels(state.value).set(count)
 
+    async def _all_snapshots(self, begun_at: float) -> dict[str, Snapshot] | None:
+        """The cluster's snapshots; None while those of the last listing will do."""
+        if not self._snapshots_due(begun_at):
+            return None
+        return {s.snapshot_id: s for s in await self._cloud.list_snapshots()}
+
     async def _refresh_some(self, begun_at: float, ids: Collection[str]) -> None:
-        workers, volumes, snapshots = await asyncio.gather(
+        workers, volumes = await asyncio.gather(
             _some(self._cloud.list_workers, "i-", ids),
             _some(self._cloud.list_volumes, "vol-", ids),
-            _some(self._cloud.list_snapshots, "snap-", ids),
         )
         old = self.listing
+        found = {*(w.instance_id for w in workers), *(v.volume_id for v in volumes)}
+        known = old.workers.keys() | old.volumes.keys()
+        if not found.issuperset(known.intersection(ids)):
+            self._full_wanted = True  # only a complete listing is believed that something is gone
         self.listing = replace(
             old,
-            workers=_merged(old.workers, ids, {w.instance_id: w for w in workers}),
-            volumes=_merged(old.volumes, ids, {v.volume_id: v for v in volumes}),
-            snapshots=_merged(old.snapshots, ids, {s.snapshot_id: s for s in snapshots}),
-            seen_at=MappingProxyType({**old.seen_at, **dict.fromkeys(ids, begun_at)}),
+            workers=MappingProxyType({**old.workers, **{w.instance_id: w for w in workers}}),
+            volumes=MappingProxyType({**old.volumes, **{v.volume_id: v for v in volumes}}),
+            seen_at=MappingProxyType({**old.seen_at, **dict.fromkeys(found, begun_at)}),
         )
 
     def _failed(self, error: CloudError) -> None:
@@ -200,6 +210,19 @@ class Inventory:
         self.problem = None
 
 
+async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) -> bool:
+    """Whether the event is set, which is waited for so long (None: as long as it takes).
+
+    ``asyncio.wait_for`` before Python 3.12 loses a cancellation that comes together with the event.
+    """
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=timeout_seconds)
+    finally:
+        waiting.cancel()
+    return event.is_set()
+
+
 async def _some(
     list_ids: Callable[[Sequence[str]], Awaitable[list[R]]], prefix: str, ids: Collection[str]
 ) -> list[R]:
@@ -207,9 +230,9 @@ async def _some(
     return await list_ids(of_kind) if of_kind else []
 
 
-def _merged(
-    old: Mapping[str, R], asked: Collection[str], found: Mapping[str, R]
-) -> Mapping[str, R]:
-    """The old values, with those that were asked for as they were found, or not found, now."""
-    kept = {i: value for i, value in old.items() if i not in asked}
-    return MappingProxyType({**kept, **found})
+def _not_understood(error: Exception) -> Rejected:
+    return Rejected(
+        "The cluster's listing cannot be understood.",
+        why=f"{type(error).__name__}: {str(error)[:200]}",
+        next_step="See the traceback in the hub's log.",
+    )

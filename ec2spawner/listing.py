@@ -8,10 +8,11 @@ clock. Must not decide what to do.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import TypeVar
 
 from ec2spawner.model import (
     HOME_DEVICE,
@@ -25,6 +26,10 @@ from ec2spawner.model import (
 EXPECTATION_BOUND_SECONDS = 90.0
 """How long a call's effect is believed without being seen. EC2's listings lag by seconds, in bad
 times by minutes (EC2 API reference, "Eventual consistency"); past it, the listing is believed."""
+UNANSWERED_BOUND_SECONDS = 10.0
+"""The same for a call that may have had no effect at all; it is then made again."""
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Listing:
     volumes: Mapping[str, Volume] = field(default_factory=lambda: MappingProxyType({}))
     snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
     full_at: float = 0.0
+    snapshots_at: float = 0.0
+    """The same for snapshots, which are not part of every full listing."""
     seen_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -48,7 +55,8 @@ class Listing:
 
     def looked_at(self, resource_id: str) -> float:
         """When the listing was begun that last could have shown this id."""
-        return max(self.full_at, self.seen_at.get(resource_id, 0.0))
+        complete = self.snapshots_at if resource_id.startswith("snap-") else self.full_at
+        return max(complete, self.seen_at.get(resource_id, 0.0))
 
     def workers_of(self, owner_key: str) -> tuple[Worker, ...]:
         """The owner's workers that can still serve, the given-up ones left out."""
@@ -121,37 +129,58 @@ class Expectation:
     """Volumes and snapshots that the call deletes."""
     launching: Launching | None = None
 
-    def touches(self) -> frozenset[str]:
-        """All ids it speaks of."""
-        spoken = (self.launched, self.states, self.tags, self.attached, self.snapshots)
-        return frozenset().union(*spoken, self.removed)
+    is_certain: bool = True
+    """False if no answer came: then it is believed for a shorter time."""
 
-    def is_over(self, listing: Listing, now: float) -> bool:
-        """Whether it needs no longer be believed: shown by a later listing, or past the bound."""
+    def rest(self, listing: Listing, now: float) -> Expectation | None:
+        """What of it must still be believed: neither shown by a later listing nor past its bound.
+
+        Id by id: one worker that never changes must not hide what became of all the others.
+        """
         if self.settled_at is None:
-            return False
-        if now - self.settled_at > EXPECTATION_BOUND_SECONDS:
-            return True
-        if self.launching:
-            return False
-        later = all(listing.looked_at(i) > self.settled_at for i in self.touches())
-        return later and self._is_shown(listing)
-
-    def _is_shown(self, listing: Listing) -> bool:
-        return (
-            all(i in listing.workers for i in self.launched)
-            and all(i in listing.snapshots for i in self.snapshots)
-            and all(
-                i not in listing.workers or listing.workers[i].state not in before
-                for i, (before, _) in self.states.items()
-            )
-            and all(has_tags(listing, i, tags) for i, tags in self.tags.items())
-            and all(
-                v in listing.volumes and listing.volumes[v].attached_to == i
-                for v, i in self.attached.items()
-            )
-            and not any(i in listing.volumes or i in listing.snapshots for i in self.removed)
+            return self
+        bound = EXPECTATION_BOUND_SECONDS if self.is_certain else UNANSWERED_BOUND_SECONDS
+        if now - self.settled_at > bound:
+            return None
+        workers, volumes, snapshots = listing.workers, listing.volumes, listing.snapshots
+        left = replace(
+            self,
+            launched=self._unseen(listing, self.launched, lambda i, _: i in workers),
+            states=self._unseen(
+                listing, self.states, lambda i, s: i not in workers or workers[i].state not in s[0]
+            ),
+            tags=self._unseen(
+                listing,
+                self.tags,
+                lambda i, t: (i in workers or i in volumes) and has_tags(listing, i, t),
+            ),
+            attached=self._unseen(
+                listing, self.attached, lambda v, i: v in volumes and volumes[v].attached_to == i
+            ),
+            snapshots=self._unseen(listing, self.snapshots, lambda i, _: i in snapshots),
+            removed=frozenset(
+                i
+                for i in self.removed
+                if i in volumes or i in snapshots or listing.looked_at(i) <= self.settled_at
+            ),
         )
+        return left if left._is_something() else None
+
+    def _unseen(
+        self, listing: Listing, said: Mapping[str, V], is_shown: Callable[[str, V], bool]
+    ) -> Mapping[str, V]:
+        settled_at = self.settled_at or 0.0
+        return MappingProxyType(
+            {
+                i: value
+                for i, value in said.items()
+                if listing.looked_at(i) <= settled_at or not is_shown(i, value)
+            }
+        )
+
+    def _is_something(self) -> bool:
+        said = (self.launched, self.states, self.tags, self.attached, self.snapshots, self.removed)
+        return self.launching is not None or any(said)
 
 
 def has_tags(listing: Listing, resource_id: str, tags: Mapping[str, str | None]) -> bool:

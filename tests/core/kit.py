@@ -1,0 +1,71 @@
+"""A hub's fleet over a ``FakeCloud``: begun, killed at any moment, begun again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from core.fakes import FakeCloud
+from core.virtual import clock
+from ec2spawner.execution import LaunchSettings
+from ec2spawner.fleet import Fleet
+from ec2spawner.journal import Journal
+from ec2spawner.model import Owner, Worker
+from ec2spawner.placement import Profile, Subnet
+from ec2spawner.wishes import Demand, Policy
+
+POLICY = Policy(
+    profiles=MappingProxyType({"default": Profile("default", ("t3.medium",), 10)}),
+    subnets=(Subnet("subnet-a", "a"), Subnet("subnet-b", "b")),
+)
+SETTINGS = LaunchSettings("lt-1", MappingProxyType({"Owner": "school"}))
+
+
+def demand(user: str, server: str = "", incarnation: str = "") -> Demand:
+    """A wish of today; a user's row in the hub is named after the user unless told otherwise."""
+    owner = Owner(user, server)
+    return Demand(owner, "default", incarnation or f"row{owner.key}".replace("-", ""), clock())
+
+
+class Hub:
+    """One life of a hub: its fleet; ``kill`` ends it as SIGKILL does, ``close`` as SIGTERM."""
+
+    def __init__(self, cloud: FakeCloud, folder: Path, policy: Policy = POLICY) -> None:
+        self.cloud = cloud
+        self.folder = folder
+        self.policy = policy
+        self.fleet = Fleet(
+            cloud, policy, SETTINGS, Journal(folder / "journal.json"), clock=clock
+        )
+        self.fleet.start()
+
+    async def log_in(self, user: str, server: str = "", incarnation: str = "") -> Worker:
+        """What ``Servers.start`` does of it: wait for the machine, note that the home is open."""
+        ticket = self.fleet.want(demand(user, server, incarnation))
+        worker = await self.fleet.provided(ticket)
+        while self.cloud.state(worker.instance_id).value != "running":
+            await asyncio.sleep(0.1)
+        self.fleet.note_mounted(worker)
+        return worker
+
+    def kill(self) -> Hub:
+        """The hub dies without a last word; the next one, which finds what it left."""
+        for task in self.fleet._tasks:
+            task.cancel()
+        later = self.fleet.journal._later
+        if later:
+            later.cancel()
+        return Hub(self.cloud, self.folder, self.policy)
+
+
+async def until(true: Callable[[], Any], seconds: float = 600.0) -> float:
+    """Wait until something holds; how long it took. Fails past ``seconds``."""
+    begun = asyncio.get_running_loop().time()
+    while not true():
+        waited = asyncio.get_running_loop().time() - begun
+        assert waited < seconds, f"not so after {seconds} s"
+        await asyncio.sleep(0.05)
+    return asyncio.get_running_loop().time() - begun
