@@ -294,8 +294,9 @@ def test_broken_off_at_any_step_it_converges_when_run_again(
     assert result.exit_code == 0, result.stderr
     assert "nothing to do" in up().stdout
     names = [f"ec2spawner-{cluster}", f"ec2spawner-{cluster}-network"]
-    stacks = ask(gateway, "cloudformation", "describe_stacks")["Stacks"]
-    assert sorted(s["StackName"] for s in stacks if s["StackName"] in names) == names
+    pages = asyncio.run(gateway.pages("cloudformation", "describe_stacks"))
+    stacks = [stack["StackName"] for page in pages for stack in page["Stacks"]]
+    assert sorted(name for name in stacks if name in names) == names
 
 
 def test_broken_off_between_the_two_stacks_it_is_partly_done(
