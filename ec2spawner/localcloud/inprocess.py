@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,14 @@ from ec2spawner.localcloud.ec2.state import Timings
 from ec2spawner.localcloud.front import ConnectionLost, Front, NeverAnswered, Reply, run_wsgi
 
 ENDPOINT = "http://127.0.0.1:1"  # never connected to
+
+
+@lru_cache(maxsize=1)
+def _session() -> Any:
+    """One session for all: reading AWS's descriptions takes half a second."""
+    import boto3
+
+    return boto3.session.Session("test", "test")
 
 
 class _Body(io.BytesIO):
@@ -69,12 +78,11 @@ class InProcessCloud:
 
     def client(self, service: str, region: str = "us-east-1", **more: Any) -> Any:
         """A boto3 client of this cloud, without retries unless ``config`` says otherwise."""
-        import boto3
         from botocore.config import Config
 
         more.setdefault("config", Config(retries={"total_max_attempts": 1}))
-        session = boto3.session.Session("test", "test", region_name=region)
-        return self.hook(session.client(service, endpoint_url=ENDPOINT, **more))
+        client = _session().client(service, region, endpoint_url=ENDPOINT, **more)
+        return self.hook(client)
 
     def hook(self, client: Any) -> Any:
         """Lead an existing boto3 client to this cloud."""

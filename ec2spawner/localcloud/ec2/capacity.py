@@ -97,6 +97,8 @@ class Capacity:
         self, action: str, wanted: Occupant, occupants: Iterable[Occupant]
     ) -> tuple[int | None, EC2Error | None]:
         """How many more like ``wanted`` can run (None: any number), and why no more."""
+        if not self.rules and not self.vcpu_quota:
+            return None, None
         running = list(occupants)
         least: int | None = None
         reason: EC2Error | None = None

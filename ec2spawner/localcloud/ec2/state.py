@@ -241,7 +241,9 @@ class State:
         network = ipaddress.ip_network(subnet.cidr)
         first, last = RESERVED_ADDRESSES, network.num_addresses - 2
         span = last - first + 1
-        start = self._cursor.get(subnet.id, self._highest_used(subnet, network) + 1) - first
+        if subnet.id not in self._cursor:
+            self._cursor[subnet.id] = self._highest_used(subnet, network) + 1
+        start = self._cursor[subnet.id] - first
         for step in range(span):
             offset = first + (start + step) % span
             address = str(network[offset])
