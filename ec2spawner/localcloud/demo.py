@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import shlex
 import signal
 import sys
 import time
@@ -67,13 +68,9 @@ def choose_ports(public: int) -> Ports:
     return Ports(public, *(free_port(public + n, taken) for n in (1, 2, 3)))
 
 
-def demo_environment(environ: Mapping[str, str], ports: Ports, cidr: str) -> dict[str, str]:
-    """What the parts see: nothing of this account's AWS settings, only the emulated cloud."""
-    foreign = ("AWS_", "JUPYTERHUB_", "CONFIGPROXY_", "EC2SPAWNER_")
-    kept = {name: value for name, value in environ.items() if not name.startswith(foreign)}
-    no_proxy = ",".join(filter(None, (environ.get("NO_PROXY"), LOOPBACK, "localhost", cidr)))
+def aws_settings(ports: Ports) -> dict[str, str]:
+    """What makes the emulated cloud somebody's AWS, and keeps the real one out."""
     return {
-        **kept,
         "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{ports.cloud}",
         "AWS_ACCESS_KEY_ID": "demo",
         "AWS_SECRET_ACCESS_KEY": "demo",
@@ -81,6 +78,17 @@ def demo_environment(environ: Mapping[str, str], ports: Ports, cidr: str) -> dic
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def demo_environment(environ: Mapping[str, str], ports: Ports, cidr: str) -> dict[str, str]:
+    """What the parts see: nothing of this account's AWS settings, only the emulated cloud."""
+    foreign = ("AWS_", "JUPYTERHUB_", "CONFIGPROXY_", "EC2SPAWNER_")
+    kept = {name: value for name, value in environ.items() if not name.startswith(foreign)}
+    no_proxy = ",".join(filter(None, (environ.get("NO_PROXY"), LOOPBACK, "localhost", cidr)))
+    return {
+        **kept,
+        **aws_settings(ports),
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
         "PYTHONUNBUFFERED": "1",
@@ -95,6 +103,7 @@ class Demo:
         self.ports = ports
         self.state: Path = options.state_dir
         self.server_config = self.state / "server_config.json"
+        self.environment_file = self.state / "environment"
         environment = demo_environment(os.environ, ports, options.vpc_cidr)
         self.cloud = self._part("cloud", self._cloud_command(), environment, self.state)
         self.launch = self._part("launch", self._launch_command(), environment, self.state)
@@ -154,6 +163,9 @@ class Demo:
             await self._stop()
 
     async def _start(self) -> None:
+        settings = {**aws_settings(self.ports), "EC2SPAWNER_CONFIG": str(self.server_config)}
+        exports = (f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+        self.environment_file.write_text("unset AWS_PROFILE AWS_SESSION_TOKEN\n" + "".join(exports))
         _say("Starting the emulated cloud ...")
         await self.cloud.start()
         await self.cloud.until(lambda: answers(self.ports.cloud, "/"), CLOUD_BOUND_SECONDS)
@@ -200,7 +212,12 @@ class Demo:
 
     def _welcome(self, seconds: float) -> str:
         return WELCOME.format(
-            seconds=seconds, state=self.state, logs=self.state / "logs", port=self.ports.public
+            seconds=seconds,
+            state=self.state,
+            logs=self.state / "logs",
+            environment=self.environment_file,
+            port=self.ports.public,
+            cloud=self.ports.cloud,
         )
 
 
@@ -210,6 +227,8 @@ JupyterHub runs, with an emulated cloud; nothing here costs money or leaves this
   address   http://127.0.0.1:{port}
   logins    student, and the admin admin, password demo; any other name gets in with it too
   logs      {logs}: hub.log, cloud.log, launch.log; of each machine: under {state}/cloud
+  cloud     http://127.0.0.1:{cloud}/_localcloud/: look into it, or make it fail (README)
+            . {environment}: AWS settings for a shell of yours
   state     {state}; kept when the demo ends. make demo-clean forgets it
   end       Ctrl-C
 

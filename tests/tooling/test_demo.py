@@ -250,6 +250,17 @@ def test_parts_see_nothing_of_the_accounts_own_aws_settings() -> None:
     assert "127.77.0.0/16" in seen["NO_PROXY"].split(",")
 
 
+def test_a_shell_can_take_over_the_demos_aws_settings(start: Callable[..., Running]) -> None:
+    running = start()
+    running.until_ready()
+    script = f". {running.state / 'environment'}; echo $AWS_ENDPOINT_URL; echo $EC2SPAWNER_CONFIG"
+    shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    endpoint, config = shell.stdout.split()
+    with urllib.request.urlopen(endpoint) as page:
+        assert page.read() == b"here"
+    assert config == str(running.state / "server_config.json")
+
+
 def test_inner_ports_give_way_to_others_programs() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
