@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from click.testing import Result
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
@@ -136,6 +137,7 @@ def test_the_private_half_of_the_key_is_in_ssm_and_nowhere_else(
     )["Parameter"]
     assert parameter["Type"] == "SecureString"
     load_ssh_private_key(parameter["Value"].encode(), None)
+    assert asyncssh.import_private_key(parameter["Value"]).get_algorithm() == "ssh-ed25519"
     secret = parameter["Value"].splitlines()[1]
     assert secret not in result.output
     for file in aws.parent.rglob("*"):
@@ -311,6 +313,24 @@ def test_broken_off_between_the_two_stacks_it_is_partly_done(
     assert "Some of it is done" in result.stderr
     calls.before.clear()
     assert up().exit_code == 0
+
+
+def test_a_stack_that_fails_leaves_nothing_behind_and_says_why(
+    up: Run, aws: Path, gateway: Gateway, cluster: str
+) -> None:
+    taken = {"LaunchTemplateName": f"ec2spawner-{cluster}"}
+    data = {"InstanceType": "t3.medium"}
+    ask(gateway, "ec2", "create_launch_template", **taken, LaunchTemplateData=data)
+    result = up()
+    assert result.exit_code == 3
+    assert f"The stack ec2spawner-{cluster} was not made (DELETE_COMPLETE)" in result.stderr
+    assert "already in use" in result.stderr
+    groups = [{"Name": "group-name", "Values": [f"ec2spawner-{cluster}-*"]}]
+    assert ask(gateway, "ec2", "describe_security_groups", Filters=groups)["SecurityGroups"] == []
+    assert not (aws / "server_config.json").exists()
+    ask(gateway, "ec2", "delete_launch_template", **taken)
+    assert up().exit_code == 0
+    assert "nothing to do" in up().stdout
 
 
 def test_a_lost_key_pair_is_imported_from_the_private_half(
