@@ -517,6 +517,8 @@ class Executor:
         if isinstance(action, Launch):
             self._note_launch_failure(action, error)
             return
+        if isinstance(error, (NotFound, WrongState)):
+            self._look_again()
         for kind, resource_id in _subjects(action):
             self._hold(kind, resource_id, error)
 

@@ -168,6 +168,11 @@ class _Tagged:
     tags: Mapping[str, str]
 
     @property
+    def role(self) -> str:
+        """A ``Role``'s value, or ""."""
+        return self.tags.get(TAG_ROLE, "")
+
+    @property
     def owner(self) -> str | None:
         """Key of the owner, or None for nobody's."""
         return self.tags.get(TAG_OWNER) or None
@@ -207,11 +212,6 @@ class Worker(_Tagged):
     state_reason: str = ""
     volumes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
-
-    @property
-    def role(self) -> str:
-        """A ``Role``'s value, or ""."""
-        return self.tags.get(TAG_ROLE, "")
 
     @property
     def profile(self) -> str:

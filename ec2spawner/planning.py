@@ -7,8 +7,7 @@ worker; what nobody wants is ``reaping.py``'s. Must not do I/O, nor know how act
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 
 from ec2spawner.actions import MAX_IDS, Action, Attach, Claim, Launch, Refuse, Start, Stop, Tag
 from ec2spawner.errors import (
@@ -16,8 +15,10 @@ from ec2spawner.errors import (
     CredentialsError,
     Denied,
     EC2SpawnerError,
+    LaunchFailed,
     QuotaError,
     Rejected,
+    WrongState,
 )
 from ec2spawner.listing import Expectation, Launching, Listing, has_tags, overlay
 from ec2spawner.model import (
@@ -54,10 +55,13 @@ def plan(
     launching = [e.launching for e in expectations if e.launching]
     draft = _Draft(view, wishes, policy, memory, now)
     draft.write_tags(accepted)
+    answered = overlay(listing, (e for e in expectations if e.settled_at is not None))
     for demand in sorted(wishes.wanted.values(), key=lambda d: (d.since, d.owner.key)):
         draft.provide(demand)
     draft.launch(launching)
-    return [*draft.actions(), *plan_unwanted(view, wishes, policy, memory, now, draft.taken)]
+    unwritten = unwritten_ids(answered, wishes)
+    unwanted = plan_unwanted(view, wishes, policy, memory, now, draft.taken, unwritten)
+    return [*draft.actions(), *unwanted]
 
 
 def with_writes(view: Listing, wishes: Wishes) -> Listing:
@@ -69,6 +73,21 @@ def with_writes(view: Listing, wishes: Wishes) -> Listing:
         for index, w in enumerate(wishes.writes)
     )
     return overlay(view, due)
+
+
+def final_tags(wishes: Wishes) -> Mapping[str, dict[str, str | None]]:
+    """By id: the tags that must come to stand; of two writes of one tag, the later counts."""
+    tags: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for write in wishes.writes:
+        for resource_id in write.ids:
+            tags[resource_id].update(write.tags)
+    return tags
+
+
+def unwritten_ids(listing: Listing, wishes: Wishes) -> set[str]:
+    """Resources whose tags are not yet what they must become."""
+    tags = final_tags(wishes)
+    return {i for i, due in tags.items() if not has_tags(listing, i, due)}
 
 
 def current_worker(view: Listing, owner_key: str) -> Worker | None:
@@ -131,18 +150,15 @@ class _Draft:
 
     def write_tags(self, accepted: Listing) -> None:
         """Tags that must come to stand, in the order of the wishes, and first mounts."""
-        earlier: set[str] = set()
-        for write in self._wishes.writes:
-            ids = tuple(
-                i
-                for i in write.ids
-                if i not in earlier
-                and not has_tags(accepted, i, dict(write.tags))
-                and not self._on_hold("tag", i)
-            )
-            earlier.update(write.ids)
-            if ids:
-                self._singles.append(Tag(ids, write.tags, write.reason))
+        due: dict[tuple[tuple[str, str | None], ...], list[str]] = defaultdict(list)
+        final = final_tags(self._wishes)
+        for resource_id in unwritten_ids(accepted, self._wishes):
+            if not self._on_hold("tag", resource_id):
+                due[tuple(final[resource_id].items())].append(resource_id)
+        for tags, ids in sorted(due.items(), key=lambda item: sorted(item[1])):
+            self._singles += [
+                Tag(some, tags, self._reason(some)) for some in _batches([sorted(ids)])
+            ]
         fresh = tuple(
             i
             for i in sorted(self._wishes.mounted)
@@ -153,6 +169,9 @@ class _Draft:
         if fresh:
             self._singles.append(Tag(fresh, ((TAG_GENERATION, "1"),), "mounted for the first time"))
 
+    def _reason(self, ids: Iterable[str]) -> str:
+        return next(w.reason for w in reversed(self._wishes.writes) if not {*ids}.isdisjoint(w.ids))
+
     # ---- one owner
 
     def provide(self, demand: Demand) -> None:
@@ -162,7 +181,9 @@ class _Draft:
         self._doubles += [
             w.instance_id
             for w in self._view.workers_of(key)
-            if w is not worker and w.state is InstanceState.RUNNING
+            if w is not worker
+            and w.state is InstanceState.RUNNING
+            and not self._on_hold("stop", w.instance_id)
         ]
         if worker is None and self._undelete(demand):
             return
@@ -194,32 +215,44 @@ class _Draft:
         """The worker is claimed, its blank home is not: a claim that was carried out by half."""
         blank = self._view.volumes.get(worker.home_volume_id or "")
         if blank and blank.owner is None and blank.deleted is None:
-            claim = Claim(demand.owner, worker.instance_id, blank.volume_id, "half claimed")
-            self._singles.append(claim)
+            self._claim(demand, worker, blank.volume_id, "half claimed")
 
     def _find_worker(self, demand: Demand, home: Volume | None) -> None:
         if home and home.state is not VolumeState.AVAILABLE:
-            return  # it is still held by a machine on its way out; the next listing tells
+            holder = self._view.workers.get(home.attached_to or "")
+            if holder and is_spare(holder):
+                self._claim(demand, holder, home.volume_id, "half claimed")
+            return  # else a machine on its way out still holds it; the next listing tells
         spare = self._spare_for(demand, home)
         if spare is None:
             self._needs[demand.profile, home.zone if home else None].append(demand)
             return
-        self.taken.add(spare.instance_id)
-        volume_id = None if home else spare.home_volume_id
-        claim = Claim(demand.owner, spare.instance_id, volume_id, "first login")
         if home:
-            claim = replace(claim, reason="the owner's worker is gone, the home is there")
-        self._try("claim", spare.instance_id, demand, lambda: self._singles.append(claim))
+            self._claim(demand, spare, None, "the owner's worker is gone, the home is there")
+        else:
+            self._claim(demand, spare, spare.home_volume_id, "first login")
+
+    def _claim(self, demand: Demand, worker: Worker, volume_id: str | None, reason: str) -> None:
+        self.taken.add(worker.instance_id)
+        claim = Claim(demand.owner, worker.instance_id, volume_id, reason)
+        self._try("claim", worker.instance_id, demand, lambda: self._singles.append(claim))
 
     def _spare_for(self, demand: Demand, home: Volume | None) -> Worker | None:
         for spare in self._spares:
             if spare.instance_id in self.taken or spare.profile != demand.profile:
+                continue
+            if self._is_somebodys(spare):
                 continue
             if home is None and self._has_blank_home(spare):
                 return spare
             if home and spare.zone == home.zone and self._has_no_home(spare):
                 return spare
         return None
+
+    def _is_somebodys(self, spare: Worker) -> bool:
+        """Whether it was found to have an owner that the listing does not show yet."""
+        hold = self._memory.holds.get(("claim", spare.instance_id))
+        return hold is not None and isinstance(hold.error, WrongState) and hold.until > self._now
 
     def _has_blank_home(self, spare: Worker) -> bool:
         """A volume that the listing does not know yet counts: it came with the launch."""
@@ -249,9 +282,11 @@ class _Draft:
             and r.deleted
             and r.deleted.incarnation == demand.incarnation
         )
-        if not any(i in self._view.volumes for i in ids):
+        homes = [i for i in ids if i in self._view.volumes]
+        if not homes:
             return False
-        self._singles.append(Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all"))
+        action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
+        self._try("tag", homes[0], demand, lambda: self._singles.append(action))
         return True
 
     # ---- launches
@@ -259,7 +294,15 @@ class _Draft:
     def launch(self, under_way: list[Launching]) -> None:
         """Launch what the needs exceed of what is on its way already."""
         for (slug, zone), demands in self._needs.items():
-            profile = self._policy.profiles[slug]
+            profile = self._policy.profiles.get(slug)
+            if profile is None:
+                error = LaunchFailed(
+                    "This hub has no machines of the kind that your server needs.",
+                    why=f"there is no profile {slug!r}",
+                    next_step="Tell the people who run this hub.",
+                )
+                self._singles += [Refuse(d.owner.key, error) for d in demands]
+                continue
             supply = self._supply(slug, zone, under_way)
             missing = demands[supply:]
             if missing:

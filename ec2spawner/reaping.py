@@ -6,7 +6,7 @@ complete listing, and for a home a completed snapshot. Must not do I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ec2spawner.actions import (
     MAX_IDS,
@@ -41,12 +41,22 @@ FRESH_SECONDS = 120.0
 
 
 def plan_unwanted(
-    view: Listing, wishes: Wishes, policy: Policy, memory: Memory, now: float, taken: set[str]
+    view: Listing,
+    wishes: Wishes,
+    policy: Policy,
+    memory: Memory,
+    now: float,
+    taken: Collection[str] = frozenset(),
+    unwritten: Collection[str] = frozenset(),
 ) -> list[Action]:
-    """Stops, terminations and deletions that are due; none on a stale listing."""
+    """Stops, terminations and deletions that are due; none on a stale listing.
+
+    ``taken`` are spares that the plan has given to somebody; what is ``unwritten``, a mark of
+    deletion for instance, may be stopped, but not removed before its tags stand.
+    """
     if now - view.full_at > FRESH_SECONDS:
         return []
-    rules = _Rules(view, wishes, policy, memory, now, taken)
+    rules = _Rules(view, wishes, policy, memory, now, taken, unwritten)
     return [*rules.workers(), *rules.volumes(), *rules.snapshots()]
 
 
@@ -72,6 +82,7 @@ def is_orphan(volume: Volume) -> bool:
     """A home that never was anybody's, and whose instance is gone."""
     return (
         volume.is_home
+        and volume.role == Role.WORKER.value
         and volume.owner is None
         and volume.deleted is None
         and volume.state is VolumeState.AVAILABLE
@@ -86,7 +97,8 @@ class _Rules:
         policy: Policy,
         memory: Memory,
         now: float,
-        taken: set[str],
+        taken: Collection[str],
+        unwritten: Collection[str],
     ) -> None:
         self._view = view
         self._wishes = wishes
@@ -94,6 +106,7 @@ class _Rules:
         self._memory = memory
         self._now = now
         self._taken = taken
+        self._unwritten = unwritten
 
     def workers(self) -> list[Action]:
         """A worker is stopped first; only a stopped one is ever terminated."""
@@ -103,16 +116,17 @@ class _Rules:
         for worker in self._view.workers.values():
             if not self._is_candidate(worker):
                 continue
-            if worker.state is InstanceState.RUNNING and not self._on_hold("stop", worker):
+            i = worker.instance_id
+            if worker.state is InstanceState.RUNNING and not self._is_held("stop", i):
                 if worker.owner in self._wishes.released or worker.deleted:
-                    released.append(worker.instance_id)
-                elif self._is_ripe(worker.instance_id):
-                    idle.append(worker.instance_id)
-            elif worker.state is InstanceState.STOPPED and not self._on_hold("terminate", worker):
+                    released.append(i)
+                elif self._is_ripe(i):
+                    idle.append(i)
+            elif worker.state is InstanceState.STOPPED and not self._is_held("terminate", i):
                 # An owner's worker stays, stopped, until it is given up; a spare goes.
-                unowned = worker.owner is None and self._is_ripe(worker.instance_id)
-                if worker.deleted or unowned:
-                    gone.append(worker.instance_id)
+                unowned = worker.owner is None and self._is_ripe(i)
+                if (worker.deleted or unowned) and i not in self._unwritten:
+                    gone.append(i)
         return [
             *(Stop(ids, "its user is done") for ids in _batches(released)),
             *(Stop(ids, "nobody wants it") for ids in _batches(idle)),
@@ -136,16 +150,15 @@ class _Rules:
         waited = self._now - first_at >= self._policy.reaper_grace_seconds
         return waited and self._view.full_at > listed_at
 
-    def _on_hold(self, kind: str, worker: Worker) -> bool:
-        hold = self._memory.holds.get((kind, worker.instance_id))
+    def _is_held(self, kind: str, resource_id: str) -> bool:
+        hold = self._memory.holds.get((kind, resource_id))
         return hold is not None and hold.until > self._now
 
     def volumes(self) -> list[Action]:
         """Retire homes that were given up long enough ago, and orphans."""
         actions: list[Action] = []
         for volume in self._view.volumes.values():
-            hold = self._memory.holds.get(("retire", volume.volume_id))
-            due = self._is_due(volume) and not (hold and hold.until > self._now)
+            due = self._is_due(volume) and not self._is_held("retire", volume.volume_id)
             action = self._retire(volume) if due else None
             if action:
                 actions.append(action)
@@ -153,6 +166,8 @@ class _Rules:
 
     def _is_due(self, volume: Volume) -> bool:
         if volume.state is not VolumeState.AVAILABLE or not volume.is_home:
+            return False
+        if volume.role != Role.WORKER.value or volume.volume_id in self._unwritten:
             return False
         if volume.deleted:
             return self._now - volume.deleted.at >= self._policy.delete_grace_seconds
@@ -195,10 +210,17 @@ class _Rules:
         return [
             DeleteSnapshot(s.snapshot_id, "its time is over")
             for s in self._view.snapshots.values()
-            if s.tags.get(TAG_EXPIRES, "").isdigit()
-            and int(s.tags[TAG_EXPIRES]) < self._now
+            if s.role == Role.WORKER.value
+            and _expires_at(s) < self._now
             and s.state is SnapshotState.COMPLETED
+            and not self._is_held("retire", s.snapshot_id)
         ]
+
+
+def _expires_at(snapshot: Snapshot) -> float:
+    """When a snapshot may go, epoch seconds; never, where nobody of ours wrote the tag."""
+    value = snapshot.tags.get(TAG_EXPIRES, "")
+    return float(value) if value.isascii() and value.isdigit() else float("inf")
 
 
 def _batches(ids: list[str]) -> list[tuple[str, ...]]:

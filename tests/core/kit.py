@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -45,11 +46,27 @@ class Hub:
     async def log_in(self, user: str, server: str = "", incarnation: str = "") -> Worker:
         """What ``Servers.start`` does of it: wait for the machine, note that the home is open."""
         ticket = self.fleet.want(demand(user, server, incarnation))
-        worker = await self.fleet.provided(ticket)
-        while self.cloud.state(worker.instance_id).value != "running":
+        while True:
+            worker = await self.fleet.provided(ticket)
+            lost = asyncio.ensure_future(self.fleet.lost(ticket, worker))
+            booted = asyncio.ensure_future(self._answers(worker))
+            try:
+                await asyncio.wait({lost, booted}, return_when=asyncio.FIRST_COMPLETED)
+                if not lost.done():
+                    self.fleet.note_mounted(worker)
+                    return worker
+            finally:
+                lost.cancel()
+                booted.cancel()
+                self.fleet.watch(worker, on=False)
+
+    async def _answers(self, worker: Worker) -> None:
+        for tries in itertools.count():
+            if self.cloud.state(worker.instance_id).value == "running":
+                return
+            if tries == 20:
+                self.fleet.watch(worker, on=True)
             await asyncio.sleep(0.1)
-        self.fleet.note_mounted(worker)
-        return worker
 
     def kill(self) -> Hub:
         """The hub dies without a last word; the next one, which finds what it left."""

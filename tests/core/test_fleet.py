@@ -269,7 +269,10 @@ async def test_start_without_capacity_is_refused_and_not_asked_for_again_and_aga
     hub = Hub(cloud, tmp_path)
     with pytest.raises(EC2SpawnerError):
         await asyncio.wait_for(hub.log_in("ann"), 20)
-    await asyncio.sleep(8)
+    with pytest.raises(EC2SpawnerError):  # a second click is answered from memory
+        await asyncio.wait_for(hub.log_in("ann"), 20)
+    hub.fleet.release(ANN)
+    await asyncio.sleep(16)
     assert cloud.count()["StartInstances"] == 1
     cloud.cannot_start = set()
     await asyncio.wait_for(hub.log_in("ann"), 40)
