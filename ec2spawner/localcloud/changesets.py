@@ -118,12 +118,15 @@ def _tag_resources(stack: Any) -> None:
     """A stack's tags are passed on to its resources."""
     from moto.ec2.models.core import TaggedEC2Resource
 
-    for name in list(stack.resource_map._resource_json_map):
-        resource: Any = stack.resource_map._parsed_resources.get(name)
-        if isinstance(resource, TaggedEC2Resource):
-            backend = resource.ec2_backend
-            own = backend.tags.get(resource.id, {})
-            backend.create_tags([resource.id], {**own, **stack.tags})
+    parsed = stack.resource_map._parsed_resources
+    found: list[Any] = [parsed.get(name) for name in stack.resource_map._resource_json_map]
+    for resource in [r for r in found if isinstance(r, TaggedEC2Resource)]:
+        _add_tags(resource, stack.tags)
+
+
+def _add_tags(resource: Any, tags: dict[str, str]) -> None:
+    own = resource.ec2_backend.tags.get(resource.id, {})
+    resource.ec2_backend.create_tags([resource.id], {**own, **tags})
 
 
 def _keep_group(
