@@ -321,8 +321,8 @@ class _Draft:
             for spare in self._spares
             if spare.instance_id not in self.taken
             and spare.profile == slug
-            and spare.state is InstanceState.PENDING
-            and not spare.volumes
+            and spare.state is not InstanceState.STOPPED
+            and not spare.volumes  # not listed yet: every instance has a root volume
             and (zone is None or spare.zone == zone)
         ]
         self.taken.update(w.instance_id for w in unclear)

@@ -206,7 +206,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         kind = start_kind(fleet.sight(self.owner))
         usual = fleet.journal.usual_seconds(kind)
         yield {"progress": 1, "message": story.opening(kind, usual)}
-        told = story.STAGE_WORDS.get(fleet.sight(self.owner).stage, "")
+        told = story.STAGE_WORDS[story.OPENING_STAGES[kind]]
         while True:
             done = story.percent(time.monotonic() - self._begun_at, usual)
             words = story.STAGE_WORDS.get(self._step or fleet.sight(self.owner).stage, "")
@@ -227,8 +227,9 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         if self._phase != RUNNING or worker is None:
             return 0
         if await self.servers.is_dead(self.owner, worker, self.port):
-            # Spawner.stop() will not be called for a server that died by itself.
-            self.servers.fleet.release(self.owner)
+            # Spawner.stop() will not be called for a server that died by itself. Its user may come
+            # back in a moment, and then finds the machine running; else the reaper stops it.
+            self.servers.fleet.forget(self.owner)
             return 0
         return None
 

@@ -33,6 +33,10 @@ KIND_WORDS: Mapping[str, str] = MappingProxyType(
         "running": "Starting your notebook server, usually {usual}.",
     }
 )
+OPENING_STAGES: Mapping[str, str] = MappingProxyType(
+    {"launch": "launching", "start": "starting", "running": "running"}
+)
+"""The stage that the first line tells of already."""
 MAX_PERCENT = 95
 """The rest is for the hub's own last look at the server."""
 
