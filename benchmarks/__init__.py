@@ -1,0 +1,1 @@
+"""Measurements of the whole system, as JSON: ``make bench``, or one module at a time."""

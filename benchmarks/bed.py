@@ -1,0 +1,300 @@
+"""Where a benchmark runs: an emulated cloud, a cluster built on it by the real launch command, and
+real hubs.
+
+Owns processes, ports, addresses and folders, and the questions to the cloud's control endpoint.
+Must not know what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks import nothing
+from ec2spawner.localcloud.demo_parts import LOOPBACK, Part, free_port, no_orphans
+from ec2spawner.model import Owner
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SSH_PORT = 2222
+LOCK_PORT = 39218
+BOUND_SECONDS = 120.0
+STOP_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+POLL_SECONDS = 0.05
+
+Row = dict[str, Any]
+
+
+@contextlib.contextmanager
+def network() -> Iterator[str]:
+    """A /16 of loopback addresses that no other run of the benchmarks uses."""
+    for number in range(20, 70):
+        with socket.socket() as lock:
+            try:
+                lock.bind((f"127.{number}.255.254", LOCK_PORT))
+            except OSError:
+                continue
+            yield f"127.{number}.0.0/16"
+            return
+    raise RuntimeError("no free loopback network")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the emulated cloud is told."""
+
+    workers: str
+    boot_seconds: float
+    stop_seconds: float
+    throttle: str = "aws"
+
+
+def clean_environment(endpoint: str, cidr: str) -> dict[str, str]:
+    """This account's environment without its AWS or hub settings; AWS is the emulated cloud."""
+    foreign = ("AWS_", "JUPYTERHUB_", "CONFIGPROXY_", "EC2SPAWNER_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    no_proxy = f"{LOOPBACK},localhost,127.0.0.0/8,{cidr}"
+    return {
+        **kept,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "benchmark",
+        "AWS_SECRET_ACCESS_KEY": "benchmark",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Bed:
+    """One emulated cloud with a cluster on it; see ``made``."""
+
+    def __init__(self, folder: Path, setting: Setting, cidr: str) -> None:
+        self.folder = folder
+        self.setting = setting
+        self.cidr = cidr
+        self.taken: set[int] = set()
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=ANSWER_SECONDS),
+        )
+        self.endpoint = f"http://{LOOPBACK}:{self.port()}"
+        self.environment = clean_environment(self.endpoint, cidr)
+        self.cloud = self.part("cloud", self._cloud_command())
+        self._parts = [self.cloud]
+        self._endings = contextlib.AsyncExitStack()
+
+    def port(self) -> int:
+        """A port that nobody uses."""
+        return free_port(0, self.taken)
+
+    def part(
+        self, name: str, command: list[str], environment: Mapping[str, str] | None = None
+    ) -> Part:
+        """A process that is yet to be started."""
+        log = self.folder / "logs" / f"{name}.log"
+        return Part(name, command, environment or self.environment, self.folder / name, log)
+
+    def _cloud_command(self) -> list[str]:
+        setting = self.setting
+        return [
+            *(sys.executable, "-m", "ec2spawner.localcloud", "serve"),
+            *("--port", self.endpoint.rpartition(":")[2]),
+            *("--state-dir", str(self.folder / "state"), "--workers", setting.workers),
+            *("--boot-seconds", f"{setting.boot_seconds:g}"),
+            *("--stop-seconds", f"{setting.stop_seconds:g}"),
+            *("--throttle", setting.throttle, "--ssh-port", str(SSH_PORT)),
+        ]
+
+    async def start(self) -> None:
+        """Serve the cloud and build the cluster."""
+        await self.cloud.start()
+        await self.cloud.until(lambda: "ready: " in self.cloud.log.read_text(), BOUND_SECONDS)
+        await self._launch()
+
+    async def _launch(self) -> None:
+        script = REPOSITORY / "launch_cluster" / "launch.py"
+        launch = self.part(
+            "launch",
+            [
+                *(sys.executable, str(script), "benchmark", "--no-manager", "--yes"),
+                *("--vpc-cidr", self.cidr, "--worker-ssh-port", str(SSH_PORT)),
+                *("--hub-address", LOOPBACK, "--hub-connect-url", f"http://{LOOPBACK}:8081"),
+                *("--config-out", str(self.folder / "server_config.json")),
+            ],
+        )
+        self._parts.append(launch)
+        await launch.start()
+        if await asyncio.wait_for(launch.ended(), BOUND_SECONDS):
+            raise launch.failure("command failed")
+
+    async def hub(self, name: str, spawner: str = "ec2", poll_seconds: int = 30) -> Hub:
+        """A hub on a cluster of its own, answering; ``spawner``: "ec2" or "nothing"."""
+        hub = Hub(self, name, spawner, poll_seconds)
+        self._parts.append(hub.process)
+        if spawner == "nothing":
+            runner = await nothing.serve(hub.nothing_port)
+            self._endings.push_async_callback(runner.cleanup)
+        await hub.start()
+        return hub
+
+    async def close(self) -> None:
+        """End all processes."""
+        for part in reversed(self._parts):
+            await part.stop(STOP_SECONDS)
+        await self._endings.aclose()
+        await self.http.close()
+
+    # ---- the cloud's control endpoint
+
+    async def control(self, method: str, path: str, body: Any = None) -> Any:
+        """One request to it."""
+        url = f"{self.endpoint}/_localcloud/{path}"
+        async with self.http.request(method, url, json=body) as answer:
+            document = await answer.json()
+            if answer.status != 200:
+                raise RuntimeError(f"{method} {path}: {document}")
+            return document
+
+    async def calls(self) -> dict[str, int]:
+        """How often each action of AWS was called, whatever came of it."""
+        counted = (await self.control("GET", "calls"))["calls"]
+        return {action: sum(outcomes.values()) for action, outcomes in counted.items()}
+
+    async def refused(self) -> dict[str, int]:
+        """How often each action was not carried out."""
+        counted = (await self.control("GET", "calls"))["calls"]
+        bad = {a: sum(n for o, n in os.items() if o != "ok") for a, os in counted.items()}
+        return {action: count for action, count in bad.items() if count}
+
+    async def instances(self) -> dict[str, Row]:
+        """Instances by the key of their owner, without terminated ones."""
+        rows = (await self.control("GET", "state"))["instances"]
+        owned = {row["tags"].get("ec2spawner:owner"): row for row in rows if _lives(row)}
+        return {key: row for key, row in owned.items() if key}
+
+    async def until_all(self, users: list[str], state: str) -> None:
+        """Wait until all these users' workers are in a state."""
+        keys = {Owner(user, "").key for user in users}
+        for _ in range(int(BOUND_SECONDS / POLL_SECONDS / 4)):
+            owned = await self.instances()
+            if all(owned.get(key, {}).get("state") == state for key in keys):
+                return
+            await asyncio.sleep(4 * POLL_SECONDS)
+        raise TimeoutError(f"not all {state} after {BOUND_SECONDS:.0f} s")
+
+    async def kill_server(self, user: str) -> None:
+        """Have a user's server die; its machine goes on."""
+        row = (await self.instances())[Owner(user, "").key]
+        done = await self.control("POST", f"workers/{row['id']}/kill-server")
+        if not done["killed"]:
+            raise RuntimeError(f"no server of {user} to kill")
+        port = json.loads((self.folder / "server_config.json").read_text())["WORKER_NOTEBOOK_PORT"]
+        while not _refuses(row["private_ip"], port):
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _refuses(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == errno.ECONNREFUSED
+
+
+def _lives(row: Row) -> bool:
+    return row["state"] not in ("terminated", "shutting-down")
+
+
+class Hub:
+    """One real hub with its proxy, and what is measured inside of it."""
+
+    def __init__(self, bed: Bed, name: str, spawner: str, poll_seconds: int) -> None:
+        self.bed = bed
+        self.name = name
+        self.token = secrets.token_hex(16)
+        port, proxy_port = bed.port(), bed.port()
+        self.api_port, self.inside_port, self.nothing_port = bed.port(), bed.port(), bed.port()
+        self.url = f"http://{LOOPBACK}:{port}"
+        self._options = {
+            "repository": str(REPOSITORY),
+            "base_config": str(REPOSITORY / "jupyterhub_config.py"),
+            "spawner": spawner,
+            "poll_seconds": poll_seconds,
+            "port": port,
+            "proxy_port": proxy_port,
+            "api_port": self.api_port,
+            "inside_port": self.inside_port,
+            "token": self.token,
+        }
+        config = str(REPOSITORY / "benchmarks" / "hub_config.py")
+        command = [sys.executable, "-m", "jupyterhub", "--config", config]
+        self.process = bed.part(name, command, self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.bed.folder / self.name
+        return {
+            **self.bed.environment,
+            "EC2SPAWNER_CONFIG": str(folder / "server_config.json"),
+            "EC2SPAWNER_BENCH_OPTIONS": str(folder / "options.json"),
+            nothing.URL_VARIABLE: f"http://{LOOPBACK}:{self.nothing_port}",
+        }
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers through its proxy."""
+        folder = self.process.folder
+        folder.mkdir(parents=True)
+        config = json.loads((self.bed.folder / "server_config.json").read_text())
+        config["CLUSTER_NAME"] = f"{config['CLUSTER_NAME']}-{self.name}"
+        config["HUB_CONNECT_URL"] = f"http://{LOOPBACK}:{self.api_port}"
+        (folder / "server_config.json").write_text(json.dumps(config))
+        (folder / "options.json").write_text(json.dumps(self._options))
+        await self.process.start()
+        await self.process.until(self._is_running, BOUND_SECONDS)
+
+    def _is_running(self) -> bool:
+        return bool(re.search("JupyterHub is now running", self.process.log.read_text()))
+
+    async def ask(self, path: str) -> Any:
+        """A question to what is measured inside."""
+        url = f"http://{LOOPBACK}:{self.inside_port}/{path}"
+        async with self.bed.http.get(url) as answer:
+            answer.raise_for_status()
+            return await answer.json()
+
+    async def reset(self) -> None:
+        """Sample the event loop's lag anew."""
+        url = f"http://{LOOPBACK}:{self.inside_port}/reset"
+        async with self.bed.http.post(url) as answer:
+            answer.raise_for_status()
+
+
+@contextlib.asynccontextmanager
+async def made(setting: Setting, keep: Path | None = None) -> AsyncIterator[Bed]:
+    """A bed that is gone at the end, with all its processes; its folder stays if ``keep`` is it."""
+    folder = (keep or Path(tempfile.mkdtemp(prefix="ec2spawner-bench-"))).absolute()
+    with network() as cidr, no_orphans():
+        bed = Bed(folder, setting, cidr)
+        try:
+            await bed.start()
+            yield bed
+        finally:
+            await bed.close()
+            if keep is None:
+                shutil.rmtree(folder, ignore_errors=True)
