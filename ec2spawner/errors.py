@@ -46,6 +46,11 @@ class CloudError(EC2SpawnerError):
     """A call to AWS that failed; ``action`` and ``aws_code`` say which and how."""
 
     code = "cloud"
+    words = (
+        "Your machine could not be provided: the set-up of this hub has a fault.",
+        "Tell the people who run this hub; your files are safe.",
+    )
+    """What a user reads instead of AWS's terms: what happened, and what to do."""
 
     def __init__(
         self, what: str, *, why: str = "", next_step: str = "", action: str = "", aws_code: str = ""
@@ -54,29 +59,49 @@ class CloudError(EC2SpawnerError):
         self.action = action
         self.aws_code = aws_code
 
+    def for_user(self) -> str:
+        """The class's own words: which call failed says nothing to a user."""
+        return " ".join(self.words)
+
 
 class Throttled(CloudError):
     """AWS refused for now because of too many calls."""
 
     code = "throttled"
+    words = (
+        "The Amazon cloud is busy at the moment.",
+        "Start your server again in a minute.",
+    )
 
 
 class CapacityError(CloudError):
     """AWS has no such machine free in this place; another place may have one."""
 
     code = "capacity"
+    words = (
+        "The Amazon cloud has no machine of this kind free at the moment.",
+        "Start your server again in a few minutes; your files are safe.",
+    )
 
 
 class SubnetFull(CapacityError):
     """The subnet has no free address; another subnet may have one."""
 
     code = "subnet-full"
+    words = (
+        "The network of this hub has no place for another machine.",
+        "Try again later, or tell the people who run this hub; your files are safe.",
+    )
 
 
 class QuotaError(CloudError):
     """The account may not run more; no other place helps."""
 
     code = "quota"
+    words = (
+        "This hub may not run more machines than it does at the moment.",
+        "Try again later, or tell the people who run this hub; your files are safe.",
+    )
 
 
 class NotFound(CloudError):
@@ -107,12 +132,20 @@ class Unreachable(CloudError):
     """AWS did not answer; the call was of a kind that can safely be made again."""
 
     code = "unreachable"
+    words = (
+        "The Amazon cloud does not answer at the moment.",
+        "Start your server again in a few minutes; your files are safe.",
+    )
 
 
 class OutcomeUnknown(CloudError):
     """No answer came to a call that may have taken effect; look before it is made again."""
 
     code = "outcome-unknown"
+    words = (
+        "The Amazon cloud does not answer at the moment.",
+        "Start your server again in a few minutes; your files are safe.",
+    )
 
 
 class Rejected(CloudError):

@@ -88,7 +88,7 @@ class Fleet:
         self.journal = journal
         self._clock = clock
         self.inventory = Inventory(
-            cloud, clock=clock, on_change=self._wake_up, watched=self._watched_ids
+            cloud, clock=clock, on_change=self._on_listing, watched=self._watched_ids
         )
         self._executor = Executor(
             cloud,
@@ -105,6 +105,8 @@ class Fleet:
         self._mounted: set[str] = set()
         self._tickets: dict[str, Ticket] = {}
         self._watched: set[str] = set()
+        self._missing: dict[str, float] = {}
+        """By id: the first full listing that lacked a worker which was asked for."""
         self._unwanted: dict[str, tuple[float, float]] = {}
         self._view: Listing | None = None
         self._wake = asyncio.Event()
@@ -174,14 +176,17 @@ class Fleet:
         promise = self._promise(
             owner, ((TAG_DELETED, mark.to_tag()),), f"{owner.label} was deleted"
         )
-        deadline = time.monotonic() + DELETE_WAIT_SECONDS
-        while promise and self._is_open(promise) and time.monotonic() < deadline:
-            await self._next_change(deadline - time.monotonic())
+        time_now = asyncio.get_running_loop().time
+        deadline = time_now() + DELETE_WAIT_SECONDS
+        while promise and self._is_open(promise) and time_now() < deadline:
+            await self._next_change(deadline - time_now())
 
     def rename(self, old: Owner, new: Owner) -> None:
         """The owner has another name from now on, and keeps worker and home."""
         tags = ((TAG_OWNER, new.key), (TAG_USER, new.label))
         self._promise(old, tags, f"{old.label} is now {new.label}")
+        if old.key in self._released:
+            self._released.add(new.key)
         demand = self._wanted.pop(old.key, None)
         if demand:
             self._wanted[new.key] = replace(demand, owner=new)
@@ -242,6 +247,12 @@ class Fleet:
     def _outdate(self) -> None:
         self._view = None
 
+    def _on_listing(self) -> None:
+        """A look at the cluster is over: what was promised of it counts before anybody sees it."""
+        self._outdate()
+        self._keep_promises()
+        self._wake_up()
+
     def _on_call(self) -> None:
         """A call of ours was sent or answered: other ids are to be watched."""
         self._outdate()
@@ -273,7 +284,10 @@ class Fleet:
         if not raw.is_known or not fresh:
             return False
         worker = self.view().workers.get(instance_id)
-        return worker is None or worker.state not in (InstanceState.PENDING, InstanceState.RUNNING)
+        if worker is None:  # a listing can lack what is there: two must
+            return raw.full_at > self._missing.setdefault(instance_id, raw.full_at)
+        self._missing.pop(instance_id, None)
+        return worker.state not in (InstanceState.PENDING, InstanceState.RUNNING)
 
     async def provided(self, ticket: Ticket) -> Worker:
         """The owner's worker, claimed, with its home attached, booting or running.
@@ -423,12 +437,19 @@ class Fleet:
                 ids = self._ids_of(promise.owner_key)
                 settled = replace(promise, write=replace(write, ids=ids)) if ids else None
                 self.journal.replace(promise, settled)
-            elif all(
-                raw.looked_at(i) > promise.at + PROMISE_SECONDS
-                and has_tags(raw, i, dict(write.tags))
-                for i in write.ids
-            ):
+                self._outdate()  # the next promise may be about the new owner
+            elif self._is_kept(promise, raw):
                 self.journal.replace(promise, None)
+                self._outdate()
+
+    def _is_kept(self, promise: Promise, raw: Listing) -> bool:
+        """Whether its tags stand, or those with which a later promise has replaced them."""
+        final = planning.final_tags(self._wishes())
+        return all(
+            raw.looked_at(i) > promise.at + PROMISE_SECONDS
+            and has_tags(raw, i, {key: final[i][key] for key, _ in promise.write.tags})
+            for i in promise.write.ids
+        )
 
     def _forget(self, view: Listing) -> None:
         """Let go of what has come about."""

@@ -8,11 +8,13 @@ estimates, pins, and what was promised while AWS was away. Must not know EC2.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
 import statistics
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from ec2spawner.wishes import TagWrite
 log = logging.getLogger(__name__)
 
 REMEMBERED_STARTS = 20
+SAVE_SECONDS = 0.5
+"""One write for a class of changes."""
 USUAL_SECONDS = {"launch": 45.0, "start": 25.0, "running": 4.0}
 """Estimates before anything was measured: AWS.md's sources, and a server's bare start."""
 
@@ -52,7 +56,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = _read(path)
-        self._lock = asyncio.Lock()
+        self._file = _File(path)
+        self._changed = False
         self._later: asyncio.Task[None] | None = None
 
     # ---- promises
@@ -68,7 +73,7 @@ class Journal:
         It blocks for one small write: promises are rare, and the hub goes on only when they hold.
         """
         self._content.promises.append(promise)
-        _write(self._path, _dump(self._content))
+        self._file.write(self._file.next_version(), _dump(self._content))
 
     def replace(self, old: Promise, new: Promise | None) -> None:
         """Change a promise, or drop it once it is kept."""
@@ -113,26 +118,50 @@ class Journal:
     # ---- the file
 
     def _save_later(self) -> None:
+        self._changed = True
         if self._later is None or self._later.done():
             self._later = asyncio.get_running_loop().create_task(self._save_soon())
 
     async def _save_soon(self) -> None:
-        await asyncio.sleep(0.5)  # one write for a class of changes
-        try:
-            await self._save()
-        except OSError as error:
-            log.error("The hub's journal %s cannot be written: %s", self._path, error)
+        while self._changed:
+            await asyncio.sleep(SAVE_SECONDS)
+            try:
+                await self._save()
+            except OSError as error:
+                log.error("The hub's journal %s cannot be written: %s", self._path, error)
 
     async def _save(self) -> None:
-        async with self._lock:
-            text = _dump(self._content)
-            await asyncio.get_running_loop().run_in_executor(None, _write, self._path, text)
+        self._changed = False  # what changes while this is written is written once more
+        version, text = self._file.next_version(), _dump(self._content)
+        await asyncio.get_running_loop().run_in_executor(None, self._file.write, version, text)
 
     async def close(self) -> None:
-        """Write what is still to be written."""
+        """Write what is still to be written. Raises ``OSError``."""
         if self._later and not self._later.done():
             self._later.cancel()
             await self._save()
+
+
+class _File:
+    """The file itself; of two texts that are written at once, the newer one stays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._made = 0
+        self._written = 0
+
+    def next_version(self) -> int:
+        """A number for the text that is made now."""
+        self._made += 1
+        return self._made
+
+    def write(self, version: int, text: str) -> None:
+        """Put a text in the file's place, whole or not at all. Raises ``OSError``."""
+        with self._lock:
+            if version > self._written:
+                _write(self._path, text)
+                self._written = version
 
 
 def _dump(content: _Content) -> str:
@@ -164,9 +193,19 @@ def _write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
+        _sync_folder(path.parent)
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a file's new name outlive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> _Content:
@@ -175,12 +214,17 @@ def _read(path: Path) -> _Content:
         return _parse(raw)
     except FileNotFoundError:
         return _Content()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # Kept aside, never overwritten: it may hold a promise.
-        aside = path.with_suffix(f"{path.suffix}.unreadable")
+        aside = _free_name(path)
         path.replace(aside)
         log.error("The hub's journal cannot be read (%s); kept as %s", error, aside)
         return _Content()
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.unreadable{n or ''}") for n in itertools.count())
+    return next(name for name in names if not name.exists())
 
 
 def _parse(raw: dict[str, Any]) -> _Content:

@@ -343,7 +343,11 @@ class FakeCloud:
         ]
         for limit, kind in limits:
             if limit <= 0:
-                raise kind("No more here.", action="RunInstances")
+                raise kind(
+                    "AWS did not carry out RunInstances (InsufficientXy).",
+                    why="full",
+                    action="RunInstances",
+                )
         count = min(request.count, *(limit for limit, _ in limits))
         for left, key in ((self.capacity, place), (self.addresses, request.subnet_id)):
             if key in left:
@@ -374,7 +378,11 @@ class FakeCloud:
     def _start(self, ids: Sequence[str]) -> None:
         self._require(ids, "StartInstances", {STOPPED, PENDING, RUNNING})
         if self.cannot_start.intersection(ids):
-            raise CapacityError("No more here.", action="StartInstances")
+            raise CapacityError(
+                "AWS did not carry out StartInstances (InsufficientXy).",
+                why="full",
+                action="StartInstances",
+            )
         now = clock()
         for instance in (self.instances[i] for i in ids):
             if instance.state.at(now) is STOPPED:
@@ -489,9 +497,7 @@ class FakeCloud:
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         def effect() -> None:
-            self.snapshots[snapshot_id].gone_at = min(
-                clock(), self.snapshots[snapshot_id].gone_at
-            )
+            self.snapshots[snapshot_id].gone_at = min(clock(), self.snapshots[snapshot_id].gone_at)
 
         await self._call("DeleteSnapshot", snapshot_id, effect)
 

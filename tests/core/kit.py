@@ -38,9 +38,7 @@ class Hub:
         self.cloud = cloud
         self.folder = folder
         self.policy = policy
-        self.fleet = Fleet(
-            cloud, policy, SETTINGS, Journal(folder / "journal.json"), clock=clock
-        )
+        self.fleet = Fleet(cloud, policy, SETTINGS, Journal(folder / "journal.json"), clock=clock)
         self.fleet.start()
 
     async def log_in(self, user: str, server: str = "", incarnation: str = "") -> Worker:
