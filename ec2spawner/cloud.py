@@ -100,14 +100,14 @@ SERVER_FAULTS = frozenset(
 """Codes with which AWS says that it failed itself: the call may have taken effect or not."""
 
 NEXT_STEPS: Mapping[type[errors.CloudError], str] = {
-    errors.Throttled: "Nothing to do: the call is made again, more slowly.",
+    errors.Throttled: "Try again in a minute; a hub does so by itself.",
     errors.CapacityError: "Try again in a few minutes, or add instance types or zones.",
     errors.SubnetFull: "Add a subnet with free addresses to the cluster.",
     errors.QuotaError: "Ask AWS for a higher quota (console: Service Quotas).",
     errors.CredentialsError: "Renew or configure the AWS credentials (aws sts get-caller-identity "
     "shows which are in use).",
-    errors.Unreachable: "Check the network and the endpoint; the call is made again by itself.",
-    errors.OutcomeUnknown: "Nothing to do: the cluster is listed before the call is made again.",
+    errors.Unreachable: "Check the network, and AWS_ENDPOINT_URL if it is set.",
+    errors.OutcomeUnknown: "Look what is there before it is done again; a hub does so by itself.",
 }
 
 
@@ -128,10 +128,10 @@ class Attempt:
     maybe_done: bool
 
 
-def classify(action: str, failure: Exception) -> Attempt:
+def classify(action: str, failure: Exception, service: str = "ec2") -> Attempt:
     """What a failure of boto3 means for ``action`` (``RunInstances``, ...)."""
     if isinstance(failure, ClientError):
-        return _classify_answer(action, failure)
+        return _classify_answer(action, failure, service)
     if isinstance(failure, (boto_errors.EndpointConnectionError, boto_errors.ConnectTimeoutError)):
         return Attempt(_unreachable(action, failure), is_transient=True, maybe_done=False)
     if isinstance(failure, (boto_errors.HTTPClientError, ResponseParserError)):
@@ -152,7 +152,7 @@ def _final(kind: type[errors.CloudError], action: str, code: str, why: str) -> A
     return Attempt(_error(kind, action, code, why), is_transient=False, maybe_done=False)
 
 
-def _classify_answer(action: str, failure: ClientError) -> Attempt:
+def _classify_answer(action: str, failure: ClientError, service: str) -> Attempt:
     info = failure.response.get("Error", {})
     code, text = str(info.get("Code", "")), str(info.get("Message", ""))
     status = failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -163,7 +163,9 @@ def _classify_answer(action: str, failure: ClientError) -> Attempt:
         )
     kind = kind or errors.Rejected
     error = (
-        _denied(action, code, text) if kind is errors.Denied else _error(kind, action, code, text)
+        _denied(action, code, text, service)
+        if kind is errors.Denied
+        else _error(kind, action, code, text)
     )
     return Attempt(error, is_transient=kind is errors.Throttled, maybe_done=False)
 
@@ -187,11 +189,11 @@ def _error(kind: type[errors.CloudError], action: str, code: str, text: str) -> 
     )
 
 
-def _denied(action: str, code: str, text: str) -> errors.CloudError:
+def _denied(action: str, code: str, text: str, service: str) -> errors.CloudError:
     # AWS words it "... is not authorized to perform: ec2:RunInstances on resource: ..."; the
     # policy line is more often in the text than the action's own name (PassRole, CreateTags).
     found = re.search(r"perform: ([a-z0-9-]+:\w+)", text)
-    line = found[1] if found else f"ec2:{action}"
+    line = found[1] if found else f"{service}:{action}"
     return errors.Denied(
         f"The AWS credentials in use may not do {action} ({code}).",
         why=_readable(text),
@@ -300,7 +302,7 @@ class Gateway:
                 self._threads, self._send, service, operation, params
             )
         except (ClientError, boto_errors.BotoCoreError, ResponseParserError) as failure:
-            failed = classify(action, failure)
+            failed = classify(action, failure, service)
             metrics.AWS_CALLS.labels(action, failed.error.code).inc()
             return failed
         metrics.AWS_CALLS.labels(action, "ok").inc()

@@ -7,6 +7,7 @@ boto3, which only the gateway does.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from ec2spawner.model import (
     HOME_DEVICE,
     TAG_CLUSTER,
     TAG_PROFILE,
+    TAG_REQUEST,
     TAG_ROLE,
     Role,
     Snapshot,
@@ -43,6 +45,8 @@ class LaunchRequest:
     profile: str
     home_gib: int  # size of the blank home that each brings; 0 for none
     cost_tags: Mapping[str, str]
+    root_device: str = "/dev/sda1"
+    root_gib: int = 12
 
 
 class EC2:
@@ -142,7 +146,12 @@ class EC2:
             ],
         }
         if request.home_gib:
-            params["BlockDeviceMappings"] = [_blank_home(request.home_gib)]
+            # AWS does not say that the mappings of a call and of its launch template are merged
+            # device by device: the call names the root disk too.
+            params["BlockDeviceMappings"] = [
+                _disk(request.root_device, request.root_gib, is_kept=False),
+                _disk(HOME_DEVICE, request.home_gib, is_kept=True),
+            ]
         reply = await self._gateway.call(
             "ec2", "run_instances", params, effect=Effect.REPEATABLE, instances=request.count
         )
@@ -203,18 +212,23 @@ class EC2:
                 raise
 
     async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
-        """Begin a snapshot of a volume. It has no client token: a lost reply is looked up."""
+        """Begin a snapshot of a volume.
+
+        CreateSnapshot takes no client token: a tag of ours is one, and a lost reply is looked up.
+        """
+        token = secrets.token_hex(8)
+        marked = {**tags, TAG_REQUEST: token}
         params = {
             "VolumeId": volume_id,
-            "TagSpecifications": [{"ResourceType": "snapshot", "Tags": _tag_list(tags)}],
+            "TagSpecifications": [{"ResourceType": "snapshot", "Tags": _tag_list(marked)}],
         }
         try:
             reply = await self._gateway.call("ec2", "create_snapshot", params)
         except OutcomeUnknown:
-            made = [s for s in await self.list_snapshots() if s.volume_id == volume_id]
+            made = [s for s in await self.list_snapshots() if s.tags.get(TAG_REQUEST) == token]
             if not made:
                 raise
-            return max(made, key=lambda s: s.started_at)
+            return made[0]
         return parse_snapshot(reply)
 
     async def delete_volume(self, volume_id: str) -> None:
@@ -241,14 +255,14 @@ class EC2:
         return value
 
 
-def _blank_home(size_gib: int) -> dict[str, Any]:
+def _disk(device: str, size_gib: int, *, is_kept: bool) -> dict[str, Any]:
     return {
-        "DeviceName": HOME_DEVICE,
+        "DeviceName": device,
         "Ebs": {
             "VolumeSize": size_gib,
             "VolumeType": "gp3",
             "Encrypted": True,
-            "DeleteOnTermination": False,
+            "DeleteOnTermination": not is_kept,
         },
     }
 

@@ -120,6 +120,8 @@ class LaunchSettings:
 
     launch_template_id: str
     cost_tags: Mapping[str, str]
+    root_device: str = "/dev/sda1"
+    root_gib: int = 12
 
 
 class Executor:
@@ -238,6 +240,8 @@ class Executor:
             profile=action.profile,
             home_gib=action.home_gib,
             cost_tags=self._settings.cost_tags,
+            root_device=self._settings.root_device,
+            root_gib=self._settings.root_gib,
         )
         on_its_way = Launching(
             action.profile, bool(action.home_gib), action.offering.zone, action.count

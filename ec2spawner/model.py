@@ -26,6 +26,7 @@ TAG_USER = "ec2spawner:user"
 TAG_CLAIM = "ec2spawner:claim"  # random, written with the owner; a rename leaves it as it is
 TAG_GENERATION = "ec2spawner:generation"
 TAG_DELETED = "ec2spawner:deleted"
+TAG_REQUEST = "ec2spawner:request"  # on a snapshot: random, tells what a lost reply had made
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
 
 HOME_DEVICE = "/dev/sdf"

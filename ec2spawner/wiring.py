@@ -94,10 +94,12 @@ def policy_of(config: ServerConfig) -> Policy:
 
 def launch_settings_of(config: ServerConfig) -> LaunchSettings:
     """What is the same in every launch."""
-    tags = dict(config.COST_TAGS)
-    if config.SERVER_OWNER:
-        tags.setdefault("Owner", config.SERVER_OWNER)
-    return LaunchSettings(config.LAUNCH_TEMPLATE_ID, MappingProxyType(tags))
+    return LaunchSettings(
+        config.LAUNCH_TEMPLATE_ID,
+        MappingProxyType(config.operator_tags),
+        root_device=config.ROOT_DEVICE_NAME,
+        root_gib=config.WORKER_EBS_SIZE,
+    )
 
 
 def begin(config_path: str) -> None:
