@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bed import LOOPBACK, Bed, Hub
+from benchmarks.bed import Bed, Hub
+from ec2spawner.localcloud.demo_parts import LOOPBACK
 from ec2spawner.worker import probe
 
 KINDS = ("plain", "ours")

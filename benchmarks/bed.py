@@ -278,6 +278,11 @@ class Hub:
             answer.raise_for_status()
             return await answer.json()
 
+    async def until_stopped(self, user: str) -> None:
+        """Wait until the fleet has seen a user's worker stopped."""
+        while await self.ask(f"stage/{user}") != "starting":
+            await asyncio.sleep(POLL_SECONDS)
+
     async def reset(self) -> None:
         """Sample the event loop's lag anew."""
         url = f"http://{LOOPBACK}:{self.inside_port}/reset"

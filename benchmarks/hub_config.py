@@ -16,8 +16,8 @@ from ec2spawner import wiring  # noqa: E402
 
 if options["spawner"] == "nothing":
     wiring.begin = lambda config_path: None  # no fleet either
-load_subconfig(options["base_config"])  # noqa: F821
-c = get_config()  # noqa: F821
+load_subconfig(options["base_config"])  # type: ignore[name-defined]  # noqa: F821
+c = get_config()  # type: ignore[name-defined]  # noqa: F821
 if options["spawner"] == "nothing":
     c.JupyterHub.spawner_class = nothing.NothingSpawner
 

@@ -101,11 +101,11 @@ class Marks:
         self.around(Proxy, "add_user", lambda _, user, *__: str(user.name), "", "route")
         on_step = EC2Spawner._on_step
 
-        def step(spawner: Any, name: str) -> None:
-            self.note(str(spawner.user.name), name)
-            on_step(spawner, name)
+        def marked_step(spawner: EC2Spawner, step: str) -> None:
+            self.note(str(spawner.user.name), step)
+            on_step(spawner, step)
 
-        EC2Spawner._on_step = step  # type: ignore[method-assign]
+        EC2Spawner._on_step = marked_step  # type: ignore[method-assign]
 
 
 def memory() -> dict[str, int]:
@@ -137,6 +137,14 @@ def aws_calls() -> dict[str, int]:
                 action = sample.labels["action"]
                 counts[action] = counts.get(action, 0) + int(sample.value)
     return counts
+
+
+def stage(user_name: str) -> str:
+    """What the fleet knows of a user's machine; "starting" is what it says of a stopped one."""
+    from jupyterhub.app import JupyterHub
+
+    spawner = JupyterHub.instance().users[user_name].spawners[""]
+    return str(spawner.servers.fleet.sight(spawner.owner).stage)
 
 
 def bare_start(user_name: str, port: int) -> dict[str, Any]:
@@ -175,6 +183,7 @@ class Inside:
         app.router.add_get("/figures", self._on_figures)
         app.router.add_post("/reset", self._on_reset)
         app.router.add_get("/marks/{user}", self._on_marks)
+        app.router.add_get("/stage/{user}", self._on_stage)
         app.router.add_get("/bare/{user}/{port}", self._on_bare)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
@@ -200,6 +209,9 @@ class Inside:
 
     async def _on_marks(self, request: web.Request) -> web.Response:
         return web.json_response(self._marks.take(request.match_info["user"]))
+
+    async def _on_stage(self, request: web.Request) -> web.Response:
+        return web.json_response(stage(request.match_info["user"]))
 
     async def _on_bare(self, request: web.Request) -> web.Response:
         info = request.match_info

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks import arithmetic, report
 from benchmarks.bare import KINDS, USER, Bare
-from benchmarks.bed import Bed, Setting, made
+from benchmarks.bed import Bed, Hub, Setting, made
 from benchmarks.client import Client, Start
 from benchmarks.report import Report, Row, say
 
@@ -48,8 +48,9 @@ PHASE_NAMES = {
 class Rounds:
     """Measures round by round: in each, every way and every bare start once."""
 
-    def __init__(self, bed: Bed, client: Client, bare: Bare) -> None:
+    def __init__(self, bed: Bed, hub: Hub, client: Client, bare: Bare) -> None:
         self._bed = bed
+        self._hub = hub
         self._client = client
         self._bare = bare
         self.bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -78,6 +79,7 @@ class Rounds:
     async def _stop(self, user: str) -> None:
         await self._client.stop(user)
         await self._bed.until_all([user], "stopped")
+        await self._hub.until_stopped(user)
 
 
 def floor(way: str, boot_seconds: float, bare_seconds: float) -> float:
@@ -127,8 +129,8 @@ async def measure(options: argparse.Namespace) -> list[Report]:
         await client.add_users([USER, WARM_UP_USER, *names])
         bare = Bare(bed, hub)
         say("one round that does not count: it fills this computer's file cache")
-        await Rounds(bed, client, bare).run(WARM_UP_USER, bare_first=True)
-        rounds = Rounds(bed, client, bare)
+        await Rounds(bed, hub, client, bare).run(WARM_UP_USER, bare_first=True)
+        rounds = Rounds(bed, hub, client, bare)
         for number, name in enumerate(names):
             await rounds.run(name, bare_first=number % 2 == 0)
             say(f"round {number + 1} of {options.runs}: {_glance(rounds)}")

@@ -52,15 +52,15 @@ class Servers:
         ``tell`` is called with the slug of each step on the worker. Waits as long as it takes; the
         caller has the deadline. Raises an ``EC2SpawnerError``.
         """
-        begun = time.monotonic()
+        begun, phases = time.monotonic(), _Phases()
         kind = start_kind(self.fleet.sight(demand.owner))
         ticket = self.fleet.want(demand)
         link = await self.link()
         while True:
             worker = await self.fleet.provided(ticket)
-            _note_phase("machine", begun)
+            phases.ends("machine")
             try:
-                if await self._start_on(link, ticket, worker, make_document(worker), tell):
+                if await self._start_on(link, ticket, worker, make_document(worker), tell, phases):
                     self.fleet.note_mounted(worker)
                     self.fleet.journal.note_start(kind, time.monotonic() - begun)
                     return worker
@@ -76,15 +76,15 @@ class Servers:
         worker: Worker,
         document: Mapping[str, Any],
         tell: Tell,
+        phases: _Phases,
     ) -> bool:
         """Whether the server answers; False if the worker was lost meanwhile."""
-        begun = time.monotonic()
         connected = asyncio.Event()
 
         def progress(step: str) -> None:
             if step == "connected":
                 connected.set()
-                _note_phase("ssh", begun)
+                phases.ends("ssh")
             tell(step)
 
         starting = asyncio.ensure_future(link.start(worker, document, progress))
@@ -95,7 +95,7 @@ class Servers:
             if not starting.done():
                 return False
             starting.result()
-            _note_phase("server", begun)
+            phases.ends("server")
             return True
         finally:
             await _cancel(starting, losing, watching)
@@ -137,8 +137,17 @@ def start_kind(sight: Sight) -> str:
     return "running" if sight.stage == "running" else "start"
 
 
-def _note_phase(phase: str, begun: float) -> None:
-    metrics.START_PHASE_SECONDS.labels(phase).observe(time.monotonic() - begun)
+class _Phases:
+    """Counts the seconds of each phase of one start, from the end of the phase before."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def ends(self, phase: str) -> None:
+        """This phase is over."""
+        now = time.monotonic()
+        metrics.START_PHASE_SECONDS.labels(phase).observe(now - self._begun)
+        self._begun = now
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

@@ -230,6 +230,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             # Spawner.stop() will not be called for a server that died by itself. Its user may come
             # back in a moment, and then finds the machine running; else the reaper stops it.
             self.servers.fleet.forget(self.owner)
+            self._phase = ""  # JupyterHub polls twice more before it lets go
             return 0
         return None
 
