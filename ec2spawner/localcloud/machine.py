@@ -39,7 +39,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +231,17 @@ def _host_key(directory: Path, anew: bool) -> asyncssh.SSHKey:
     return key
 
 
+def _authorized(lines: Sequence[str]) -> asyncssh.SSHAuthorizedKeys | None:
+    """A machine that was launched without a good key boots as well; nobody gets in."""
+    import asyncssh
+
+    try:
+        return asyncssh.import_authorized_keys("\n".join(lines) + "\n")
+    except ValueError:
+        _log.warning("no valid key in authorized_keys: every login will be refused")
+        return None
+
+
 async def _listen(machine: Machine, commands: Commands) -> asyncio.AbstractServer:
     """The SSH server behind a plain listener, so that a fault can speak before SSH does."""
     import asyncssh
@@ -240,11 +251,11 @@ async def _listen(machine: Machine, commands: Commands) -> asyncio.AbstractServe
             self._conn = conn
 
         def begin_auth(self, username: str) -> bool:
-            if username == SSH_USER:
+            if username == SSH_USER and keys is not None:
                 self._conn.set_authorized_keys(keys)
             return True
 
-    keys = asyncssh.import_authorized_keys("\n".join(machine.authorized_keys) + "\n")
+    keys = _authorized(machine.authorized_keys)
     options = asyncssh.SSHServerConnectionOptions(
         server_factory=Login,
         server_host_keys=[_host_key(machine.directory, machine.faults().get("host_key") == "new")],

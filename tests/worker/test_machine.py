@@ -171,6 +171,17 @@ async def test_ssh_faults_begin_and_end_while_it_runs(machine: Machine) -> None:
         assert (await connection.run("true")).exit_status == 0
 
 
+@pytest.mark.parametrize("keys", [[], [""], ["ssh-ed25519 garbage"]])
+async def test_without_a_good_key_it_boots_and_lets_nobody_in(
+    machine: Machine, keys: list[str]
+) -> None:
+    machine.settings["authorized_keys"] = keys
+    (machine.directory / "machine.json").write_text(json.dumps(machine.settings))
+    machine.boot(sshd=True)
+    with pytest.raises(asyncssh.PermissionDenied):
+        await connected(machine)
+
+
 def test_sigterm_ends_the_server_gracefully_and_everything_else(machine: Machine) -> None:
     machine.boot(sshd=True)
     start_tree(machine)
