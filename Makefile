@@ -3,7 +3,7 @@
 PORT ?= 8000
 DEMO ?=
 BIN := .venv/bin
-SOURCES := ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py
+SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-clean test lint format bench lock picture clean
