@@ -76,11 +76,13 @@ class Hub:
         return Hub(self.cloud, self.folder, self.policy)
 
 
-async def until(true: Callable[[], Any], seconds: float = 600.0) -> float:
+async def until(
+    true: Callable[[], Any], seconds: float = 600.0, step_seconds: float = 0.05
+) -> float:
     """Wait until something holds; how long it took. Fails past ``seconds``."""
     begun = asyncio.get_running_loop().time()
     while not true():
         waited = asyncio.get_running_loop().time() - begun
         assert waited < seconds, f"not so after {seconds} s"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(step_seconds)
     return asyncio.get_running_loop().time() - begun

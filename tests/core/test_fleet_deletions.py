@@ -1,0 +1,310 @@
+"""Deleting and renaming: what was promised comes true, whatever AWS and the hub do meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.fakes import RUNNING, STOPPED, STOPPING, TERMINATED, FakeCloud
+from core.kit import POLICY, Hub, demand, until
+from core.virtual import clock, in_virtual_time
+from ec2spawner.errors import Denied
+from ec2spawner.model import (
+    TAG_DELETED,
+    TAG_GENERATION,
+    TAG_OWNER,
+    TAG_USER,
+    DeletedMark,
+    Owner,
+    SnapshotState,
+)
+
+ANN, BOB, CEM = Owner("ann"), Owner("bob"), Owner("cem")
+SHORT = replace(POLICY, delete_grace_seconds=3600, snapshot_expire_seconds=7200)
+
+
+def row(owner: Owner, number: int = 1) -> str:
+    return f"row{number}{owner.user}"
+
+
+# ---- deleting
+
+
+@in_virtual_time
+async def test_a_deletion_stops_ends_saves_and_removes_in_this_order(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path, SHORT)
+    worker = await hub.log_in("ann", incarnation=row(ANN))
+    home = worker.home_volume_id or ""
+    await hub.fleet.delete(ANN, row(ANN))
+    assert DeletedMark.from_tag(cloud.tags(home)[TAG_DELETED]).incarnation == row(ANN)
+    await until(lambda: cloud.state(worker.instance_id) is TERMINATED, 120)
+    assert cloud.count()["StopInstances"] == 1
+    assert cloud.count()["TerminateInstances"] == 1
+    await asyncio.sleep(3300)
+    assert not cloud.snapshots
+    await until(lambda: cloud.volumes[home].gone_at <= clock(), 600)
+    (saved,) = cloud.snapshots.values()
+    assert saved.seen(clock()).state is SnapshotState.COMPLETED
+    assert saved.tags[TAG_OWNER] == ANN.key
+    await asyncio.sleep(7200)
+    assert saved.gone_at < clock(), "a snapshot expires too"
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_deleting_a_stopped_worker_is_not_an_error_for_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud = FakeCloud()
+    i = cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(2)
+    await hub.fleet.delete(ANN, row(ANN))
+    await until(lambda: cloud.state(i) is TERMINATED, 60)
+    assert cloud.count()["TerminateInstances"] == 1
+    assert cloud.count()["DescribeTags"] == 1
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@in_virtual_time
+async def test_a_home_that_no_listing_shows_yet_is_given_up_with_its_worker(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path)
+    hidden = cloud.list_volumes
+
+    async def without_new_ones(ids: object = None) -> list[object]:
+        return [v for v in await hidden(None) if v.created_at < clock() - 40]  # type: ignore[misc]
+
+    cloud.list_volumes = without_new_ones  # type: ignore[method-assign]
+    worker = await hub.log_in("ann", incarnation=row(ANN))
+    await hub.fleet.delete(ANN, row(ANN))
+    await asyncio.sleep(120)
+    assert TAG_DELETED in cloud.tags(worker.home_volume_id or "")
+    again = await hub.log_in("ann", incarnation=row(ANN, 2))
+    assert again.home_volume_id != worker.home_volume_id
+
+
+@in_virtual_time
+async def test_a_new_user_of_a_deleted_name_gets_an_empty_home_at_once(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path)
+    old = await hub.log_in("ann", incarnation=row(ANN))
+    await hub.fleet.delete(ANN, row(ANN))
+    new = await hub.log_in("ann", incarnation=row(ANN, 2))
+    assert new.instance_id != old.instance_id
+    assert new.home_volume_id != old.home_volume_id
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_a_deletion_that_the_hub_did_not_finish_is_taken_back_by_a_login(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path)
+    old = await hub.log_in("ann", incarnation=row(ANN))
+    await hub.fleet.delete(ANN, row(ANN))
+    await asyncio.sleep(200)
+    hub = hub.kill()
+    again = await asyncio.wait_for(hub.log_in("ann", incarnation=row(ANN)), 60)
+    assert again.home_volume_id == old.home_volume_id
+    assert TAG_DELETED not in cloud.tags(old.home_volume_id or "")
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_an_undelete_that_aws_denies_is_told_and_not_hammered(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    cloud.put_volume({TAG_OWNER: ANN.key, TAG_DELETED: DeletedMark(clock(), row(ANN)).to_tag()})
+    cloud.fail("DeleteTags", Denied("no", action="DeleteTags"), times=1000)
+    hub = Hub(cloud, tmp_path)
+    with pytest.raises(Denied):
+        await asyncio.wait_for(hub.log_in("ann", incarnation=row(ANN)), 60)
+    await asyncio.sleep(150)
+    assert cloud.count()["DeleteTags"] <= 12
+    assert "RunInstances" not in cloud.count(), "no empty home instead"
+
+
+@in_virtual_time
+async def test_a_deletion_that_aws_denies_to_mark_removes_nothing_and_is_retried(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    i = cloud.put_instance(RUNNING, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    hub = Hub(cloud, tmp_path, SHORT)
+    hub.fleet.want(demand("ann", incarnation=row(ANN)))
+    await asyncio.sleep(2)
+    cloud.fail("CreateTags", Denied("no", action="CreateTags"), times=100)
+    begun = clock()
+    await hub.fleet.delete(ANN, row(ANN))
+    assert clock() - begun < 6, "the hub's page waits for 5 s at most"
+    await asyncio.sleep(900)
+    assert cloud.state(i) is STOPPED, "it does not go on costing money"
+    assert "TerminateInstances" not in cloud.count()
+    assert cloud.count()["DescribeTags"] == 0
+    assert cloud.count()["CreateTags"] <= 62
+    cloud.faults.clear()
+    await until(lambda: cloud.state(i) is TERMINATED, 60)
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_promises_survive_a_new_hub_with_aws_away(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    i = cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    home = cloud.instances[i].volumes.at(clock())["/dev/sdf"]
+    cloud.away = True
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(5)
+    await hub.fleet.delete(ANN, row(ANN))
+    for _ in range(3):
+        await asyncio.sleep(100)
+        hub = hub.kill()
+    again = asyncio.ensure_future(hub.log_in("ann", incarnation=row(ANN, 2)))
+    await asyncio.sleep(20)
+    cloud.away = False
+    worker = await asyncio.wait_for(again, 90)
+    assert worker.home_volume_id != home
+    assert TAG_DELETED in cloud.tags(home)
+    assert TAG_DELETED in cloud.tags(i)
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_who_asks_right_after_the_first_listing_is_not_given_a_deleted_users_machine(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    i = cloud.put_instance(RUNNING, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    hub = Hub(cloud, tmp_path)
+    await hub.fleet.delete(ANN, row(ANN))  # nothing is listed yet
+    ticket = hub.fleet.want(demand("ann", incarnation=row(ANN, 2)))
+    await until(lambda: hub.fleet.inventory.listing.is_known, step_seconds=0.001)
+    worker = await hub.fleet.provided(ticket)
+    assert worker.instance_id != i
+
+
+@in_virtual_time
+async def test_deleting_one_server_leaves_the_users_other_one(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path, SHORT)
+    await hub.log_in("ann")
+    lab = await hub.log_in("ann", "lab")
+    await hub.fleet.delete(ANN, row(ANN))
+    await asyncio.sleep(8000)
+    assert cloud.state(lab.instance_id) is RUNNING
+    assert cloud.homes_of(Owner("ann", "lab").key)
+    assert not cloud.homes_of(ANN.key)
+    assert not cloud.sins
+
+
+# ---- renaming
+
+
+@pytest.mark.parametrize("state", [RUNNING, STOPPED])
+@in_virtual_time
+async def test_a_renamed_user_keeps_worker_and_home(tmp_path: Path, state: object) -> None:
+    cloud = FakeCloud(may_rename=True)
+    hub = Hub(cloud, tmp_path)
+    old = await hub.log_in("ann")
+    if state is STOPPED:
+        hub.fleet.release(ANN)
+        await asyncio.sleep(60)
+    hub.fleet.rename(ANN, BOB)
+    new = await hub.log_in("bob")
+    assert (new.instance_id, new.home_volume_id) == (old.instance_id, old.home_volume_id)
+    assert new.claim == old.claim, "the worker's own record still holds"
+    await asyncio.sleep(100)
+    for i in (new.instance_id, new.home_volume_id or ""):
+        assert cloud.tags(i)[TAG_OWNER] == BOB.key
+        assert cloud.tags(i)[TAG_USER] == "bob"
+    assert cloud.state(new.instance_id) is RUNNING
+    assert not hub.fleet.journal.promises
+
+
+@in_virtual_time
+async def test_a_new_user_of_an_old_name_does_not_get_the_renamed_ones_machine(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud(may_rename=True)
+    hub = Hub(cloud, tmp_path)
+    old = await hub.log_in("ann")
+    hub.fleet.rename(ANN, BOB)
+    new = await hub.log_in("ann", incarnation=row(ANN, 2))
+    assert new.instance_id != old.instance_id
+    assert new.home_volume_id != old.home_volume_id
+    assert cloud.tags(old.instance_id)[TAG_OWNER] == BOB.key
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["", "AWS away"])
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+@in_virtual_time
+async def test_renames_in_a_row_end_at_the_last_name(
+    tmp_path: Path, away: bool, killed: bool
+) -> None:
+    cloud = FakeCloud(may_rename=True)
+    i = cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    cloud.away = away
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(3)
+    hub.fleet.rename(ANN, BOB)
+    hub.fleet.rename(BOB, CEM)
+    hub.fleet.rename(ANN, BOB)  # a new ann, who never had a machine, is bob now
+    if killed:
+        hub = hub.kill()
+    await asyncio.sleep(3)
+    cloud.away = False
+    await until(lambda: cloud.tags(i)[TAG_OWNER] == CEM.key, 90)
+    await asyncio.sleep(100)
+    assert cloud.tags(i)[TAG_OWNER] == CEM.key
+    writes = [tags[TAG_OWNER] for _, tags in cloud.made("CreateTags") if TAG_OWNER in tags]
+    assert writes.count(CEM.key) == 1
+    await until(lambda: not hub.fleet.journal.promises, 120)
+    cem = await hub.log_in("cem")
+    assert cem.instance_id == i
+    bob = await hub.log_in("bob")
+    assert bob.instance_id != i
+
+
+@in_virtual_time
+async def test_renamed_between_logout_and_stop_is_stopped_all_the_same(tmp_path: Path) -> None:
+    cloud = FakeCloud(may_rename=True)
+    hub = Hub(cloud, tmp_path)
+    worker = await hub.log_in("ann")
+    hub.fleet.release(ANN)
+    hub.fleet.rename(ANN, BOB)
+    assert await until(lambda: cloud.state(worker.instance_id) is STOPPING, 60) < 10
+
+
+@in_virtual_time
+async def test_renamed_and_deleted_at_once_is_marked_at_once(tmp_path: Path) -> None:
+    cloud = FakeCloud(may_rename=True)
+    hub = Hub(cloud, tmp_path)
+    worker = await hub.log_in("ann")
+    hub.fleet.rename(ANN, BOB)
+    begun = clock()
+    await hub.fleet.delete(BOB, row(BOB))
+    assert clock() - begun < 2
+    tags = cloud.tags(worker.home_volume_id or "")
+    assert tags[TAG_OWNER] == BOB.key
+    assert TAG_DELETED in tags
+
+
+@in_virtual_time
+async def test_a_rename_while_someone_waits_ends_the_wait_with_the_machine(tmp_path: Path) -> None:
+    cloud = FakeCloud(may_rename=True)
+    hub = Hub(cloud, tmp_path)
+    ticket = hub.fleet.want(demand("ann"))
+    await asyncio.sleep(0.7)
+    hub.fleet.rename(ANN, BOB)
+    worker = await asyncio.wait_for(hub.fleet.provided(ticket), 60)
+    await asyncio.sleep(200)
+    assert cloud.tags(worker.instance_id)[TAG_OWNER] == BOB.key
+    assert len(cloud.alive()) == 1
