@@ -93,11 +93,8 @@ class EmulatedCloud:
         )
         core.lock = self.lock
         core.take_changes()  # public images are made anew at every start
-        for kind, row in self._store.rows(region) if self._store else ():
-            if kind == Counter.kind:
-                core.load([Counter(**row)])
-            else:
-                core.load([from_json(kind, row)])
+        rows = self._store.rows(region) if self._store else ()
+        core.load(Counter(**r) if k == Counter.kind else from_json(k, r) for k, r in rows)
         return core
 
     def load_moto(self) -> None:

@@ -55,18 +55,26 @@ class Served:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._listener = _listen(options.host, options.port)
-        self.port: int = self._listener.getsockname()[1]
-        self._lock_file = _lock_state(options.state_dir)
-        capacity = CapacityFile(options.capacity)
-        capacity.load()
-        self.cloud = EmulatedCloud(
-            store=open_store(options.state_dir),
-            timings=options.timings,
-            capacity=capacity,
-            throttle=options.throttle,
-            seed=options.seed,
-        )
+        self._server: Any = None
+        with contextlib.ExitStack() as undo:
+            self._listener = undo.enter_context(_listen(options.host, options.port))
+            self.port: int = self._listener.getsockname()[1]
+            undo.callback(os.close, _lock_state(options.state_dir))
+            capacity = CapacityFile(options.capacity)
+            capacity.load()
+            store = open_store(options.state_dir)
+            undo.callback(store.close)
+            self.cloud = EmulatedCloud(
+                store=store,
+                timings=options.timings,
+                capacity=capacity,
+                throttle=options.throttle,
+                seed=options.seed,
+            )
+            self._wire(options)
+            self._last = undo.pop_all()
+
+    def _wire(self, options: Options) -> None:
         self.disks = Disks(options.state_dir, self.cloud.lock, self.cloud.commit)
         self.machines = Machines(
             _driver(options),
@@ -78,7 +86,6 @@ class Served:
         self.cloud.on_new_core = self._adopt
         self.cloud.listeners += [self.disks.follow, self.machines.follow]
         self.front = Front(self.cloud, Control(self.cloud, self.machines))
-        self._server: Any = None
 
     def _adopt(self, core: EmulatedEC2) -> None:
         core.copies_files = True
@@ -123,7 +130,7 @@ class Served:
         self.machines.close()
         self.disks.close()
         self.cloud.close()
-        os.close(self._lock_file)
+        self._last.close()
 
 
 def _driver(options: Options) -> Driver:
@@ -173,6 +180,9 @@ def _make_server(listener: socket.socket, front: Front) -> Any:
         """Quiet, and without delay on small replies."""
 
         disable_nagle_algorithm = True
+
+        def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+            self.close_connection = True  # a lost reply is the end of its connection
 
         def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
             log.log(logging.DEBUG if type == "info" else logging.ERROR, message, *args)

@@ -29,10 +29,12 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
+            self._db.execute("SELECT name FROM sqlite_master")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=OFF")
             self._create()
         except sqlite3.DatabaseError as error:
+            self._db.close()
             raise StoreError(f"{path}: {error}; remove the state directory to forget it") from error
 
     def _create(self) -> None:

@@ -123,6 +123,8 @@ class StubWorkers:
             self.kill(instance_id)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=2)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     async def _boot(self, stub: _Stub) -> None:
         import asyncssh
@@ -150,7 +152,10 @@ class StubWorkers:
         """Answer ``ec2spawner-worker start|status|stop``."""
         verb = (process.command or "").split()[-1:]
         data = b""
-        while len(data) < MAX_DOCUMENT_BYTES and (chunk := await process.stdin.read(65_536)):
+        while verb != ["status"] and len(data) < MAX_DOCUMENT_BYTES:
+            chunk = await process.stdin.read(65_536)
+            if not chunk:
+                break
             data += chunk
         answers = {"start": self._on_start, "status": self._on_status, "stop": self._on_stop}
         answer = answers.get(verb[0] if verb else "")
