@@ -105,7 +105,7 @@ class Marks:
             self.note(str(spawner.user.name), step)
             on_step(spawner, step)
 
-        EC2Spawner._on_step = marked_step  # type: ignore[method-assign]
+        EC2Spawner._on_step = marked_step  # type: ignore[assignment, method-assign]
 
 
 def memory() -> dict[str, int]:

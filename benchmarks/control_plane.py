@@ -1,0 +1,294 @@
+"""``python -m benchmarks.control_plane``: AWS calls, the hub's memory, and its event loop's lag.
+
+AWS calls of a first login, of a start of a stopped worker, of 20 of each at once, and of a quiet
+minute with 1 and with 50 running servers (two hubs on one cloud, the same minute). Memory of the
+hub's process from 0 to 50 running servers, and its event loop's lag during 20 spawns at once,
+beside the same hub with a spawner that does nothing. Workers are stubs: no server runs in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks import arithmetic, report
+from benchmarks.bed import Bed, Hub, Setting, made
+from benchmarks.client import Client, Start
+from benchmarks.report import Report, Row, say
+
+SERVERS = 50
+AT_ONCE = 20
+BOOT_SECONDS = 1.0
+STOP_SECONDS = 0.5
+POLL_SECONDS = 10
+QUIET_SECONDS = 2.5
+"""So long without a call that changes anything, and a login is over for the cloud as well."""
+LAG_SETTLE_SECONDS = 1.0
+LISTINGS = frozenset({"DescribeInstances", "DescribeVolumes", "DescribeSnapshots"})
+"""What the inventory asks for all workers at once."""
+ONCE_PER_HUB = frozenset({"GetParameter"})
+"""The cluster's key, read at a hub's first start of a server."""
+
+
+def changing(calls: Mapping[str, int]) -> dict[str, int]:
+    """Calls that are no shared listings."""
+    return {action: n for action, n in calls.items() if action not in LISTINGS}
+
+
+def per_minute(calls: Mapping[str, int], seconds: float) -> dict[str, float]:
+    """Calls as a rate."""
+    return {action: round(n * 60 / seconds, 2) for action, n in calls.items()}
+
+
+class Watch:
+    """Counts one hub's AWS calls, and measures it, while something is done."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def during(self, work: Callable[[], Awaitable[list[Start]]]) -> Row:
+        """Do it; seconds of the starts, calls until the cloud is quiet again, lag meanwhile."""
+        await self._hub.reset()
+        before = await self._hub.ask("figures")
+        begun = time.monotonic()
+        starts = await work()
+        lasted = time.monotonic() - begun
+        ready = await self._hub.ask("figures")
+        settled = await self._until_quiet(ready)
+        calls = arithmetic.grown(before["aws_calls"], settled["aws_calls"])
+        return {
+            "click_to_ready": arithmetic.summary([start.seconds for start in starts]),
+            "all_ready_seconds": round(lasted, 3),
+            "hub_cpu_seconds": round(ready["cpu_seconds"] - before["cpu_seconds"], 3),
+            "event_loop_lag": ready["lag"],
+            "aws_calls": calls,
+            "aws_calls_until_ready": arithmetic.grown(before["aws_calls"], ready["aws_calls"]),
+            "aws_calls_beside_listings": changing(calls),
+        }
+
+    async def _until_quiet(self, figures: Row) -> Row:
+        while True:
+            await asyncio.sleep(QUIET_SECONDS)
+            later: Row = await self._hub.ask("figures")
+            if changing(later["aws_calls"]) == changing(figures["aws_calls"]):
+                return later
+            figures = later
+
+
+class Class:
+    """Fifty users of one hub, and what is measured while they come."""
+
+    def __init__(self, bed: Bed, hub: Hub) -> None:
+        self._bed = bed
+        self._hub = hub
+        self._client = Client(hub)
+        self._watch = Watch(hub)
+        self.users = [f"user{number}" for number in range(SERVERS)]
+        self.memory: list[Row] = []
+
+    async def note_memory(self, running: int) -> None:
+        """What the hub's process takes now."""
+        await asyncio.sleep(LAG_SETTLE_SECONDS)
+        figures = await self._hub.ask("figures")
+        kinds = ("rss_bytes", "private_bytes", "tasks", "descriptors")
+        self.memory.append({"running": running, **{kind: figures[kind] for kind in kinds}})
+
+    async def _start(self, users: Sequence[str]) -> Row:
+        return await self._watch.during(lambda: self._client.start_all(users))
+
+    async def _stop(self, users: list[str]) -> None:
+        await self._client.stop_all(users)
+        await self._bed.until_all(users, "stopped")
+        for user in users:
+            await self._hub.until_stopped(user)
+
+    async def come(self) -> Row:
+        """From nobody to fifty: each way alone, twenty at once, and the rest."""
+        await self._client.add_users(self.users)
+        results: Row = {}
+        await self.note_memory(0)
+        say("first login of the hub's life")
+        results["first_of_the_hub"] = await self._start(self.users[:1])
+        await self.note_memory(1)
+        say("a first login alone, and a start of its stopped worker")
+        results["first_login"] = await self._start(self.users[1:2])
+        await self._stop(self.users[1:2])
+        results["stopped_worker"] = await self._start(self.users[1:2])
+        say(f"{AT_ONCE} first logins at once")
+        crowd = self.users[2 : 2 + AT_ONCE]
+        results["first_logins_at_once"] = await self._start(crowd)
+        await self.note_memory(2 + AT_ONCE)
+        say(f"the rest, to {SERVERS} running servers")
+        await self._client.start_all(self.users[2 + AT_ONCE :])
+        await self.note_memory(SERVERS)
+        return results
+
+    async def come_back(self) -> Row:
+        """Twenty stop, and start again at once."""
+        crowd = self.users[2 : 2 + AT_ONCE]
+        say(f"{AT_ONCE} starts of stopped workers at once")
+        await self._stop(crowd)
+        return {"stopped_workers_at_once": await self._start(crowd)}
+
+
+class Baseline:
+    """The same hub with a spawner that does nothing."""
+
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+
+    async def measure(self) -> Row:
+        """Lag during twenty spawns at once, and memory to fifty servers."""
+        hub = await self._bed.hub("nothing", spawner="nothing", poll_seconds=POLL_SECONDS)
+        client = Client(hub)
+        users = [f"user{number}" for number in range(SERVERS)]
+        await client.add_users(users)
+        memory = [await self._memory(hub, 0)]
+        await client.start_all(users[:2])
+        await hub.reset()
+        begun = time.monotonic()
+        starts = await client.start_all(users[2 : 2 + AT_ONCE])
+        lasted = time.monotonic() - begun
+        lag = (await hub.ask("figures"))["lag"]
+        await client.start_all(users[2 + AT_ONCE :])
+        memory.append(await self._memory(hub, SERVERS))
+        await hub.process.stop(STOP_SECONDS + 10)
+        return {
+            "spawns_at_once": {
+                "click_to_ready": arithmetic.summary([start.seconds for start in starts]),
+                "all_ready_seconds": round(lasted, 3),
+                "event_loop_lag": lag,
+            },
+            "memory": memory_figures(memory),
+        }
+
+    async def _memory(self, hub: Hub, running: int) -> Row:
+        await asyncio.sleep(LAG_SETTLE_SECONDS)
+        return {"running": running, **(await hub.ask("figures"))}
+
+
+def memory_figures(samples: Sequence[Mapping[str, Any]]) -> Row:
+    """Growth per running server, from the first sample to the last."""
+    first, last = samples[0], samples[-1]
+    servers = last["running"] - first["running"]
+    return {
+        "samples": [
+            {
+                "running": sample["running"],
+                "rss_mib": round(sample["rss_bytes"] / 2**20, 1),
+                "private_mib": round(sample["private_bytes"] / 2**20, 1),
+                "tasks": sample["tasks"],
+                "descriptors": sample["descriptors"],
+            }
+            for sample in samples
+        ],
+        "rss_kib_per_server": round((last["rss_bytes"] - first["rss_bytes"]) / servers / 1024, 1),
+    }
+
+
+async def quiet_minute(bed: Bed, hubs: Mapping[int, Hub], seconds: float) -> Row:
+    """Calls of hubs in which nobody does anything, by the number of their running servers."""
+    cloud_before = await bed.calls()
+    before = {number: (await hub.ask("figures"))["aws_calls"] for number, hub in hubs.items()}
+    await asyncio.sleep(seconds)
+    after = {number: (await hub.ask("figures"))["aws_calls"] for number, hub in hubs.items()}
+    cloud_calls = arithmetic.grown(cloud_before, await bed.calls())
+    by_number = {
+        f"with_{number}_running": per_minute(
+            arithmetic.grown(before[number], after[number]), seconds
+        )
+        for number in hubs
+    }
+    return {
+        "seconds": seconds,
+        "server_polls_per_minute_each": 60 / POLL_SECONDS,
+        **by_number,
+        "counted_by_the_cloud_for_both": per_minute(cloud_calls, seconds),
+    }
+
+
+def judged(sheet: Report) -> None:
+    """Note each bound."""
+    results = sheet.results
+    beside = {name: row["aws_calls_beside_listings"] for name, row in results["logins"].items()}
+    check = sheet.check
+    start = {"StartInstances": 1}
+    check("calls of a start of a stopped worker", beside["stopped_worker"], start, "", exact=True)
+    first = {"CreateTags": 2, "RunInstances": 1}
+    check("calls of a first login", beside["first_login"], first, "", exact=True)
+    quiet = results["quiet_minute"]
+    check(
+        f"calls a minute with {SERVERS} running, as with 1",
+        quiet[f"with_{SERVERS}_running"],
+        quiet["with_1_running"],
+        "1/min",
+        exact=True,
+    )
+    check("calls refused by the cloud", results["refused"], {}, "", exact=True)
+
+
+async def measure(options: argparse.Namespace) -> list[Report]:
+    """The report."""
+    settings = {
+        "servers": SERVERS,
+        "spawns_at_once": AT_ONCE,
+        "boot_seconds": BOOT_SECONDS,
+        "throttle": "aws",
+        "poll_interval_seconds": POLL_SECONDS,
+        "quiet_seconds": options.quiet_seconds,
+    }
+    sheet = Report("control_plane", "stub", settings)
+    say("control_plane: starting the emulated cloud, the cluster and two hubs")
+    setting = Setting("stub", BOOT_SECONDS, STOP_SECONDS)
+    async with made(setting, options.keep) as bed:
+        many, one = await asyncio.gather(
+            bed.hub("many", poll_seconds=POLL_SECONDS), bed.hub("one", poll_seconds=POLL_SECONDS)
+        )
+        alone = Client(one)
+        await alone.add_users(["single"])
+        await alone.start("single")
+        school = Class(bed, many)
+        logins = await school.come()
+        say(
+            f"{options.quiet_seconds:.0f} s in which nobody does anything, on both hubs;"
+            " the hub with a spawner that does nothing is measured meanwhile"
+        )
+        quiet, baseline = await asyncio.gather(
+            quiet_minute(bed, {1: one, SERVERS: many}, options.quiet_seconds),
+            Baseline(bed).measure(),
+        )
+        await school.note_memory(SERVERS)
+        logins |= await school.come_back()
+        sheet.results = {
+            "logins": logins,
+            "quiet_minute": quiet,
+            "memory": memory_figures(school.memory),
+            "hub_that_does_nothing": baseline,
+            "refused": await bed.refused(),
+        }
+    judged(sheet)
+    return [sheet]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Of this benchmark."""
+    parser.add_argument(
+        "--quiet-seconds", type=float, default=60.0, help="length of the quiet minute (60)"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.control_plane")
+    report.common_options(parser)
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    return report.run(measure(options), strict=options.strict, as_list=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
