@@ -195,6 +195,10 @@ class _Draft:
             self._advance(demand, worker, home)
 
     def _advance(self, demand: Demand, worker: Worker, home: Volume | None) -> None:
+        dead_end = _dead_end(worker, home)
+        if dead_end:
+            self._singles.append(Refuse(demand.owner.key, dead_end))
+            return
         if worker.state is InstanceState.STOPPED:
             self._try(
                 "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
@@ -202,12 +206,7 @@ class _Draft:
         settled = worker.state in (InstanceState.RUNNING, InstanceState.STOPPED)
         if home is None:
             self._adopt_blank_home(demand, worker)
-        elif (
-            settled
-            and worker.home_volume_id is None
-            and home.state is VolumeState.AVAILABLE
-            and home.zone == worker.zone
-        ):
+        elif settled and worker.home_volume_id is None and home.state is VolumeState.AVAILABLE:
             action = Attach(home.volume_id, worker.instance_id, "its owner's home")
             self._try("attach", home.volume_id, demand, lambda: self._singles.append(action))
 
@@ -365,6 +364,27 @@ class _Draft:
 
 FINAL_ERRORS = (CapacityError, QuotaError, Denied, Rejected, CredentialsError)
 """Failures that a user is told at once: more of the same waiting will not mend them."""
+
+
+def _dead_end(worker: Worker, home: Volume | None) -> LaunchFailed | None:
+    """Why an owner's worker can never be the owner's again without an operator's help."""
+    if not worker.volumes or worker.home_volume_id:
+        return None  # not known yet, or it has one
+    if home is None:
+        why = f"{worker.instance_id} has no home volume, and none bears its owner's tag"
+    elif home.zone != worker.zone:
+        why = (
+            f"{worker.instance_id} is in zone {worker.zone}, "
+            f"{home.volume_id} in {home.zone}: terminate the worker, and the next login follows "
+            "the home"
+        )
+    else:
+        return None
+    return LaunchFailed(
+        "Your machine and your files do not come together.",
+        why=why,
+        next_step="Nothing was changed. Tell the people who run this hub.",
+    )
 
 
 def _readiness(worker: Worker) -> tuple[int, str]:
