@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -100,7 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for noisy in ("botocore", "urllib3", "asyncio", "asyncssh", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.umask(0o077)
     try:
         return serve(options_of(given))
     except (ServeError, StoreError, CapacityFormatError) as error:

@@ -7,6 +7,7 @@ Owns its paths and their JSON; documented in docs/localcloud.md. A request that 
 from __future__ import annotations
 
 import json
+import queue
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,7 @@ from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.faults import OUTAGES, FaultFormatError
 from ec2spawner.localcloud.front import Reply
 from ec2spawner.localcloud.machines import Machines
-from ec2spawner.model import TAG_OWNER, InstanceState
+from ec2spawner.model import TAG_OWNER, TAG_ROLE, InstanceState, Role
 
 PATHS = {
     "GET state": "instances, volumes, snapshots, owners",
@@ -65,6 +66,8 @@ class Control:
             result, status = {"error": str(error)}, error.status
         except (FaultFormatError, CapacityFormatError, ValueError) as error:
             result, status = {"error": str(error)}, 400
+        except queue.Empty:
+            result, status = {"error": "the machines are busy; try again"}, 503
         text = json.dumps(result, indent=1, default=str).encode() + b"\n"
         return Reply(status, text, [("Content-Type", "application/json")])
 
@@ -192,6 +195,8 @@ class Control:
             raise ControlError(f"unknown action {action!r}; known: {', '.join(WORKER_ACTIONS)}")
         core = self._core_of(instance_id)
         machines = self._need_machines()
+        if action not in ("terminate", "power-off") and not _has_machine(core, instance_id):
+            raise ControlError(f"{instance_id} is no worker, so it has no machine")
         result: dict[str, Any] = {"instance": instance_id, "action": action}
         if action == "kill-server":
             result["killed"] = machines.kill_server(instance_id)
@@ -252,6 +257,10 @@ WORKER_ACTIONS = {
     "fresh-host-key": "the machine boots again with another SSH host key",
     "fault": '{"ssh": "hang"}, {"command": "garbage"}, ...; null takes it back',
 }
+
+
+def _has_machine(core: EmulatedEC2, instance_id: str) -> bool:
+    return core.instances[instance_id].tags.get(TAG_ROLE) == Role.WORKER.value
 
 
 def _read(body: bytes) -> Any:

@@ -206,6 +206,11 @@ class Front:
             return self._ask_moto(call, environ)
         except EC2Error as error:
             return error_reply(call.service, error.code, error.message, error.status)
+        except ConnectionLost:
+            raise
+        except Exception:  # the edge of a request: AWS answers its own faults with a 500, too
+            log.exception("%s %s failed", call.service, call.action)
+            return error_reply(call.service, "InternalError", "An internal error occurred.", 500)
 
     def _ask_core(self, call: Call) -> Reply:
         params = wire.parse_params(call.action, call.flat)

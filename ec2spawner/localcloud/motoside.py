@@ -174,6 +174,25 @@ class MotoSurroundings:
             for t in self.backend.describe_tags()
         ]
 
+    def other_interfaces(self) -> list[dict[str, Any]]:
+        """See Surroundings."""
+        return [
+            {
+                "NetworkInterfaceId": interface.id,
+                "SubnetId": interface.subnet.id,
+                "VpcId": interface.subnet.vpc_id,
+                "AvailabilityZone": interface.subnet.availability_zone,
+                "Description": interface.description or "",
+                "Status": interface.status,
+                "OwnerId": ACCOUNT_ID,
+                "PrivateIpAddress": interface.private_ip_address,
+                "Groups": [{"GroupId": g.id, "GroupName": g.name} for g in interface.group_set],
+                "InterfaceType": "interface",
+                "TagSet": [],
+            }
+            for interface in self.backend.get_all_network_interfaces()
+        ]
+
 
 class refusals:  # noqa: N801 - reads as a statement: "with refusals():"
     """Turns moto's own errors into EC2Error."""

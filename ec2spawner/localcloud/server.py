@@ -162,7 +162,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _lock_state(state_dir: Path) -> int:
     try:
-        state_dir.mkdir(parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ServeError(f"cannot use {state_dir} as state directory: {error.strerror}") from error
@@ -196,9 +196,9 @@ def _make_server(listener: socket.socket, front: Front) -> Any:
 def serve(options: Options) -> int:
     """Serve until SIGTERM or SIGINT; ServeError if that cannot be. Returns the exit code."""
     ended = threading.Event()
+    served = Served(options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    served = Served(options)
     served.start()
     with contextlib.suppress(OSError):
         print(f"ready: http://{options.host}:{served.port}", flush=True)

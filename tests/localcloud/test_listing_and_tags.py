@@ -162,3 +162,12 @@ def test_ten_thousand_instances_are_listed_in_seconds(cloud: Cloud) -> None:
     began = time.process_time()
     assert cloud.listed(Filters=_filter("tag:cluster", "nobody")) == []
     assert time.process_time() - began < 1
+
+
+def test_interfaces_are_listed_with_their_own_tags(cloud: Cloud) -> None:
+    one, two = cloud.run(2, TagSpecifications=[tags("network-interface", a="1")])
+    found = cloud.call("DescribeNetworkInterfaces", Filters=_filter("tag:a", "1"))
+    assert [n["Attachment"]["InstanceId"] for n in found["NetworkInterfaces"]] == [one, two]
+    found = cloud.call("DescribeNetworkInterfaces", Filters=_filter("attachment.instance-id", two))
+    (interface,) = found["NetworkInterfaces"]
+    assert interface["PrivateIpAddress"] == cloud.show(two)["PrivateIpAddress"]

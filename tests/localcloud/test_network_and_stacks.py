@@ -286,6 +286,8 @@ def test_a_clusters_stack_is_made_updated_and_deleted(whole: InProcessCloud, ec2
             LaunchTemplate=template, SubnetId=outputs["Subnet"], MinCount=1, MaxCount=1
         )["Instances"][0]
 
+    interfaces = ec2.describe_network_interfaces()["NetworkInterfaces"]
+    assert len(interfaces) == 1  # the NAT gateway's
     one = launch_one()
     assert one["InstanceType"] == "t3.medium"
     assert one["MetadataOptions"]["HttpPutResponseHopLimit"] == 1

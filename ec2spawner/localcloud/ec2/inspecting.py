@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ec2spawner.localcloud.ec2.failures import (
@@ -18,7 +19,7 @@ from ec2spawner.localcloud.ec2.failures import (
     not_found,
     wrong_state,
 )
-from ec2spawner.localcloud.ec2.filters import choose, page
+from ec2spawner.localcloud.ec2.filters import Getter, choose, page
 from ec2spawner.localcloud.ec2.launching import check_user_data
 from ec2spawner.localcloud.ec2.records import ACCOUNT_ID, Instance
 from ec2spawner.localcloud.ec2.state import State
@@ -100,33 +101,44 @@ def _status(ec2: State, instance: Instance) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Interface:
+    """A network interface as a reply shows it, and its tags for the filters."""
+
+    view: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+
+_INTERFACE_FILTERS: dict[str, Getter[_Interface]] = {
+    "network-interface-id": lambda n: (n.view["NetworkInterfaceId"],),
+    "subnet-id": lambda n: (n.view["SubnetId"],),
+    "vpc-id": lambda n: (n.view["VpcId"],),
+    "availability-zone": lambda n: (n.view["AvailabilityZone"],),
+    "status": lambda n: (n.view["Status"],),
+    "description": lambda n: (n.view.get("Description", ""),),
+    "interface-type": lambda n: (n.view["InterfaceType"],),
+    "group-id": lambda n: [g["GroupId"] for g in n.view["Groups"]],
+    "private-ip-address": lambda n: (n.view["PrivateIpAddress"],),
+    "addresses.private-ip-address": lambda n: (n.view["PrivateIpAddress"],),
+    "attachment.instance-id": lambda n: (n.view.get("Attachment", {}).get("InstanceId", ""),),
+}
+
+
 def describe_network_interfaces(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
-    """DescribeNetworkInterfaces: those of instances."""
-    getters = {
-        "network-interface-id": lambda i: (i.interface_id,),
-        "subnet-id": lambda i: (i.subnet_id,),
-        "vpc-id": lambda i: (i.vpc_id,),
-        "group-id": lambda i: [g[0] for g in i.groups],
-        "attachment.instance-id": lambda i: (i.id,),
-        "private-ip-address": lambda i: (i.private_ip,),
-        "addresses.private-ip-address": lambda i: (i.private_ip,),
-        "availability-zone": lambda i: (i.zone,),
-        "status": lambda i: ("in-use",),
-        "description": lambda i: ("",),
-        "interface-type": lambda i: ("interface",),
+    """DescribeNetworkInterfaces: those of instances and of what else is in the network."""
+    known = {
+        i.interface_id: _Interface(network_interface_view(ec2, i), i.interface_tags)
+        for i in ec2.instances.values()
+        if i.private_ip
     }
-    wanted = params.get("NetworkInterfaceIds") or ()
-    having = {i.interface_id: i for i in ec2.instances.values() if i.private_ip}
-    missing_ids = [w for w in wanted if w not in having]
-    if missing_ids:
-        raise not_found(missing_ids)
-    instances = [having[w] for w in wanted] if wanted else list(having.values())
-    chosen = choose(instances, params.get("Filters") or (), getters)
-    shown, token = page(chosen, params, "NetworkInterfaceIds")
-    return {
-        "NetworkInterfaces": [network_interface_view(ec2, i) for i in shown],
-        "NextToken": token,
-    }
+    for view in ec2.surroundings.other_interfaces():
+        known[view["NetworkInterfaceId"]] = _Interface(view, {})
+    wanted = params.get("NetworkInterfaceIds") or list(known)
+    unknown = [w for w in wanted if w not in known]
+    if unknown:
+        raise not_found(unknown)
+    chosen = choose([known[w] for w in wanted], params.get("Filters") or (), _INTERFACE_FILTERS)
+    return {"NetworkInterfaces": [n.view for n in chosen]}
 
 
 _ATTRIBUTES: dict[str, tuple[str, Callable[[Instance], Any]]] = {

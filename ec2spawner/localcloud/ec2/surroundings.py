@@ -90,6 +90,9 @@ class Surroundings(Protocol):
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """(resource id, resource type, key, value) of all of them."""
 
+    def other_interfaces(self) -> list[dict[str, Any]]:
+        """Network interfaces of gateways and endpoints, as DescribeNetworkInterfaces shows them."""
+
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 
@@ -185,3 +188,7 @@ class StaticSurroundings:
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """See Surroundings."""
         return [(i, "other", k, v) for i, tags in self.tags.items() for k, v in tags.items()]
+
+    def other_interfaces(self) -> list[dict[str, Any]]:
+        """See Surroundings; there are none."""
+        return []
