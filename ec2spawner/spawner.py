@@ -191,12 +191,15 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         )
 
     def _failure(self, error: EC2SpawnerError) -> SpawnException:
-        return SpawnException(
+        failure = SpawnException(
             error.for_user(),
             reason=error.code,
             log_message=f"{self.owner.key}: {error.for_operator()}",
             status_code=503,
         )
+        # Without it, JupyterHub's spawn page shows the user what is meant for the log.
+        failure.jupyterhub_message = error.for_user()
+        return failure
 
     # ---- progress
 
