@@ -1,0 +1,53 @@
+"""What people read while AWS is away, and when there is no machine for them."""
+
+from __future__ import annotations
+
+from .conftest import Shoot, Visit
+from .demos import Demo
+
+INTERNALS = ("i-0", "Insufficient", "RunInstances", "Traceback", "t3.", "us-east", "subnet")
+
+
+def test_the_home_page_says_so_while_aws_is_out_of_reach(
+    demo: Demo, visit: Visit, shoot: Shoot
+) -> None:
+    student = visit("eve")
+    student.log_in()
+    student.watch_start()
+    # While a machine is in transition the hub looks every second, so this need not wait 30 s.
+    demo.control("POST", "timings", {"stopping_seconds": 60})
+    student.stop()
+    student.until_announced("", 1)
+    demo.control("POST", "outage", {"on": True})
+    try:
+        student.until_announced("The Amazon cloud does not answer at the moment", 60)
+        shoot(student.page, "announcement", 460)
+    finally:
+        demo.control("DELETE", "faults")
+    student.until_announced("", 20)
+
+
+def test_without_capacity_a_student_reads_what_to_do(
+    demo: Demo, visit: Visit, shoot: Shoot
+) -> None:
+    # The last test that launches: for three minutes the hub does not ask again what was refused.
+    late = visit("late")
+    slow = {"action": "RunInstances", "fault": "delay", "seconds": 1.2, "count": None}
+    demo.control("POST", "faults", slow)
+    demo.control("POST", "capacity", {"rules": [{"max_running": 0}]})
+    try:
+        late.log_in()
+        last = late.watch_start()[-1]
+        shoot(late.page, "no-capacity", 360)
+        late.visit("/hub/home")
+        late.page.get_by_role("button", name="Start My Server").click()
+        late.page.get_by_text("no machine").wait_for()
+        shoot(late.page, "no-capacity-again", 360)
+    finally:
+        demo.control("DELETE", "faults")
+        demo.control("POST", "capacity", {})
+    for page in (last.words, late.page.inner_text("body")):
+        assert "no machine of this kind free at the moment" in page
+        assert "again in a few minutes" in page
+        assert not [word for word in INTERNALS if word in page]
+    assert last.failed

@@ -1,0 +1,207 @@
+"""Somebody in front of the hub's pages and JupyterLab, with a browser of their own.
+
+Owns how these pages are operated, by what is seen on them. Must not know what a test is about.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import quote
+
+from hub.processes import eventually
+from playwright.sync_api import Browser, Error, Locator, Page
+
+from .demos import Demo
+
+WIDTH, HEIGHT = 1000, 640
+PAGE_SECONDS = 20.0
+START_SECONDS = 40.0
+
+_NEXT_CHANGE = """
+seen => new Promise(resolve => {
+  const began = Date.now();
+  const look = () => {
+    const bar = document.querySelector('#progress-bar');
+    const now = bar && {
+      words: document.querySelector('#progress-message').textContent,
+      percent: Number(bar.getAttribute('aria-valuenow')),
+      width: bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width,
+      failed: bar.classList.contains('bg-danger'),
+    };
+    if (!bar && location.pathname.startsWith('/user/')) resolve('arrived');
+    else if (now && JSON.stringify(now) !== JSON.stringify(seen)) resolve(now);
+    else if (Date.now() - began > 2000) resolve(null);
+    else requestAnimationFrame(look);
+  };
+  look();
+})
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the spawn page showed at one moment; ``width`` is the bar's, from 0 to 1."""
+
+    words: str
+    percent: int
+    width: float
+    failed: bool
+
+
+Look = Callable[[Progress], None]
+
+
+def unmoved(now: Progress) -> None:
+    """Look and do nothing."""
+
+
+class Visitor:
+    """One person, one browser context, one tab."""
+
+    def __init__(self, browser: Browser, demo: Demo, name: str) -> None:
+        self.name = name
+        self._url = demo.url
+        self._password = demo.password
+        self._context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+        self._context.set_default_timeout(PAGE_SECONDS * 1000)
+        self.page: Page = self._context.new_page()
+
+    def close(self) -> None:
+        """Take the browser away."""
+        self._context.close()
+
+    # ---- the hub's pages
+
+    def visit(self, path: str) -> int:
+        """Open a page of the hub's address; the status of the answer."""
+        answer = self.page.goto(f"{self._url}{path}", wait_until="domcontentloaded")
+        assert answer
+        return answer.status
+
+    def log_in(self, to: str = "/hub/") -> None:
+        """Fill in the form, and be sent on to ``to``. By default that starts the server."""
+        self.visit(f"/hub/login?next={quote(to)}")
+        self.page.get_by_label("Username:").fill(self.name)
+        self.page.get_by_label("Password:", exact=True).fill(self._password)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url(lambda url: "/hub/login" not in url)
+
+    def watch_start(self, look: Look = unmoved) -> list[Progress]:
+        """Watch the spawn page until the server is there, or the start has failed.
+
+        ``look`` is called with whatever is new on it.
+        """
+        shown: list[Progress] = []
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            now = self._next_change(asdict(shown[-1]) if shown else None)
+            if now == "arrived":
+                return shown
+            if now:
+                shown.append(Progress(**now))
+                look(shown[-1])
+                if shown[-1].failed:
+                    return shown
+        raise AssertionError(f"not started within {START_SECONDS:.0f} s; seen: {shown}")
+
+    def _next_change(self, seen: dict[str, Any] | None) -> Any:
+        try:
+            return self.page.evaluate(_NEXT_CHANGE, seen)
+        except Error:  # the page went on to another one meanwhile
+            self.page.wait_for_load_state("domcontentloaded")
+            return None
+
+    def go_home(self) -> None:
+        """Open the hub's home page, and wait until its buttons work."""
+        self.visit("/hub/home")
+        self.page.wait_for_function("window._jupyterhub_page_loaded")
+
+    def start(self, look: Look = unmoved) -> list[Progress]:
+        """Click the start button of the home page, and wait for the server."""
+        self.go_home()
+        self.page.get_by_role("button", name="Start My Server").click()
+        return self.watch_start(look)
+
+    def start_named(self, server: str) -> list[Progress]:
+        """Add a server to the table of the home page, start it there, and wait for it."""
+        self.go_home()
+        self.page.get_by_placeholder("name-your-server").fill(server)
+        self.page.get_by_role("button", name="Add New Server").click()
+        row = self.page.get_by_role("row").filter(has_text=server)
+        row.get_by_role("button", name="start", exact=True).click()
+        return self.watch_start()
+
+    def stop(self) -> None:
+        """Click the stop button of the home page, and wait until the start button is back."""
+        self.go_home()
+        self.page.get_by_role("button", name="Stop My Server").click()
+        self.page.get_by_role("button", name="Start My Server").wait_for()
+
+    def until_announced(self, words: str, seconds: float) -> None:
+        """Reload the home page until it announces these words; "": until it announces nothing."""
+
+        def is_so() -> bool:
+            self.visit("/hub/home")
+            shown = self.page.locator(".announcement").all_inner_texts()
+            return any(words in text for text in shown) if words else not shown
+
+        eventually(is_so, seconds, f"the home page announces {words!r}")
+
+    # ---- JupyterLab
+
+    def _in_front(self, selector: str) -> Locator:
+        return self.page.locator(f".jp-NotebookPanel:not(.lm-mod-hidden) {selector}")
+
+    def until_lab(self) -> None:
+        """Wait until JupyterLab can be used."""
+        self.page.locator(".jp-DirListing-content").wait_for()
+
+    def decline_news(self) -> None:
+        """Answer JupyterLab's question of the first visit; it is not asked again."""
+        decline = self.page.get_by_role("button", name="No", exact=True)
+        decline.click()
+        decline.wait_for(state="detached")
+
+    def new_notebook(self) -> None:
+        """Open one, and wait for its kernel."""
+        self.page.locator(".jp-LauncherCard[title*='Python 3']").first.click()
+        self._in_front(".jp-Cell").wait_for()
+        self.page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
+
+    def run(self, code: str) -> None:
+        """Type into the last cell and run it."""
+        cell = self._in_front(".jp-Cell .cm-content").last
+        cell.click()
+        self.page.keyboard.type(code)
+        self.page.keyboard.press("Shift+Enter")
+
+    def output(self, words: str) -> Locator:
+        """The place below a cell that shows these words."""
+        return self._in_front(".jp-OutputArea-output").get_by_text(words, exact=True)
+
+    def save_as(self, name: str) -> None:
+        """Save; the first time a dialog asks for the name."""
+        self.page.keyboard.press("Control+s")
+        dialog = self.page.locator(".jp-Dialog")
+        dialog.get_by_role("textbox").fill(name)
+        dialog.get_by_role("button", name="Rename").click()
+        self.file(name).wait_for()
+
+    def upload(self, name: str, text: str) -> None:
+        """Upload a text file with JupyterLab's button; it is in the file browser then."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="Upload Files").click()
+        file = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
+        chooser.value.set_files(file)  # type: ignore[arg-type]
+        self.file(name).wait_for()
+
+    def file(self, name: str) -> Locator:
+        """A file in the file browser."""
+        return self.page.locator(".jp-DirListing-itemText").get_by_text(name, exact=True)
+
+    def files(self) -> list[str]:
+        """All names in the file browser."""
+        return self.page.locator(".jp-DirListing-itemText").all_inner_texts()
