@@ -26,6 +26,10 @@ REPORTS_PER_TIMEOUT = 4
 """A server reports its activity at least this often within the time-out, so that nobody at work
 looks idle only because the last report is old."""
 
+REPORT_RETRY_SECONDS = 15
+"""After a hub was away, a server's report comes this much later at most, and it may be an old one
+that waited (jupyterhub 6.1, singleuser, ``notify_activity``); the next one is right."""
+
 START_MARGIN_SECONDS = 60
 """JupyterHub's own limit on a start comes later than the spawner's, whose message says more."""
 
@@ -62,7 +66,8 @@ def culler_service(timeout_seconds: int) -> dict[str, Any]:
     interval = activity_interval_seconds(timeout_seconds)
     command = [sys.executable, "-m", "ec2spawner.culler"]
     command += [f"--timeout={timeout_seconds}", f"--cull-every={interval}"]
-    command += [f"--first-after={2 * interval}", f"--hub-pid={os.getpid()}"]
+    first_after = 2 * interval + REPORT_RETRY_SECONDS
+    command += [f"--first-after={first_after}", f"--hub-pid={os.getpid()}"]
     return {"name": CULLER_NAME, "command": command}
 
 

@@ -87,7 +87,7 @@ def test_culler_takes_the_time_out_and_has_only_its_rights(
 ) -> None:
     c = load(monkeypatch, tmp_path, JUPYTER_NOTEBOOK_TIMEOUT=1800)
     (service,) = c.JupyterHub.services
-    assert service["command"][3:6] == ["--timeout=1800", "--cull-every=300", "--first-after=600"]
+    assert service["command"][3:6] == ["--timeout=1800", "--cull-every=300", "--first-after=615"]
     (role,) = c.JupyterHub.load_roles
     assert role["services"] == [service["name"]]
     assert set(role["scopes"]) <= set(scopes.scope_definitions)
