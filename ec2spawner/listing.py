@@ -17,6 +17,7 @@ from typing import TypeVar
 from ec2spawner.model import (
     HOME_DEVICE,
     InstanceState,
+    Role,
     Snapshot,
     Volume,
     VolumeState,
@@ -74,7 +75,8 @@ class Listing:
     def _workers_by_owner(self) -> Mapping[str, tuple[Worker, ...]]:
         found: dict[str, list[Worker]] = defaultdict(list)
         for worker in self.workers.values():
-            if worker.owner and worker.is_alive and worker.deleted is None:
+            ours = worker.role == Role.WORKER.value and worker.is_alive
+            if worker.owner and ours and worker.deleted is None:
                 found[worker.owner].append(worker)
         return {key: tuple(workers) for key, workers in found.items()}
 
@@ -83,7 +85,8 @@ class Listing:
         gone = (VolumeState.DELETING, VolumeState.DELETED)
         found: dict[str, list[Volume]] = defaultdict(list)
         for home in self.volumes.values():
-            if home.owner and home.is_home and home.deleted is None and home.state not in gone:
+            ours = home.role == Role.WORKER.value and home.is_home and home.state not in gone
+            if home.owner and ours and home.deleted is None:
                 found[home.owner].append(home)
         return {
             key: tuple(
