@@ -118,8 +118,8 @@ class Served:
 
     def _warm_up(self) -> None:
         """Import what the first calls need; they wait for it where they come earlier."""
-        self.cloud.load_moto()
         self.front.warm_up()
+        self.cloud.load_cloudformation()
 
     def close(self) -> None:
         """Stop answering, cut the power of every machine, let go of the state."""
