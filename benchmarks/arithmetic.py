@@ -68,6 +68,25 @@ def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]
     return {name: count for name, count in growth.items() if count}
 
 
+def rates(samples: Sequence[tuple[float, Mapping[str, int]]]) -> dict[str, float]:
+    """Calls a minute of each action that recurs, from samples (seconds, counts so far).
+
+    Measured from one rise of a counter to another, so that it does not depend on when the sampling
+    began; an action that was seen rising less than twice has no rate.
+    """
+    found: dict[str, float] = {}
+    for action in sorted({action for _, counts in samples for action in counts}):
+        rises = [
+            (at, counts.get(action, 0))
+            for (_, before), (at, counts) in itertools.pairwise(samples)
+            if counts.get(action, 0) > before.get(action, 0)
+        ]
+        if len(rises) > 1:
+            (begun, first), (ended, last) = rises[0], rises[-1]
+            found[action] = round((last - first) * 60 / (ended - begun), 1)
+    return found
+
+
 @dataclass(frozen=True)
 class Check:
     """A figure that has a bound: ``value`` is at most (or exactly) ``bound``."""

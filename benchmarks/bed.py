@@ -30,6 +30,7 @@ from ec2spawner.localcloud.demo_parts import LOOPBACK, Part, free_port, no_orpha
 from ec2spawner.model import Owner
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+MEMORY_FOLDER = Path("/dev/shm")
 SSH_PORT = 2222
 LOCK_PORT = 39218
 BOUND_SECONDS = 120.0
@@ -62,6 +63,8 @@ class Setting:
     boot_seconds: float
     stop_seconds: float
     throttle: str = "aws"
+    in_memory: bool = False
+    """Whether all files lie in memory, so that no figure depends on the disk and its users."""
 
 
 def clean_environment(endpoint: str, cidr: str) -> dict[str, str]:
@@ -290,10 +293,15 @@ class Hub:
             answer.raise_for_status()
 
 
+def _new_folder(in_memory: bool) -> Path:
+    parent = MEMORY_FOLDER if in_memory and MEMORY_FOLDER.is_dir() else None
+    return Path(tempfile.mkdtemp(prefix="ec2spawner-bench-", dir=parent))
+
+
 @contextlib.asynccontextmanager
 async def made(setting: Setting, keep: Path | None = None) -> AsyncIterator[Bed]:
     """A bed that is gone at the end, with all its processes; its folder stays if ``keep`` is it."""
-    folder = (keep or Path(tempfile.mkdtemp(prefix="ec2spawner-bench-"))).absolute()
+    folder = (keep or _new_folder(setting.in_memory)).absolute()
     with network() as cidr, no_orphans():
         bed = Bed(folder, setting, cidr)
         try:

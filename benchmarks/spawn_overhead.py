@@ -109,6 +109,16 @@ def results(rounds: Rounds, boot_seconds: float) -> Row:
     return {"unit": "s", "boot_seconds": boot_seconds, "bare_start": bare, **ways}
 
 
+def own_metrics(metrics: Row) -> Row:
+    """Mean seconds of each phase over all starts, as the hub's ``/hub/metrics`` show them."""
+    name = "ec2spawner_start_phase_seconds"
+    means = {
+        phase: round(metrics[f"{name}_sum['{phase}']"] / metrics[f"{name}_count['{phase}']"], 4)
+        for phase in ("machine", "ssh", "server")
+    }
+    return {"what": "mean seconds of each phase, all starts of this hub", **means}
+
+
 def judged(sheet: Report) -> None:
     """Note each bound."""
     for way in WAYS:
@@ -135,6 +145,7 @@ async def measure(options: argparse.Namespace) -> list[Report]:
             await rounds.run(name, bare_first=number % 2 == 0)
             say(f"round {number + 1} of {options.runs}: {_glance(rounds)}")
         sheet.results = results(rounds, options.boot_seconds)
+        sheet.results["own_metrics"] = own_metrics((await hub.ask("figures"))["metrics"])
     judged(sheet)
     return [sheet]
 

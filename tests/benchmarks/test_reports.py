@@ -1,0 +1,226 @@
+"""The shape of a report, and how figures become bounds that are kept or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks import control_plane, report, spawn_overhead
+from benchmarks.client import Start
+from benchmarks.inside import LagMeter, Marks
+from benchmarks.report import Report
+
+HEAD = {"schema", "benchmark", "workers", "settings", "measured_at", "machine", "versions"}
+TAIL = {"load_average_after", "seconds", "results", "checks"}
+
+
+def a_report(met: bool = True) -> Report:
+    sheet = Report("example", "stub", {"runs": 1})
+    sheet.results = {"figure": 1.5}
+    sheet.check("figure", 1.5, 2 if met else 1, "s")
+    return sheet
+
+
+async def reports(*sheets: Report) -> list[Report]:
+    return [*sheets]
+
+
+def test_a_report_says_where_with_what_and_how_it_was_measured() -> None:
+    document = a_report().to_json()
+    assert set(document) == HEAD | TAIL
+    assert document["machine"]["cores"] >= 1
+    assert len(document["machine"]["load_average"]) == 3
+    assert {"jupyterhub", "ec2spawner", "python"} <= set(document["versions"])
+    assert document["workers"] == "stub"
+
+
+def test_one_report_is_an_object_and_several_are_a_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert report.run(reports(a_report()), strict=False, as_list=False) == 0
+    assert json.loads(capsys.readouterr().out)["benchmark"] == "example"
+    assert report.run(reports(a_report(), a_report()), strict=False, as_list=True) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+@pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 1)])
+def test_a_bound_that_is_not_kept_is_told_and_ends_a_strict_run_with_1(
+    strict: bool, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.run(reports(a_report(met=False)), strict=strict, as_list=False) == code
+    assert "NOT KEPT: figure: 1.5, bound 1 s" in capsys.readouterr().err
+
+
+class Measured:
+    """Rounds as they were measured elsewhere."""
+
+    def __init__(self, plain: float, ours: float, seconds: float) -> None:
+        self.bare = {"plain": [plain] * 2, "ours": [ours] * 2}
+        self.starts = {way: [self._start(seconds)] * 2 for way in spawn_overhead.WAYS}
+
+    def _start(self, seconds: float) -> Start:
+        marks = [("machine", 10.5), ("connected", 12.5)]
+        return Start("ada", 10.0, 10.1, 9.5 + seconds, 10 + seconds, inside=marks)
+
+
+def overhead(measured: Any) -> Report:
+    sheet = Report("spawn_overhead", "process", {})
+    sheet.results = spawn_overhead.results(measured, boot_seconds=2.0)
+    spawn_overhead.judged(sheet)
+    return sheet
+
+
+def test_the_floor_is_the_boot_where_there_is_one_and_the_bare_start() -> None:
+    results = overhead(Measured(plain=3.0, ours=1.5, seconds=5.4)).results
+    for way, plain, ours in (
+        ("first_login", 0.4, 1.9),
+        ("stopped_worker", 0.4, 1.9),
+        ("running_worker", 2.4, 3.9),
+    ):
+        assert results[way]["added_to_plain_floor"]["median"] == pytest.approx(plain)
+        assert results[way]["added_to_our_server_floor"]["median"] == pytest.approx(ours)
+
+
+def test_more_than_half_a_second_over_the_floor_is_not_kept() -> None:
+    met = {c.name: c.met for c in overhead(Measured(3.0, 1.5, seconds=5.4)).checks}
+    assert list(met.values()) == [True, True, False]
+
+
+def test_every_phase_of_a_start_is_told_with_its_meaning() -> None:
+    phases = overhead(Measured(3.0, 1.5, 5.4)).results["first_login"]["phases"]
+    assert list(phases) == ["machine", "connected", "ready_seen", "page"]
+    assert phases["connected"]["median"] == 2.0
+    assert all(phase["what"] for phase in phases.values())
+
+
+def test_own_metrics_become_means() -> None:
+    name = "ec2spawner_start_phase_seconds"
+    metrics = {}
+    for phase, total in (("machine", 2.0), ("ssh", 8.0), ("server", 6.0)):
+        metrics |= {f"{name}_sum['{phase}']": total, f"{name}_count['{phase}']": 4.0}
+    means = spawn_overhead.own_metrics(metrics)
+    assert (means["machine"], means["ssh"], means["server"]) == (0.5, 2.0, 1.5)
+
+
+def control(**changes: Any) -> dict[str, bool]:
+    quiet = {"calls_per_minute": {"DescribeInstances": 2.0}, "calls_beside_listings": {}}
+    figures: dict[str, Any] = {
+        "start": {"StartInstances": 1},
+        "first": {"RunInstances": 1, "CreateTags": 2},
+        "many": quiet,
+        "refused": {},
+        "by_cloud": 8,
+        **changes,
+    }
+    sheet = Report("control_plane", "stub", {})
+    sheet.results = {
+        "logins": {
+            "stopped_worker": {"aws_calls_beside_listings": figures["start"]},
+            "first_login": {"aws_calls_beside_listings": figures["first"]},
+        },
+        "quiet_minute": {
+            "with_1_running": quiet,
+            f"with_{control_plane.SERVERS}_running": figures["many"],
+            "calls_counted_by_the_hubs": 8,
+            "calls_counted_by_the_cloud": figures["by_cloud"],
+        },
+        "refused": figures["refused"],
+    }
+    control_plane.judged(sheet)
+    return {check.name: check.met for check in sheet.checks}
+
+
+def test_the_calls_of_the_design_keep_every_bound() -> None:
+    assert all(control().values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"start": {"StartInstances": 1, "DescribeTags": 1}}, "a start of a stopped worker"),
+        ({"first": {"RunInstances": 1, "CreateTags": 3}}, "a first login"),
+        (
+            {
+                "many": {
+                    "calls_per_minute": {"DescribeInstances": 52.0},
+                    "calls_beside_listings": {},
+                }
+            },
+            "calls per minute",
+        ),
+        (
+            {
+                "many": {
+                    "calls_per_minute": {"DescribeInstances": 2.0},
+                    "calls_beside_listings": {"DescribeTags": 1},
+                }
+            },
+            "calls beside listings",
+        ),
+        ({"refused": {"RunInstances": 1}}, "refused"),
+        ({"by_cloud": 9}, "every call"),
+    ],
+)
+def test_a_call_too_many_breaks_its_bound_and_no_other(changes: dict[str, Any], name: str) -> None:
+    missed = [check for check, met in control(**changes).items() if not met]
+    assert len(missed) == 1
+    assert name in missed[0]
+
+
+def test_memory_grows_per_server_from_the_first_and_from_the_second_sample() -> None:
+    rows = [(0, 100), (1, 110), (51, 160)]
+    samples = [
+        {
+            "running": running,
+            "rss_bytes": mib * 2**20,
+            "private_bytes": 0,
+            "tasks": 1,
+            "descriptors": 1,
+        }
+        for running, mib in rows
+    ]
+    found = control_plane.memory_figures(samples)
+    assert found["rss_kib_per_server"] == pytest.approx(60 * 1024 / 51, abs=0.1)
+    assert found["rss_kib_per_further_server"] == 1024.0
+
+
+async def test_every_tick_that_a_blocked_loop_missed_counts_as_lag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    turns = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, turns
+        turns += 1
+        now += seconds + (0.1 if turns == 1 else 0.0)  # once, somebody blocks for 100 ms
+        if turns == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("benchmarks.inside.time.monotonic", lambda: now)
+    monkeypatch.setattr("benchmarks.inside.asyncio.sleep", sleep)
+    meter = LagMeter()
+    with contextlib.suppress(asyncio.CancelledError):
+        await meter.run()
+    found = meter.report()
+    assert found["samples"] >= 10
+    assert found["max_ms"] == pytest.approx(100, abs=0.1)
+    assert 40 <= found["p50_ms"] <= 60
+    meter.reset()
+    assert meter.report()["samples"] == 0
+
+
+async def test_marks_wrap_a_method_and_pass_on_what_it_returns() -> None:
+    class Door:
+        async def open(self, who: str) -> str:
+            return f"come in, {who}"
+
+    marks = Marks()
+    marks.around(Door, "open", lambda _, who: who, "knock", "open")
+    assert await Door().open("ada") == "come in, ada"
+    assert [name for name, _ in marks.take("ada")] == ["knock", "open"]
+    assert marks.take("ada") == []
