@@ -36,6 +36,7 @@ from ec2spawner.localcloud.machine_tree import die_with_parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH = REPOSITORY / "launch_cluster" / "launch.py"
 HUB_CONFIG = REPOSITORY / "jupyterhub_config.py"
+DEMO_HUB = "ec2spawner.localcloud.demo_hub"
 DEMO_HUB_CONFIG = Path(__file__).with_name("demo_hub_config.py")
 
 CLUSTER_NAME = "demo"
@@ -141,7 +142,7 @@ class Demo:
         ]
 
     def _hub_command(self) -> list[str]:
-        return [sys.executable, "-m", "jupyterhub", "--config", str(DEMO_HUB_CONFIG)]
+        return [sys.executable, "-m", DEMO_HUB, "--config", str(DEMO_HUB_CONFIG)]
 
     def _hub_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         return {
