@@ -31,7 +31,8 @@ from ec2spawner.model import (
 
 PAGE_SIZE = 1000  # DescribeInstances: 5 to 1000 (EC2 API reference, 2026)
 FILTER_VALUES = 200  # values that one filter may have (EC2 API reference, "Filter", 2026)
-LISTING_DEADLINE_SECONDS = 30.0
+LISTING_DEADLINE_SECONDS = 10.0
+"""Short, for the poller tries again anyway, and users are to read soon that AWS does not answer."""
 
 
 @dataclass(frozen=True)

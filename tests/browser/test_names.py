@@ -1,4 +1,4 @@
-"""Names that are more than letters, and servers with names of their own."""
+"""A name that is more than letters, and a server with a name of its own."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from .conftest import Shoot, Visit
 from .demos import Demo
 
 
-def test_a_user_whose_name_has_a_space_and_an_umlaut_works_like_any_other(
-    demo: Demo, visit: Visit
-) -> None:
-    zoe = visit("Zoë Müller")
-    zoe.log_in()
-    zoe.watch_start()
-    zoe.until_lab()
-    zoe.upload("größe.txt", "1,72 m")
-    assert [w["state"] for w in demo.workers_of("zoë müller")] == ["running"]  # the hub's name
-
-
-def test_a_named_server_of_the_home_page_is_a_machine_of_its_own(
+def test_a_user_with_a_space_and_an_umlaut_has_a_machine_for_each_server(
     demo: Demo, visit: Visit, shoot: Shoot
 ) -> None:
     zoe = visit("Zoë Müller")
+    zoe.log_in()
     zoe.start_named("thesis")
     zoe.until_lab()
+    zoe.upload("größe.txt", "1,72 m")
+
+    zoe.visit("/user/zoë müller/lab")  # the hub writes names in small letters
+    zoe.watch_start()
+    zoe.until_lab()
     assert zoe.files() == []
-    names = {w["id"] for s in ("", "thesis") for w in demo.workers_of("zoë müller", s)}
-    assert len(names) == 2
+
+    workers = [w for s in ("", "thesis") for w in demo.workers_of("zoë müller", s)]
+    assert [w["state"] for w in workers] == ["running", "running"]
+    assert workers[0]["id"] != workers[1]["id"]
     zoe.go_home()
     shoot(zoe.page, "named-servers", 390)

@@ -11,20 +11,19 @@ INTERNALS = ("i-0", "Insufficient", "RunInstances", "Traceback", "t3.", "us-east
 def test_the_home_page_says_so_while_aws_is_out_of_reach(
     demo: Demo, visit: Visit, shoot: Shoot
 ) -> None:
-    student = visit("eve")
-    student.log_in()
-    student.watch_start()
+    ben = visit("ben")
+    ben.be_running()
     # While a machine is in transition the hub looks every second, so this need not wait 30 s.
     demo.control("POST", "timings", {"stopping_seconds": 60})
-    student.stop()
-    student.until_announced("", 1)
+    ben.stop()
+    ben.until_announced("", 1)
     demo.control("POST", "outage", {"on": True})
     try:
-        student.until_announced("The Amazon cloud does not answer at the moment", 60)
-        shoot(student.page, "announcement", 460)
+        ben.until_announced("The Amazon cloud does not answer at the moment", 60)
+        shoot(ben.page, "announcement", 460)
     finally:
         demo.control("DELETE", "faults")
-    student.until_announced("", 20)
+    ben.until_announced("", 20)
 
 
 def test_without_capacity_a_student_reads_what_to_do(

@@ -65,7 +65,9 @@ class Visitor:
         self.name = name
         self._url = demo.url
         self._password = demo.password
-        self._context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+        self._context = browser.new_context(
+            viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce"
+        )
         self._context.set_default_timeout(PAGE_SECONDS * 1000)
         self.page: Page = self._context.new_page()
 
@@ -124,6 +126,14 @@ class Visitor:
         self.go_home()
         self.page.get_by_role("button", name="Start My Server").click()
         return self.watch_start(look)
+
+    def be_running(self) -> None:
+        """Log in and start the server, unless both was done before."""
+        if not self._context.cookies():
+            self.log_in("/hub/home")
+        self.go_home()
+        if self.page.get_by_role("button", name="Start My Server").count():
+            self.start()
 
     def start_named(self, server: str) -> list[Progress]:
         """Add a server to the table of the home page, start it there, and wait for it."""
