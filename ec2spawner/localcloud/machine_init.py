@@ -34,6 +34,7 @@ from ec2spawner.localcloud import machine_tree as tree
 SOCKET_NAME = "init.sock"
 LINE_MAX_BYTES = 2 * 1024 * 1024
 POWEROFF_GRACE_SECONDS = 5.0
+STOP_REPEAT_SECONDS = 2.0  # a Jupyter server that has only just started may swallow a SIGTERM
 _TICK_SECONDS = 1.0
 _EXEC_FAILED = 127
 
@@ -46,6 +47,7 @@ class Unit:
     started_at: float  # epoch seconds
     exit_code: int | None = None
     kill_at: float | None = None  # monotonic; set while it is being stopped
+    ask_at: float = 0.0  # monotonic; the next SIGTERM, should one have been swallowed
     waiting: list[socket.socket] = field(default_factory=list)
 
     @property
@@ -88,7 +90,7 @@ class Init:
             for key, _ in self._selector.select(self._patience()):
                 key.data(key.fileobj)
             self._reap()
-            self._kill_the_overdue()
+            self._press_for_the_end()
         orderly = self._is_halted()
         self._kill_all()
         if orderly:
@@ -162,11 +164,17 @@ class Init:
             self._reply(client, unit.report())
         unit.waiting.clear()
 
-    def _kill_the_overdue(self) -> None:
+    def _press_for_the_end(self) -> None:
+        now = time.monotonic()
         for unit in self._units.values():
-            if unit.active and unit.kill_at is not None and time.monotonic() >= unit.kill_at:
+            if not unit.active or unit.kill_at is None:
+                continue
+            if now >= unit.kill_at:
                 tree.send_signal([unit.pid], signal.SIGKILL)
-                unit.kill_at = time.monotonic() + _TICK_SECONDS
+                unit.kill_at = now + _TICK_SECONDS
+            elif now >= unit.ask_at:
+                tree.send_signal([unit.pid], signal.SIGTERM)
+                unit.ask_at = now + STOP_REPEAT_SECONDS
 
     def _kill_all(self) -> None:
         tree.kill_below(os.getpid(), lambda: (), self._reap)
@@ -252,7 +260,7 @@ class Init:
     def _begin_stop(self, unit: Unit, timeout_seconds: float) -> None:
         kill_at = time.monotonic() + max(0.0, timeout_seconds)
         unit.kill_at = kill_at if unit.kill_at is None else min(unit.kill_at, kill_at)
-        tree.send_signal([unit.pid], signal.SIGTERM)
+        self._press_for_the_end()
 
     def _power_off(self) -> None:
         if self._halting_until is None:

@@ -25,6 +25,7 @@ FSCK_TIMEOUT_SECONDS = 600.0  # only after a crash, and then it may take its tim
 UNMOUNT_TRIES = 10
 UNMOUNT_PAUSE_SECONDS = 0.2
 STOP_POLL_SECONDS = 0.05
+STOP_REPEAT_POLLS = 40  # 2 s: a Jupyter server that has only just started may swallow a SIGTERM
 LOG_LINES = 40
 LOG_TAIL_CHARS = 8192
 BLANK_BYTES = 4096  # mkfs writes its superblock, in here, as its last act
@@ -218,13 +219,15 @@ class SystemdHost:
             raise Fault(Code.SERVER_DIED, f"systemctl: {done.words}\n{self.server_log(username)}")
 
     def stop_server(self, username: str, timeout_seconds: float) -> None:
-        """systemd sends SIGTERM to the server, and at our bound SIGKILL to its whole group."""
+        """systemd sends SIGTERM to the server; at our bound its whole group gets SIGKILL."""
         unit = unit_name(username)
         self._must(Code.INTERNAL, "systemctl", "stop", "--no-block", unit)
-        for _ in range(max(1, round(timeout_seconds / STOP_POLL_SECONDS))):
+        for attempt in range(1, max(1, round(timeout_seconds / STOP_POLL_SECONDS)) + 1):
             if not self.server_status(username).active:
                 return
             self._sleep(STOP_POLL_SECONDS)
+            if attempt % STOP_REPEAT_POLLS == 0:
+                self._ask("systemctl", "kill", "--kill-whom=main", "--signal=SIGTERM", unit)
         self._ask("systemctl", "kill", "--signal=SIGKILL", unit)
         self._must(Code.INTERNAL, "systemctl", "stop", unit)
 

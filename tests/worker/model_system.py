@@ -52,6 +52,7 @@ class ModelSystem:
         self.active = False
         self.dies_with: int | None = None
         self.stubborn = False
+        self.swallows = False
         self.busy_unmounts = 0
         self.starts = 0
         self.log = ""
@@ -166,12 +167,15 @@ class ModelSystem:
                 self.active = self.dies_with is None
                 return Completed(0)
             case "stop":
-                if self.stubborn and "--no-block" in rest:
+                if "--no-block" in rest and (self.stubborn or self.swallows):
                     return Completed(0)
                 self.active = False
                 return Completed(0)
             case "kill":
-                assert rest[1] == "--signal=SIGKILL"
+                if rest[1:-1] == ["--kill-whom=main", "--signal=SIGTERM"]:
+                    self.active = self.stubborn
+                    return Completed(0)
+                assert rest[1:-1] == ["--signal=SIGKILL"]
                 self.active = False
                 return Completed(0)
         raise AssertionError(f"unexpected: systemctl {rest}")

@@ -1,6 +1,7 @@
 """Stands in for the single-user server: starts in 30 ms, and fails in the ways it is told.
 
-What it is told stands in the file ``told`` in its home: die, deaf, mute, stubborn, offspring.
+What it is told stands in the file ``told`` in its home: die, deaf, mute, swallow, stubborn, or
+offspring.
 """
 
 import json
@@ -20,6 +21,9 @@ with (home / "starts").open("a") as starts:
 
 if "die" in told:
     sys.exit(f"I am {given['environment']['JUPYTERHUB_API_TOKEN']} and cannot live")
+if "swallow" in told:  # the first one only
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0) if heard else heard.append(1))
 if "stubborn" in told:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "offspring" in told:

@@ -135,6 +135,16 @@ def test_a_server_that_ignores_sigterm_is_killed_at_the_bound(machine: Machine) 
     assert machine.worker("status")[0]["exit_code"] == -9
 
 
+def test_a_swallowed_sigterm_is_sent_again(machine: Machine) -> None:
+    machine.start()
+    machine.worker("stop")
+    machine.tell("swallow")
+    machine.start()
+    (stopped,) = machine.worker("stop")
+    assert 1.9 < stopped["seconds"] < 6
+    assert machine.worker("status")[0]["exit_code"] == 0
+
+
 def test_a_foreign_volume_is_refused_and_left_alone(machine: Machine) -> None:
     (machine.volume / "filesystem").write_text("xfs\n")
     assert machine.start()["code"] == "foreign-filesystem"

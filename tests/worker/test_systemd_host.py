@@ -126,6 +126,14 @@ def test_a_server_that_ignores_sigterm_is_killed_at_the_bound(system: ModelSyste
     assert not system.active
 
 
+def test_a_swallowed_sigterm_is_sent_again(system: ModelSystem) -> None:
+    start(system)
+    system.swallows = True
+    commands.stop(system.host(), 10, Events(io.BytesIO()))
+    assert system.sleeps == 40  # of 50 ms
+    assert "SIGKILL" not in str(system.commands)
+
+
 def test_a_busy_home_is_unmounted_again_and_then_left(system: ModelSystem) -> None:
     start(system)
     system.busy_unmounts = 3
