@@ -113,8 +113,15 @@ def _reap() -> None:
 @contextlib.contextmanager
 def only_one(state: Path) -> Iterator[None]:
     """Hold the state directory's lock; DemoError if another demo has it."""
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as lock:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    except OSError as error:
+        raise DemoError(
+            f"The state cannot be kept in {state}: {error.strerror}."
+            " Use another folder: --state-dir FOLDER"
+        ) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

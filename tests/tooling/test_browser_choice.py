@@ -1,37 +1,22 @@
 """Browser tests are skipped with their reason where there is no browser, and fail on CI."""
 
+from pathlib import Path
+
 import pytest
-
-pytest_plugins = "pytester"
-
-CHECK = """
-def test_page(chromium_path):
-    assert chromium_path
-"""
+from browser import chromium
 
 
-@pytest.fixture
-def pytester_without_browser(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> pytest.Pytester:
-    conftest = request.config.rootpath / "tests" / "conftest.py"
-    pytester.makeconftest(conftest.read_text())
-    pytester.makepyfile(CHECK)
-    monkeypatch.setenv("PATH", str(pytester.path))
-    return pytester
+def test_skipped_with_the_reason_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(pytest.skip.Exception, match="apt-get install .*chromium"):
+        chromium.find({"PATH": str(tmp_path)})
 
 
-def test_skipped_with_the_reason(
-    pytester_without_browser: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CI", raising=False)
-    result = pytester_without_browser.runpytest_inprocess("-rs", "-p", "no:asyncio")
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines("*apt-get install chromium*")
+def test_fails_on_ci_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match="apt-get install .*chromium"):
+        chromium.find({"PATH": str(tmp_path), "CI": "true"})
 
 
-def test_fails_on_ci(
-    pytester_without_browser: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CI", "true")
-    pytester_without_browser.runpytest_inprocess("-p", "no:asyncio").assert_outcomes(errors=1)
+def test_debians_is_taken(tmp_path: Path) -> None:
+    program = tmp_path / "chromium"
+    program.touch(0o755)
+    assert chromium.find({"PATH": str(tmp_path), "CI": "true"}) == str(program)

@@ -161,6 +161,12 @@ def test_two_demos_on_one_state_refuse_each_other(start: Callable[..., Running])
     assert first.end()[0] == 0
 
 
+def test_state_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(demo_parts.DemoError, match="--state-dir"):
+        demo_parts.only_one(tmp_path / "file").__enter__()
+
+
 def test_part_that_does_not_start_names_its_log(start: Callable[..., Running]) -> None:
     running = start(STAND_IN_CLOUD="dies")
     code, _, err = running.result()
