@@ -19,7 +19,7 @@ from ec2spawner.worker.host import Filesystem, Host
 from ec2spawner.worker.protocol import Code, Events, Fault
 
 HOME_WAIT_SECONDS = 60.0  # a volume that is attached at launch is there before SSH is
-POLL_SECONDS = 0.03
+POLL_SECONDS = 0.025
 STATUS_POLL_SECONDS = 0.25
 REPLACED_SERVER_STOP_SECONDS = 10.0
 IDENTITY = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PWD", "TMPDIR", "XDG_RUNTIME_DIR"})

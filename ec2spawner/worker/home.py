@@ -6,7 +6,6 @@ Owns the copying of skeleton files. Must not know volumes or units.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 
@@ -34,6 +33,8 @@ def copy_skeleton(skeleton: Path, home: Path, ownership: Ownership, uid: int, gi
 
     May be repeated: every file is there as a whole or not at all.
     """
+    import shutil  # for new homes only; every start would pay for it
+
     for folder, _, files in os.walk(skeleton):
         target = home / Path(folder).relative_to(skeleton)
         if target != home:

@@ -58,7 +58,7 @@ def write_server(directory: Path, document: StartDocument, environment: Mapping[
         "environment": dict(environment),
         "args": list(document.args),
     }
-    write_atomically(directory / SERVER_FILE, json.dumps(content))
+    write_atomically(directory / SERVER_FILE, json.dumps(content), durable=False)
 
 
 def read_digest(directory: Path) -> str | None:
@@ -70,16 +70,25 @@ def read_digest(directory: Path) -> str | None:
         return None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The old content or the new, never a part; readable by its owner only."""
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """The old content or the new, never a part; readable by its owner only.
+
+    ``durable`` content outlives a loss of power; what is gone at the next boot need not.
+    """
     partial = path.with_name(path.name + ".new")
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w") as out:
         out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
+        if durable:
+            out.flush()
+            os.fsync(out.fileno())
     partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    if durable:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -393,7 +393,7 @@ def test_a_home_whose_preparation_was_killed_is_prepared_by_the_next_start(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("ec2spawner.worker.home.shutil.copy2", killed)
+        patch.setattr("shutil.copy2", killed)
         with pytest.raises(Killed):
             start(system)
     assert start(system)[-1]["event"] == "ready"
