@@ -7,12 +7,12 @@ from browser import chromium
 
 
 def test_skipped_with_the_reason_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(pytest.skip.Exception, match="apt-get install .*chromium"):
+    with pytest.raises(pytest.skip.Exception, match=r"apt-get install .*chromium"):
         chromium.find({"PATH": str(tmp_path)})
 
 
 def test_fails_on_ci_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(pytest.fail.Exception, match="apt-get install .*chromium"):
+    with pytest.raises(pytest.fail.Exception, match=r"apt-get install .*chromium"):
         chromium.find({"PATH": str(tmp_path), "CI": "true"})
 
 
