@@ -46,6 +46,7 @@ CODES: Mapping[str, type[errors.CloudError]] = {
     "TooManyRequestsException": errors.Throttled,
     "SlowDown": errors.Throttled,
     "PriorRequestNotComplete": errors.Throttled,
+    "EC2ThrottledException": errors.Throttled,
     "SnapshotCreationPerVolumeRateExceeded": errors.Throttled,
     # capacity of one place: another place may do
     "InsufficientInstanceCapacity": errors.CapacityError,
@@ -75,6 +76,7 @@ CODES: Mapping[str, type[errors.CloudError]] = {
     "UnauthorizedOperation": errors.Denied,
     "AccessDenied": errors.Denied,
     "AccessDeniedException": errors.Denied,
+    "403": errors.Denied,  # S3's answer to HeadBucket has no body
     "OperationNotPermitted": errors.Rejected,
     # credentials
     "AuthFailure": errors.CredentialsError,
@@ -98,6 +100,25 @@ SERVER_FAULTS = frozenset(
     {"InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable", "Unavailable"}
 )
 """Codes with which AWS says that it failed itself: the call may have taken effect or not."""
+
+UNANSWERED = (
+    boto_errors.HTTPClientError,
+    boto_errors.IncompleteReadError,
+    boto_errors.SSLError,
+    ResponseParserError,
+)
+"""The request may have arrived, and no whole answer came; other connection errors come before."""
+
+NO_CREDENTIALS = (
+    boto_errors.NoCredentialsError,
+    boto_errors.PartialCredentialsError,
+    boto_errors.CredentialRetrievalError,
+    boto_errors.TokenRetrievalError,
+    boto_errors.NoAuthTokenError,
+    boto_errors.MetadataRetrievalError,
+    boto_errors.ProfileNotFound,
+    boto_errors.SSOError,
+)
 
 NEXT_STEPS: Mapping[type[errors.CloudError], str] = {
     errors.Throttled: "Try again in a minute; a hub does so by itself.",
@@ -132,12 +153,13 @@ def classify(action: str, failure: Exception, service: str = "ec2") -> Attempt:
     """What a failure of boto3 means for ``action`` (``RunInstances``, ...)."""
     if isinstance(failure, ClientError):
         return _classify_answer(action, failure, service)
-    if isinstance(failure, (boto_errors.EndpointConnectionError, boto_errors.ConnectTimeoutError)):
-        return Attempt(_unreachable(action, failure), is_transient=True, maybe_done=False)
-    if isinstance(failure, (boto_errors.HTTPClientError, ResponseParserError)):
+    if isinstance(failure, UNANSWERED):
         return Attempt(_unreachable(action, failure), is_transient=True, maybe_done=True)
-    if isinstance(failure, (boto_errors.NoCredentialsError, boto_errors.PartialCredentialsError)):
-        return _final(errors.CredentialsError, action, "", "No usable AWS credentials were found.")
+    if isinstance(failure, boto_errors.ConnectionError):
+        return Attempt(_unreachable(action, failure), is_transient=True, maybe_done=False)
+    if isinstance(failure, NO_CREDENTIALS):
+        why = f"No usable AWS credentials were found ({failure})."
+        return _final(errors.CredentialsError, action, "", why)
     if isinstance(failure, boto_errors.NoRegionError):
         return _final(errors.CredentialsError, action, "", "No AWS region is set.")
     if isinstance(failure, boto_errors.BotoCoreError):
@@ -157,6 +179,8 @@ def _classify_answer(action: str, failure: ClientError, service: str) -> Attempt
     code, text = str(info.get("Code", "")), str(info.get("Message", ""))
     status = failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind = class_of_code(code)
+    if kind is None and status == 429:
+        kind = errors.Throttled
     if kind is None and (code in SERVER_FAULTS or status >= 500):
         return Attempt(
             _error(errors.Unreachable, action, code, text), is_transient=True, maybe_done=True
@@ -285,7 +309,9 @@ class Gateway:
     def _verdict(
         failed: Attempt, effect: Effect, maybe_done: bool, action: str
     ) -> errors.CloudError:
-        if failed.is_transient and maybe_done and effect is not Effect.READ:
+        # Refused credentials say nothing of an attempt before, which may have taken effect.
+        is_answer = not (failed.is_transient or isinstance(failed.error, errors.CredentialsError))
+        if maybe_done and not is_answer and effect is not Effect.READ:
             return _error(errors.OutcomeUnknown, action, failed.error.aws_code, failed.error.why)
         return failed.error
 

@@ -89,13 +89,17 @@ def run(work: Awaitable[R]) -> R:
         result = loop.run_until_complete(asyncio.ensure_future(work, loop=loop))
     finally:
         loop.begin_anew()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(_end_all_others())
         loop.close()
     assert not loop.failures, loop.failures
     return result
+
+
+async def _end_all_others() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def in_virtual_time(
