@@ -183,9 +183,17 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
     def _timeout(self, seconds: float) -> StartTimeout:
         sight = self.servers.fleet.sight(self.owner)
         worker = sight.worker.instance_id if sight.worker else "no worker yet"
+        why = f"at the end: {self._step or sight.stage}, {worker}"
+        what = f"Your machine was not ready after {story.duration(seconds)}."
+        if sight.stage == "aws-away":
+            return StartTimeout(
+                f"The Amazon cloud does not answer at the moment. {what}",
+                why=f"{why}; {self.servers.fleet.problem}",
+                next_step="Your files are safe. Start your server again in a few minutes.",
+            )
         return StartTimeout(
-            f"Your machine was not ready after {story.duration(seconds)}.",
-            why=f"at the end: {self._step or sight.stage}, {worker}",
+            what,
+            why=why,
             next_step="It is being stopped, and your files are safe. Start your server again; if "
             "it happens twice, tell the people who run this hub.",
         )
@@ -209,10 +217,15 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         kind = start_kind(fleet.sight(self.owner))
         usual = fleet.journal.usual_seconds(kind)
         yield {"progress": 1, "message": story.opening(kind, usual)}
-        told = story.STAGE_WORDS[story.OPENING_STAGES[kind]]
+        told = story.line(story.OPENING_STAGES[kind], 0, usual)
+        idle = 0.0
         while True:
-            done = story.percent(time.monotonic() - self._begun_at, usual)
-            words = story.STAGE_WORDS.get(self._step or fleet.sight(self.owner).stage, "")
+            stage = self._step or fleet.sight(self.owner).stage
+            if stage in story.WAITING_STAGES:
+                idle += PROGRESS_SECONDS
+            elapsed = time.monotonic() - self._begun_at - idle
+            done = story.percent(elapsed, usual)
+            words = story.line(stage, elapsed, usual)
             if words and words != told:
                 told = words
                 yield {"progress": done, "message": words}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from ec2spawner.model import TAG_CLUSTER, TAG_OWNER, Owner
 
 from .processes import REPOSITORY, Process, clean_environment, eventually, start_process
 
-SSH_PORT = 2222
+PORTS = {"process": (2222, 8888), "stub": (2223, 8889)}
+"""Of SSH and of notebook servers, by kind of worker: both clouds have the same addresses."""
 LOCK_PORT = 39217
 BOOT_SECONDS = 0.5
 STOP_SECONDS = 0.3
@@ -62,7 +64,7 @@ class Cloud:
     def __init__(self, folder: Path, workers: str) -> None:
         self.folder = folder
         self.workers = workers
-        self.network = Network()
+        self.ssh_port, self.notebook_port = PORTS[workers]
         self.log = folder / "cloud.log"
         self.process: Process | None = None
         self.endpoint = ""
@@ -82,7 +84,7 @@ class Cloud:
                 *("--state-dir", str(self.folder / "state"), "--workers", self.workers),
                 *("--boot-seconds", str(BOOT_SECONDS), "--stop-seconds", str(STOP_SECONDS)),
                 *("--pending-seconds", "0.2", "--snapshot-seconds", "0.5"),
-                *("--throttle", "off", "--ssh-port", str(SSH_PORT)),
+                *("--throttle", "off", "--ssh-port", str(self.ssh_port)),
             ],
             self.folder,
             self.log,
@@ -90,7 +92,8 @@ class Cloud:
         )
 
         def address() -> str:
-            assert self.process and self.process.is_alive, self.log.read_text()
+            assert self.process
+            assert self.process.is_alive, self.log.read_text()
             found = re.findall(r"ready: (\S+)", self.log.read_text()[begins:])
             return found[-1] if found else ""
 
@@ -101,7 +104,6 @@ class Cloud:
             self.process.end()
             self.process.close()
         self._http.close()
-        self.network.close()
 
     def environment(self) -> dict[str, str]:
         """What a process must see to take this cloud for AWS."""
@@ -115,17 +117,21 @@ class Cloud:
             AWS_EC2_METADATA_DISABLED="true",
         )
 
-    def launch_cluster(self) -> None:
-        """Run the real launch command; its file is ``server_config``."""
-        outcome = self.run("launch.py", "hubtest", "--no-manager", "--yes", *self._launch_options())
-        assert outcome.code == 0, outcome.output
-
-    def _launch_options(self) -> list[str]:
-        return [
-            *("--vpc-cidr", self.network.cidr, "--worker-ssh-port", str(SSH_PORT)),
+    def launch_cluster(self, cidr: str) -> None:
+        """Run the real launch command."""
+        outcome = self.run(
+            *("launch.py", "hubtest", "--no-manager", "--yes", "--vpc-cidr", cidr),
             *("--hub-connect-url", "http://127.0.0.1:8081", "--hub-address", "127.0.0.1"),
+            *("--worker-ssh-port", str(self.ssh_port)),
             *("--config-out", str(self.folder / "server_config.json")),
-        ]
+        )
+        assert outcome.code == 0, outcome.output
+        shutil.copytree(self.folder / "state", self.folder / "state-without-workers")
+
+    def take_over(self, other: Cloud) -> None:
+        """Begin with the cluster of another cloud, as it was built."""
+        shutil.copytree(other.folder / "state-without-workers", self.folder / "state")
+        shutil.copy(other.folder / "server_config.json", self.folder)
 
     def run(self, script: str, *arguments: str) -> Outcome:
         """Run a command of ``launch_cluster/``."""
@@ -142,9 +148,10 @@ class Cloud:
 
     @property
     def server_config(self) -> Row:
-        """What the launch command wrote."""
+        """What the launch command wrote, with this cloud's ports."""
         config: Row = json.loads((self.folder / "server_config.json").read_text())
-        return config
+        ports = {"WORKER_SSH_PORT": self.ssh_port, "WORKER_NOTEBOOK_PORT": self.notebook_port}
+        return {**config, **ports}
 
     # ---- the control endpoint
 

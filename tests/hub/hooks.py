@@ -2,10 +2,10 @@
 
 Loaded by ``hub_config.py`` in the hub's process, before anything of the cluster is built.
 
-- ``options["die"]``: {"at": POINT, "when": "before" | "after", "nth": 1}. When that call is about
-  to be made (or has returned), the hub notes it in the file ``reached`` and kills itself with
-  SIGKILL, as nothing in it could do anything about.
-- ``options["constants"]``: {"module:NAME": value}.
+- The file ``die``, written while the hub runs: {"at": POINT, "when": "before" | "after", "nth": 1}.
+  When that call is about to be made (or has returned) for the nth time, the hub notes it in the
+  file ``reached`` and kills itself with SIGKILL.
+- ``options["constants"]``: {"module:NAME": value}; a value for a mapping is merged into it.
 - ``options["clock"]``: a file with the number of seconds by which the fleet's clock is ahead.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import os
 import signal
 import time
@@ -32,10 +33,6 @@ def _sets(tag: str) -> Test:
 
 def _step(name: str) -> Test:
     return lambda self, step, *_: step == name
-
-
-def _has_worker(user: Any, *_: Any, **__: Any) -> bool:
-    return any(s.orm_spawner.state.get("worker") for s in user.spawners.values())
 
 
 POINTS: dict[str, tuple[str, Test | None]] = {
@@ -67,65 +64,78 @@ POINTS: dict[str, tuple[str, Test | None]] = {
 def install(options: dict[str, Any]) -> None:
     """Do all of it."""
     for name, value in options["constants"].items():
-        module, _, attribute = name.partition(":")
-        holder, attribute = _find(module, attribute)
-        setattr(holder, attribute, value)
-    if options["die"]:
-        _die_at(Path(options["folder"]) / "reached", **options["die"])
+        holder, attribute = _find(name)
+        known = getattr(holder, attribute)
+        if isinstance(known, dict):
+            known.update(value)
+        else:
+            setattr(holder, attribute, value)
+    folder = Path(options["folder"])
+    for at in POINTS:
+        _watch(folder, at)
     _move_clock(Path(options["clock"]))
 
 
-def _find(module: str, path: str) -> tuple[Any, str]:
+def _find(target: str) -> tuple[Any, str]:
+    module, _, path = target.partition(":")
     holder: Any = importlib.import_module(module)
     *outer, attribute = path.split(".")
     for name in outer:
         holder = getattr(holder, name)
-    assert hasattr(holder, attribute), f"{module} has no {path}"
+    assert hasattr(holder, attribute), f"there is no {target}"
     return holder, attribute
 
 
-def _die_at(reached: Path, at: str, when: str = "before", nth: int = 1) -> None:
+def _watch(folder: Path, at: str) -> None:
     target, applies = POINTS[at]
-    holder, attribute = _find(*target.split(":"))
+    holder, attribute = _find(target)
     original = getattr(holder, attribute)
-    left = nth
 
-    def is_due(arguments: tuple[Any, ...]) -> bool:
-        nonlocal left
-        if applies is None or applies(*arguments):
-            left -= 1
-            return left == 0
-        return False
+    def is_due(arguments: tuple[Any, ...]) -> str:
+        """ "before", "after" or "": when to die."""
+        if applies is not None and not applies(*arguments):
+            return ""
+        return _due(folder / "die", at)
 
-    def die() -> None:
-        with reached.open("a") as file:
-            file.write(f"{when} {at}\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def die(when: str) -> None:
+        (folder / "die").unlink()
+        (folder / "reached").write_text(f"{when} {at}\n")
         os.kill(os.getpid(), signal.SIGKILL)
 
     @functools.wraps(original)
     async def in_coroutine(*arguments: Any, **named: Any) -> Any:
         due = is_due(arguments)
-        if due and when == "before":
-            die()
+        if due == "before":
+            die(due)
         result = await original(*arguments, **named)
         if due:
-            die()
+            die(due)
         return result
 
     @functools.wraps(original)
     def in_function(*arguments: Any, **named: Any) -> Any:
         due = is_due(arguments)
-        if due and when == "before":
-            die()
+        if due == "before":
+            die(due)
         result = original(*arguments, **named)
         if due:
-            die()
+            die(due)
         return result
 
     is_async = inspect.iscoroutinefunction(original)
     setattr(holder, attribute, in_coroutine if is_async else in_function)
+
+
+def _due(file: Path, at: str) -> str:
+    if not file.exists():
+        return ""
+    death = json.loads(file.read_text())
+    if death["at"] != at:
+        return ""
+    if death["nth"] > 1:
+        file.write_text(json.dumps({**death, "nth": death["nth"] - 1}))
+        return ""
+    return str(death["when"])
 
 
 def _move_clock(file: Path) -> None:

@@ -6,12 +6,14 @@ ends, and the REST requests of the tests.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +39,7 @@ from .processes import (
 BASE_CONFIG = REPOSITORY / "jupyterhub_config.py"
 HUB_CONFIG = HERE / "hub_config.py"
 START_SECONDS = 25.0
+ANNOUNCED = "The Amazon cloud does not answer at the moment."
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -85,7 +88,7 @@ class Hub:
         self.choices = choices
         self.config: dict[str, dict[str, Any]] = {}
         self.constants: dict[str, Any] = {}
-        self.die: dict[str, Any] = {}
+        self._death: dict[str, Any] = {}
         self.process: Process | None = None
         self.log = folder / "hub.log"
         self.clock = folder / "clock"
@@ -99,6 +102,7 @@ class Hub:
         self.api_port = free_port()
         self.http = requests.Session()
         self.http.trust_env = False
+        self.http.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
         folder.mkdir(parents=True)
 
     @property
@@ -147,7 +151,6 @@ class Hub:
             "token": self.token,
             "config": self.config,
             "constants": self.constants,
-            "die": self.die,
         }
         (self.folder / "options.json").write_text(json.dumps(options))
 
@@ -178,26 +181,26 @@ class Hub:
 
     def restart(self, *, gently: bool = True) -> Hub:
         """SIGTERM or SIGKILL, and a new start."""
-        if gently:
-            self.stop()
-        else:
-            self.kill()
+        (self.stop if gently else self.kill)()
         return self.start()
 
-    def ends_by_itself(self, seconds: float = START_SECONDS) -> None:
-        """Wait for a death that the test has arranged (``die``); no more of it later."""
-        assert self.process
-        if not self.process.wait(seconds):
-            raise AssertionError(f"{self.die} was not reached")
-        assert self.reached == [f"{self.die.get('when', 'before')} {self.die['at']}"]
-        (self.folder / "reached").unlink()
-        self.die = {}
+    def die_at(self, at: str, when: str = "before", nth: int = 1) -> None:
+        """Have the running hub kill itself at a point of ``hooks.POINTS``, the nth time."""
+        self._death = {"at": at, "when": when, "nth": nth}
+        fresh = self.folder / "die.new"
+        fresh.write_text(json.dumps(self._death))
+        fresh.replace(self.folder / "die")
 
-    @property
-    def reached(self) -> list[str]:
-        """The deaths that were reached."""
-        file = self.folder / "reached"
-        return file.read_text().splitlines() if file.exists() else []
+    def dies(self, seconds: float = 15.0) -> None:
+        """Wait for the death that was arranged, and for no other."""
+        assert self.process
+        assert self.process.wait(seconds), f"{self._death} was not reached"
+        reached = self.folder / "reached"
+        assert reached.exists(), "the hub ended by something else"
+        assert reached.read_text().split() == [self._death["when"], self._death["at"]]
+        reached.unlink()
+        self.process.close()
+        self.process = None
 
     def close(self) -> None:
         """End it, in whatever state it is."""
@@ -225,6 +228,10 @@ class Hub:
         url = f"{self.url}/hub/api/{path}"
         return self.http.request(method, url, headers=headers, timeout=30, **more)
 
+    def page(self) -> str:
+        """The log-in page, which everybody sees first."""
+        return self.http.get(f"{self.url}/hub/login", timeout=5).text
+
     def user(self, name: str) -> User:
         """A user, added to the hub if need be."""
         user = User(self, name)
@@ -236,12 +243,13 @@ class Hub:
         """Instances and volumes of this hub's cluster."""
         return self.cloud.view(self.cluster)
 
-    def errors(self) -> list[str]:
-        """Lines of the log of level ERROR and worse, and tracebacks."""
+    def errors(self, since: int = 0) -> list[str]:
+        """Lines of the log (from a character on) of level ERROR and worse, and tracebacks."""
         return [
             line
-            for line in self.story().splitlines()
-            if re.match(r"\[[EC] |.*\b(ERROR|CRITICAL)\b", line) or TRACEBACK in line
+            for line in self.story()[since:].splitlines()
+            if (re.match(r"\[[EC] |.*\b(ERROR|CRITICAL)\b", line) or TRACEBACK in line)
+            and "Received signal SIGTERM" not in line
         ]
 
 
@@ -278,19 +286,34 @@ class User:
         return bool(model and model["ready"])
 
     def _server_path(self, server: str) -> str:
-        return f"users/{self.path}/servers/{quote(server, safe='')}" if server else (
-            f"users/{self.path}/server"
+        return (
+            f"users/{self.path}/servers/{quote(server, safe='')}"
+            if server
+            else (f"users/{self.path}/server")
         )
 
     def ask_start(self, server: str = "") -> requests.Response:
         """Ask for a start, as a click does; returns at once."""
         return self.hub.api("POST", self._server_path(server))
 
-    def start(self, server: str = "") -> list[Row]:
+    def ask_start_of_a_mortal(self, server: str = "") -> None:
+        """Ask for a start of which the hub may die before it answers."""
+        with contextlib.suppress(requests.ConnectionError):
+            self.ask_start(server)
+
+    def start(self, server: str = "", seconds: float = START_SECONDS) -> list[Row]:
         """Start a server and wait until it is ready; the events of its spawn page."""
         answer = self.ask_start(server)
         assert answer.status_code in (201, 202), answer.text
-        events = list(self.progress(server))
+        return self.wait_ready(server, seconds)
+
+    def wait_ready(self, server: str = "", seconds: float = START_SECONDS) -> list[Row]:
+        """Wait for a start that is under way; the events of its spawn page."""
+        events: list[Row] = []
+        deadline = time.monotonic() + seconds
+        for event in self.progress(server):
+            events.append(event)
+            assert time.monotonic() < deadline, f"not ready within {seconds} s: {events}"
         assert events[-1].get("ready"), events[-1]
         return events
 
@@ -418,31 +441,38 @@ class Kernel:
         )
         return connection
 
-    def begin(self, code: str) -> websocket.WebSocket:
-        """Send a cell; the connection on which its output comes."""
+    def begin(self, code: str) -> tuple[websocket.WebSocket, str]:
+        """Send a cell; the connection on which its output comes, and the request's id."""
         connection = self._connect()
-        header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "username": "",
-                  "session": uuid.uuid4().hex, "version": "5.3", "date": ""}
+        request_id = uuid.uuid4().hex
+        header = {
+            "msg_id": request_id,
+            "msg_type": "execute_request",
+            "username": "",
+            "session": uuid.uuid4().hex,
+            "version": "5.3",
+            "date": "",
+        }
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
         connection.send(json.dumps({**message, "channel": "shell", "buffers": []}))
-        return connection
+        return connection, request_id
 
     def run(self, code: str) -> str:
         """Run a cell and return what it printed."""
         printed = ""
-        connection = self.begin(code)
+        connection, request_id = self.begin(code)
         try:
             while True:
                 message = json.loads(connection.recv())
                 kind, content = message["header"]["msg_type"], message["content"]
-                if not message["parent_header"]:
+                if message["parent_header"].get("msg_id") != request_id:
                     continue
                 if kind == "stream":
                     printed += content["text"]
                 elif kind == "error":
                     raise AssertionError("\n".join(content["traceback"]))
-                elif kind == "execute_reply":
+                elif kind == "status" and content["execution_state"] == "idle":
                     return printed
         finally:
             connection.close()
@@ -456,7 +486,7 @@ def at_once(*work: Any) -> list[Any]:
     def one(index: int) -> None:
         try:
             results[index] = work[index]()
-        except BaseException as error:  # handed to the caller
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
             failures.append(error)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(len(work))]

@@ -1,0 +1,62 @@
+"""Who is idle: a silent cell is at work, an open tab is not, and a hub's downtime says nothing.
+
+With a time-out of 6 s a server reports each second, and the culler looks each second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from .clouds import Cloud
+from .conftest import MakeHub
+from .hubs import Proxy, User, at_once
+from .processes import eventually
+
+TIMEOUT_SECONDS = 6
+
+
+class OpenTab(threading.Thread):
+    """What JupyterLab asks by itself while nobody looks at it."""
+
+    def __init__(self, user: User) -> None:
+        super().__init__(daemon=True)
+        self._user = user
+        self._closed = threading.Event()
+        self.asked = 0
+
+    def run(self) -> None:
+        paths = ("api/kernels", "api/terminals", "api/sessions", "api/contents", "lab/api/settings")
+        while not self._closed.wait(0.3):
+            self.asked += self._user.ask("GET", paths[self.asked % len(paths)]).status_code == 200
+
+    def close(self) -> None:
+        self._closed.set()
+        self.join(25)
+
+
+def test_a_silent_cell_keeps_a_machine_and_an_open_tab_does_not(
+    cloud: Cloud, apart: Proxy, make_hub: MakeHub
+) -> None:
+    hub = make_hub(cloud, proxy=apart, JUPYTER_NOTEBOOK_TIMEOUT=TIMEOUT_SECONDS).start()
+    busy, open_tab = hub.user("busy"), hub.user("tab")
+    at_once(busy.start, open_tab.start)
+    connection, _ = busy.kernel().begin("import time; time.sleep(600)")
+    connection.close()
+    tab = OpenTab(open_tab)
+    tab.start()
+    eventually(lambda: open_tab.server_model() is None, 30, "the open tab's server is culled")
+    tab.close()
+    assert tab.asked > 5
+    open_tab.becomes("stopped")
+    assert busy.is_ready()
+
+    hub.kill()
+    time.sleep(TIMEOUT_SECONDS + 0.5)
+    hub.start()
+    began = time.monotonic()
+    while time.monotonic() < began + TIMEOUT_SECONDS:
+        assert busy.is_ready(), "a hub that was down culled somebody at work"
+        time.sleep(0.2)
+    assert "culling" not in hub.story().lower().rpartition("using authenticator")[2]
+    assert busy.worker()["state"] == "running"

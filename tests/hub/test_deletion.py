@@ -1,0 +1,115 @@
+"""Users who are deleted, and what becomes of their machines and homes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ec2spawner.model import TAG_DELETED
+
+from .clouds import Cloud, Row
+from .conftest import MakeHub
+from .hubs import Hub, User, at_once
+from .processes import eventually
+
+
+def is_marked(row: Row) -> bool:
+    return TAG_DELETED in row["tags"]
+
+
+def is_over(user: User, *servers: str) -> bool:
+    """Whether a deletion is through: machines gone, homes there, detached and marked."""
+    homes = [home for server in servers for home in user.homes(server)]
+    machines = [worker for server in servers for worker in user.workers(server)]
+    return not machines and all(is_marked(h) and h["attachment"] is None for h in homes)
+
+
+def test_a_deleted_users_homes_are_kept_apart_and_machines_end(quick_hub: Hub) -> None:
+    old = quick_hub.user("hal")
+    at_once(old.start, lambda: old.start("lab"))
+    homes = {server: old.home(server)["id"] for server in ("", "lab")}
+    old.stop("lab")
+    old.delete()
+    eventually(lambda: is_over(old, "", "lab"), 15, "the deletion is through")
+    assert {server: old.home(server)["id"] for server in homes} == homes
+    new = quick_hub.user("hal")
+    at_once(new.start, lambda: new.start("lab"))
+    for server, home_id in homes.items():
+        assert [h["id"] for h in new.homes(server) if not is_marked(h)] != [home_id]
+        mapped = [m["volume_id"] for m in new.worker(server)["mappings"].values()]
+        assert home_id not in mapped
+
+
+def test_a_removed_server_loses_its_home_and_the_default_one_keeps_its_own(quick_hub: Hub) -> None:
+    ida = quick_hub.user("ida")
+    at_once(ida.start, lambda: ida.start("lab"))
+    home, lab_home = ida.home()["id"], ida.home("lab")["id"]
+    ida.stop("lab", remove=True)
+    eventually(lambda: is_over(ida, "lab"), 15, "the removal is through")
+    ida.start("lab")
+    assert [h["id"] for h in ida.homes("lab") if is_marked(h)] == [lab_home]
+    assert ida.home()["id"] == home
+    assert not is_marked(ida.home())
+    assert ida.worker()["state"] == "running"
+
+
+def test_a_user_with_a_running_named_server_cannot_be_deleted_by_half(quick_hub: Hub) -> None:
+    jon = quick_hub.user("jon")
+    at_once(jon.start, lambda: jon.start("lab"))
+    answer = quick_hub.api("DELETE", f"users/{jon.path}")
+    assert answer.status_code == 500  # JupyterHub's answer to an active named server
+    assert not is_marked(jon.home())
+    assert not is_marked(jon.home("lab"))
+    assert jon.worker("lab")["state"] == "running"
+    home = jon.home()["id"]
+    jon.start()
+    assert jon.home()["id"] == home
+
+
+def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted(
+    stub_cloud: Cloud, make_hub: MakeHub
+) -> None:
+    hub = make_hub(stub_cloud, DELETE_GRACE_DAYS=2).start()
+    kim = hub.user("kim")
+    kim.start()
+    home = kim.home()["id"]
+    files = stub_cloud.home_of(home)
+    files.mkdir(exist_ok=True)
+    (files / "thesis.txt").write_text("done")
+    kim.delete()
+    eventually(lambda: is_over(kim, ""), 15, "the deletion is through")
+    hub.advance(1.9 * 86400)
+    assert kim.home()["id"] == home
+    assert hub.view().snapshots == []
+    hub.advance(0.2 * 86400)
+    seen: list[tuple[str, bool]] = []
+
+    def is_gone() -> bool:
+        view = hub.view()
+        seen.extend((s["state"], bool(kim.homes())) for s in view.snapshots)
+        return not view.homes_of("kim")
+
+    eventually(is_gone, 15, "the home is deleted")
+    assert ("completed", False) in [*seen, *[(s["state"], False) for s in hub.view().snapshots]]
+    snapshot = hub.view().snapshots[0]
+    assert snapshot["volume_id"] == home
+    copy = stub_cloud.folder / "state" / "snapshots" / snapshot["id"] / "data" / "thesis.txt"
+    assert copy.read_text() == "done"
+
+
+def test_a_deletion_while_aws_is_away_is_kept_until_it_is_back(
+    stub_cloud: Cloud, make_hub: MakeHub
+) -> None:
+    hub = make_hub(stub_cloud)
+    short: dict[str, Any] = {"deadline_seconds": 2.0}
+    hub.constants["ec2spawner.cloud:Gateway.call.__kwdefaults__"] = short
+    hub.start()
+    leo = hub.user("leo")
+    leo.start()
+    home = leo.home()["id"]
+    stub_cloud.outage(on=True)
+    leo.delete()
+    assert not is_marked(leo.home())
+    hub.restart(gently=False)
+    stub_cloud.outage(on=False)
+    eventually(lambda: is_over(leo, ""), 20, "the deletion is through")
+    assert leo.home()["id"] == home

@@ -1,0 +1,62 @@
+"""AWS out of reach for ten minutes: who works goes on working, and pages say what is wrong.
+
+The ten minutes pass on the fleet's clock (``Hub.advance``), so that everything that grows old does;
+and a call is given up after 2 s instead of a minute, and made again after 2 s instead of 30.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .clouds import Cloud
+from .conftest import MakeHub
+from .hubs import ANNOUNCED, Proxy, at_once
+from .processes import eventually
+from .words import assert_fit_for_a_user
+
+SHORT = {"deadline_seconds": 2.0}
+
+
+def test_an_outage_of_ten_minutes_ends_nobodys_work(
+    stub_cloud: Cloud, apart: Proxy, make_hub: MakeHub
+) -> None:
+    hub = make_hub(stub_cloud, proxy=apart, REAPER_GRACE_SECONDS=1)
+    hub.constants["ec2spawner.inventory:MAX_BACKOFF_SECONDS"] = 2.0
+    for call in ("call", "pages"):
+        hub.constants[f"ec2spawner.cloud:Gateway.{call}.__kwdefaults__"] = SHORT
+    hub.start()
+    works, stops, comes = (hub.user(name) for name in ("works", "stops", "comes"))
+    at_once(works.start, stops.start, comes.start)
+    comes.stop()
+    comes.becomes("stopped")
+    assert works.ask("GET", "api").status_code == 200
+    machines = [user.worker()["id"] for user in (works, stops, comes)]
+    assert ANNOUNCED not in hub.page()
+
+    stub_cloud.outage(on=True)
+    eventually(lambda: ANNOUNCED in hub.page(), 15, "the page says so")
+    hub.advance(300)
+    began = time.monotonic()
+    stops.stop()
+    assert time.monotonic() - began < 10
+    assert stops.ask("GET", "api").status_code != 200
+    hub.kill()
+    assert works.ask("GET", "api").status_code == 200
+    hub.config["Spawner"] = {"poll_interval": 1, "start_timeout": 8}  # ours is 5 s less
+    hub.start()
+    hub.advance(300)
+    message = comes.fail_to_start()
+    assert ANNOUNCED in message
+    assert_fit_for_a_user(message)
+    time.sleep(2.5)  # two polls
+    assert works.is_ready()
+    assert works.ask("GET", "api").status_code == 200
+    eventually(lambda: ANNOUNCED in hub.page(), 15, "the page says so")
+
+    stub_cloud.outage(on=False)
+    eventually(lambda: ANNOUNCED not in hub.page(), 20, "the page says no more of it")
+    stops.becomes("stopped", seconds=20)
+    comes.start()
+    assert works.is_ready()
+    assert works.worker()["state"] == "running"
+    assert [user.worker()["id"] for user in (works, stops, comes)] == machines
