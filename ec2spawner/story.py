@@ -37,6 +37,10 @@ OPENING_STAGES: Mapping[str, str] = MappingProxyType(
     {"launch": "launching", "start": "starting", "running": "running"}
 )
 """The stage that the first line tells of already."""
+WAITING_STAGES = frozenset({"aws-away"})
+"""Nothing can go on meanwhile: the time does not count, and no estimate holds."""
+LATE_SHARE = 1.5
+"""Of the usual time: from here on a start is said to take long."""
 MAX_PERCENT = 95
 """The rest is for the hub's own last look at the server."""
 
@@ -44,6 +48,16 @@ MAX_PERCENT = 95
 def opening(kind: str, usual_seconds: float) -> str:
     """The first line: what happens and how long it usually takes."""
     return KIND_WORDS[kind].format(usual=duration(usual_seconds))
+
+
+def line(stage: str, elapsed_seconds: float, usual_seconds: float) -> str:
+    """What is read while a stage lasts: the estimate stays in sight, as long as it holds."""
+    words = STAGE_WORDS.get(stage, "")
+    if not words or stage in WAITING_STAGES:
+        return words
+    if elapsed_seconds > LATE_SHARE * usual_seconds:
+        return f"{words} It takes longer than usual."
+    return f"{words} A start usually takes {duration(usual_seconds)}."
 
 
 def percent(elapsed_seconds: float, usual_seconds: float) -> int:

@@ -16,7 +16,6 @@ import requests
 from hub.clouds import Network
 from hub.processes import (
     REPOSITORY,
-    Process,
     clean_environment,
     eventually,
     free_port,
@@ -97,9 +96,7 @@ class Demo:
     def control(self, method: str, path: str, body: Any = None) -> Any:
         """One request to the control endpoint; fails unless it is answered with 200."""
         endpoint = re.findall(r"ready: (\S+)", (self.state / "logs" / "cloud.log").read_text())[-1]
-        answer = self._http.request(
-            method, f"{endpoint}/_localcloud/{path}", json=body, timeout=20
-        )
+        answer = self._http.request(method, f"{endpoint}/_localcloud/{path}", json=body, timeout=20)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
