@@ -34,10 +34,13 @@ MAX_LINE_BYTES = 8192
 MAX_ANSWER_BYTES = 256 * 1024
 LOGIN_SECONDS = 10.0
 PROBE_SECONDS = 2.0
+KEEPALIVE_SECONDS = 10.0
+"""A worker that leaves three of these unanswered is cut off; the start is then tried anew."""
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
-PinnedKeys = Mapping[str, str]
+LAST_EVENTS: Mapping[str, str | None] = {"start": "ready", "stop": "stopped", "status": None}
+"""What the last line of each verb says of itself; that of a status is no event."""
 Progress = Callable[[str], None]
 
 STUDENT_WORDS: Mapping[str, tuple[str, str]] = {
@@ -159,6 +162,7 @@ class WorkerLink:
                     preferred_auth="publickey",
                     server_host_key_algs=["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256"],
                     compression_algs=None,
+                    keepalive_interval=KEEPALIVE_SECONDS,
                 ),
                 LOGIN_SECONDS,
             )
@@ -242,7 +246,7 @@ async def _run(
         process.stdin.write(json.dumps(document).encode() if document is not None else b"")
         process.stdin.write_eof()
         try:
-            return await _last_event(process.stdout, progress)
+            return await _last_event(process.stdout, verb, progress)
         finally:
             process.close()
     except (OSError, asyncssh.Error) as error:
@@ -253,7 +257,9 @@ async def _run(
         ) from None
 
 
-async def _last_event(stdout: asyncssh.SSHReader[bytes], progress: Progress) -> dict[str, Any]:
+async def _last_event(
+    stdout: asyncssh.SSHReader[bytes], verb: str, progress: Progress
+) -> dict[str, Any]:
     buffer = b""
     total = 0
     while True:
@@ -265,9 +271,9 @@ async def _last_event(stdout: asyncssh.SSHReader[bytes], progress: Progress) -> 
         for line in lines:
             event = _parsed(line)
             if event.get("event") == "progress":
-                progress(str(event.get("step", ""))[:32])
+                progress(_slug(event.get("step")))
             else:
-                return _checked(event)
+                return _checked(event, verb)
         if not chunk:
             raise _garbage("it ended without a last word")
 
@@ -282,11 +288,17 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return event
 
 
-def _checked(event: dict[str, Any]) -> dict[str, Any]:
-    if event.get("event") != "error":
+def _slug(value: object) -> str:
+    """A worker's short word, or "?" for anything else."""
+    return value if isinstance(value, str) and re.fullmatch(r"[a-z-]{1,32}", value) else "?"
+
+
+def _checked(event: dict[str, Any], verb: str) -> dict[str, Any]:
+    if event.get("event") == LAST_EVENTS[verb]:
         return event
-    reason = event.get("code")
-    reason = reason if isinstance(reason, str) and re.fullmatch(r"[a-z-]{1,32}", reason) else "?"
+    if event.get("event") != "error":
+        raise _garbage("an event that nobody expects")
+    reason = _slug(event.get("code"))
     what, next_step = STUDENT_WORDS.get(
         reason,
         (
