@@ -12,7 +12,7 @@ help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## Python packages into .venv and the proxy into .node, as locked
-	@tools/setup.sh
+	@tools/setup.sh >&2
 
 demo: setup  ## hub, emulated cloud and real launch command on this computer [PORT=8000]
 	@$(BIN)/python -m ec2spawner.localcloud.demo --port $(PORT) --end-with-parent $(DEMO)

@@ -297,6 +297,7 @@ async def measure(options: argparse.Namespace) -> list[Report]:
             "hub_that_does_nothing": baseline,
             "refused": await bed.refused(),
         }
+    sheet.close()
     judged(sheet)
     return [sheet]
 

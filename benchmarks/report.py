@@ -77,6 +77,14 @@ class Report:
             "versions": versions(),
         }
         self._begun = time.monotonic()
+        self._end: Row = {}
+
+    def close(self) -> None:
+        """All is measured: how long that took, and how busy the computer was at the end."""
+        self._end = {
+            "load_average_after": [round(load, 2) for load in os.getloadavg()],
+            "seconds": round(time.monotonic() - self._begun, 1),
+        }
 
     def check(self, name: str, value: Any, bound: Any, unit: str, *, exact: bool = False) -> None:
         """Note a figure and its bound."""
@@ -86,8 +94,7 @@ class Report:
         """The report."""
         return {
             **self._head,
-            "load_average_after": [round(load, 2) for load in os.getloadavg()],
-            "seconds": round(time.monotonic() - self._begun, 1),
+            **self._end,
             "results": self.results,
             "checks": [check.to_json() for check in self.checks],
         }

@@ -146,6 +146,7 @@ async def measure(options: argparse.Namespace) -> list[Report]:
             say(f"round {number + 1} of {options.runs}: {_glance(rounds)}")
         sheet.results = results(rounds, options.boot_seconds)
         sheet.results["own_metrics"] = own_metrics((await hub.ask("figures"))["metrics"])
+    sheet.close()
     judged(sheet)
     return [sheet]
 

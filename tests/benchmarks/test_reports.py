@@ -22,6 +22,7 @@ def a_report(met: bool = True) -> Report:
     sheet = Report("example", "stub", {"runs": 1})
     sheet.results = {"figure": 1.5}
     sheet.check("figure", 1.5, 2 if met else 1, "s")
+    sheet.close()
     return sheet
 
 
