@@ -198,6 +198,17 @@ def _kib_per_server(before: Mapping[str, Any], after: Mapping[str, Any]) -> floa
     return float(round(grown / servers / 1024, 1))
 
 
+def lag_over(logins: Mapping[str, Any], baseline: Mapping[str, Any]) -> Row:
+    """By how much the event loop lags more than with a spawner that does nothing, at once."""
+    floor = baseline["spawns_at_once"]["event_loop_lag"]
+    return {
+        way: {
+            q: round(logins[way]["event_loop_lag"][q] - floor[q], 2) for q in ("p50_ms", "p99_ms")
+        }
+        for way in ("first_logins_at_once", "stopped_workers_at_once")
+    }
+
+
 async def _sampled(hub: Hub, seconds: float) -> list[tuple[float, dict[str, int]]]:
     """The hub's counts of AWS calls, again and again."""
     samples: list[tuple[float, dict[str, int]]] = []
@@ -292,6 +303,7 @@ async def measure(options: argparse.Namespace) -> list[Report]:
         logins |= await school.come_back()
         sheet.results = {
             "logins": logins,
+            "lag_over_hub_that_does_nothing": lag_over(logins, baseline),
             "quiet_minute": quiet,
             "memory": memory_figures(school.memory),
             "hub_that_does_nothing": baseline,

@@ -78,7 +78,6 @@ class Rounds:
 
     async def _stop(self, user: str) -> None:
         await self._client.stop(user)
-        await self._bed.until_all([user], "stopped")
         await self._hub.until_stopped(user)
 
 

@@ -189,6 +189,16 @@ def test_memory_grows_per_server_from_the_first_and_from_the_second_sample() -> 
     assert found["rss_kib_per_further_server"] == 1024.0
 
 
+def test_lag_is_told_as_what_comes_on_top_of_a_hub_that_does_nothing() -> None:
+    def lag(p50: float, p99: float) -> dict[str, Any]:
+        return {"event_loop_lag": {"p50_ms": p50, "p99_ms": p99}}
+
+    logins = {"first_logins_at_once": lag(12, 80), "stopped_workers_at_once": lag(9, 40)}
+    found = control_plane.lag_over(logins, {"spawns_at_once": lag(10, 50)})
+    assert found["first_logins_at_once"] == {"p50_ms": 2, "p99_ms": 30}
+    assert found["stopped_workers_at_once"] == {"p50_ms": -1, "p99_ms": -10}
+
+
 async def test_every_tick_that_a_blocked_loop_missed_counts_as_lag(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
