@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     for noisy in ("botocore", "urllib3", "asyncio", "asyncssh", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return serve(options_of(given))
+        serve(options_of(given))
     except (ServeError, StoreError, CapacityFormatError) as error:
         print(f"localcloud: {error}", file=sys.stderr)
         return 1

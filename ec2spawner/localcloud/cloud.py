@@ -102,6 +102,7 @@ class EmulatedCloud:
         with self.lock:
             if self._moto_is_loaded:
                 return
+            motoside.import_moto()
             self._moto.install()
             data = self._store.blob(MOTO_BLOB) if self._store else None
             self._moto_is_loaded = True

@@ -24,6 +24,7 @@ from ec2spawner.localcloud.cloud import EmulatedCloud
 from ec2spawner.localcloud.ec2.emulated import ACTIONS
 from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.faults import Fault
+from ec2spawner.localcloud.motoside import import_moto
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +214,7 @@ class Front:
             return error_reply(call.service, "InternalError", "An internal error occurred.", 500)
 
     def _ask_core(self, call: Call) -> Reply:
+        import_moto()
         params = wire.parse_params(call.action, call.flat)
         cloud = self._cloud
         with cloud.lock:
@@ -234,6 +236,7 @@ class Front:
                 self._moto = _moto_application()
 
     def _ask_moto(self, call: Call, environ: Environ) -> Reply:
+        import_moto()
         cloud = self._cloud
         with cloud.lock:
             self.warm_up()

@@ -275,4 +275,4 @@ class Machines:
         """Cut the power of everything; returns when it is off."""
         self._closing = True
         self._driver.wake()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=1)

@@ -7,12 +7,14 @@ state is the process's, so a process holds one emulated cloud.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
+import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,39 @@ _SETTINGS = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ALLOW_NONEXISTENT_REGI
 def configure() -> None:
     """Set what moto reads from the environment; must come before moto is imported."""
     os.environ.update(_SETTINGS)
+
+
+_importing = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Have a module missing for a while.
+
+    moto imports jsonschema, which imports this grammar of IRIs where it is installed, which takes
+    two seconds; jsonschema does without it where it is not.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment] # that is how Python marks it missing
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def import_moto() -> None:
+    """Import the large parts of moto, which takes seconds; others who need them wait.
+
+    Two threads that import moto's modules, which import each other, would find them half made.
+    """
+    with _importing, _without("rfc3987_syntax"):
+        configure()
+        import moto.cloudformation.models
+        import moto.ec2.models
+        import moto.moto_server.werkzeug_app
+        import moto.ssm.models  # noqa: F401 - imported for their being there
 
 
 class MotoSurroundings:

@@ -12,10 +12,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ec2spawner.localcloud.cloud import EmulatedCloud, open_store
 from ec2spawner.localcloud.control import Control
@@ -25,6 +26,7 @@ from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.state import Timings
 from ec2spawner.localcloud.front import Front
 from ec2spawner.localcloud.machines import Driver, Machines
+from ec2spawner.localcloud.motoside import import_moto
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class Served:
 
     def _warm_up(self) -> None:
         """Import what the first calls need; they wait for it where they come earlier."""
+        import_moto()  # outside the cloud's lock: it takes seconds
         self.front.warm_up()
         self.cloud.load_cloudformation()
 
@@ -193,8 +196,8 @@ def _make_server(listener: socket.socket, front: Front) -> Any:
     )
 
 
-def serve(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; ServeError if that cannot be. Returns the exit code."""
+def serve(options: Options) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end the process; ServeError if that cannot be."""
     ended = threading.Event()
     served = Served(options)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -203,5 +206,7 @@ def serve(options: Options) -> int:
     with contextlib.suppress(OSError):
         print(f"ready: http://{options.host}:{served.port}", flush=True)
     ended.wait()
-    served.close()
-    return 0
+    served.front.closing.set()
+    served.machines.close()
+    sys.stdout.flush()
+    os._exit(0)  # whatever is under way: the journal holds all that was answered
