@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test lint format bench lock picture clean
+.PHONY: help setup demo demo-clean test lint format bench lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ picture: docs/architecture.svg  ## the README's picture from its source (needs g
 
 docs/architecture.svg: docs/architecture.dot
 	dot -Tsvg $< -o $@
+
+PICTURES := first-login jupyterlab home admin
+
+screenshots: setup  ## the README's, taken anew by the browser test
+	@SCREENSHOTS=.test-output/screenshots $(BIN)/python -m pytest tests/browser
+	@cd .test-output/screenshots && cp $(PICTURES:=.png) ../../docs/images/
 
 clean:  ## remove what setup and the tools made; the demo's state stays
 	rm -rf .venv .node .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
