@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import asyncssh
 
 from ec2spawner.errors import (
+    ConfigError,
     HostKeyMismatch,
     WorkerError,
     WorkerGarbage,
@@ -87,10 +88,10 @@ class KeyStore(Protocol):
 
 
 class WorkerLink:
-    """Speaks to the workers of one cluster with its one key."""
+    """Speaks to the workers of one cluster with its one key; ``ConfigError`` if that is none."""
 
     def __init__(self, private_key: str, keys: KeyStore, *, port: int = 22) -> None:
-        self._key = asyncssh.import_private_key(private_key)
+        self._key = _imported(private_key)
         self._keys = keys
         self._port = port
 
@@ -178,6 +179,17 @@ class WorkerLink:
         if check.shown and check.pinned is None:
             self._keys.pin(worker.instance_id, check.shown)
         return connection
+
+
+def _imported(private_key: str) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.import_private_key(private_key)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise ConfigError(
+            "This hub cannot reach its machines.",
+            why=f"the cluster's SSH key cannot be used: {type(error).__name__}",
+            next_step="Tell the people who run this hub; your files are safe.",
+        ) from None
 
 
 def _ignore(step: str) -> None:

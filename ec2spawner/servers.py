@@ -39,11 +39,13 @@ class Servers:
         self.fleet = fleet
         self._open_link = open_link
         self._link: WorkerLink | None = None
+        self._opening = asyncio.Lock()
 
     async def link(self) -> WorkerLink:
         """The link to the workers. Raises ``CloudError`` while the key cannot be had."""
-        if self._link is None:
-            self._link = await self._open_link()
+        async with self._opening:  # a class that starts at once asks for the key once
+            if self._link is None:
+                self._link = await self._open_link()
         return self._link
 
     async def start(self, demand: Demand, make_document: MakeDocument, tell: Tell) -> Worker:
@@ -112,13 +114,14 @@ class Servers:
 
         Never raises: what cannot be ended goes down with its machine.
         """
-        if worker and worker.private_ip:
-            try:
+        try:
+            if worker and worker.private_ip:
                 link = await asyncio.wait_for(self.link(), KEY_SECONDS)
                 await link.stop(worker, GRACEFUL_STOP_SECONDS)
-            except (EC2SpawnerError, asyncio.TimeoutError) as error:
-                log.warning("Not ended gracefully (%s): %s", error, worker.instance_id)
-        self.fleet.release(owner)
+        except (EC2SpawnerError, asyncio.TimeoutError) as error:
+            log.warning("Not ended gracefully (%s): %s", error, owner.key)
+        finally:
+            self.fleet.release(owner)
 
     async def is_dead(self, owner: Owner, worker: Worker, port: int) -> bool:
         """Whether the owner's server is known not to run; in doubt it is not."""

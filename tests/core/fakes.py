@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from core.virtual import clock
+from core.virtual import clock, until
 from ec2spawner.ec2 import LaunchRequest
 from ec2spawner.errors import (
     CapacityError,
@@ -551,3 +551,40 @@ def _id(resource: Any) -> str:
             found: str = getattr(resource, name)
             return found
     raise TypeError(resource)
+
+
+class FakeLink:
+    """Implements ``remote.WorkerLink`` on a ``FakeCloud``'s machines: they answer once booted."""
+
+    def __init__(self, cloud: FakeCloud, server_seconds: float = 2.0) -> None:
+        self.cloud = cloud
+        self.server_seconds = server_seconds
+        self.started: list[tuple[str, Mapping[str, Any]]] = []
+        self.stopped: list[str] = []
+        self.failures: list[Exception] = []
+        self.claims: dict[str, Any] = {}
+        """What each machine's own record says: it serves one claim only."""
+
+    async def start(
+        self, worker: Worker, document: Mapping[str, Any], progress: Callable[[str], None]
+    ) -> dict[str, Any]:
+        await until(lambda: self._answers(worker), 1e6, 0.1)
+        progress("connected")
+        self._fail_if_told()
+        self.started.append((worker.instance_id, document))
+        assert self.claims.setdefault(worker.instance_id, document["claim"]) == document["claim"]
+        await asyncio.sleep(self.server_seconds)
+        await until(lambda: self._answers(worker), 1e6, 0.1)  # down meanwhile, nobody is told
+        return {"event": "ready"}
+
+    async def stop(self, worker: Worker, timeout_seconds: float) -> dict[str, Any]:
+        self._fail_if_told()
+        self.stopped.append(worker.instance_id)
+        return {"event": "stopped"}
+
+    def _answers(self, worker: Worker) -> bool:
+        return self.cloud.state(worker.instance_id) is RUNNING
+
+    def _fail_if_told(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from core.fakes import FakeCloud
-from core.virtual import clock
+from core.virtual import clock, until
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
 from ec2spawner.journal import Journal
@@ -29,6 +27,9 @@ def demand(user: str, server: str = "", incarnation: str = "") -> Demand:
     """A wish of today; a user's row in the hub is named after the user unless told otherwise."""
     owner = Owner(user, server)
     return Demand(owner, "default", incarnation or f"row{owner.key}".replace("-", ""), clock())
+
+
+__all__ = ["POLICY", "SETTINGS", "Hub", "demand", "until"]
 
 
 class Hub:
@@ -74,15 +75,3 @@ class Hub:
         if later:
             later.cancel()
         return Hub(self.cloud, self.folder, self.policy)
-
-
-async def until(
-    true: Callable[[], Any], seconds: float = 600.0, step_seconds: float = 0.05
-) -> float:
-    """Wait until something holds; how long it took. Fails past ``seconds``."""
-    begun = asyncio.get_running_loop().time()
-    while not true():
-        waited = asyncio.get_running_loop().time() - begun
-        assert waited < seconds, f"not so after {seconds} s"
-        await asyncio.sleep(step_seconds)
-    return asyncio.get_running_loop().time() - begun

@@ -317,7 +317,7 @@ CHECKS = [
 
 
 @settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 @given(listings(), st.lists(expectations(), max_size=3), wishes(), memories())
 def test_whatever_is_listed_expected_and_wished_no_plan_does_what_none_may(
@@ -452,7 +452,7 @@ def consistent_worlds(draw: st.DrawFn) -> Listing:
 
 
 @settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 @given(consistent_worlds(), st.lists(st.sampled_from(OWNERS), unique=True))
 def test_carrying_plans_out_ends_with_a_running_worker_and_home_for_each_who_waits(

@@ -343,24 +343,21 @@ async def test_an_error_of_no_known_kind_is_still_an_error(code: object) -> None
 
 
 async def test_silence_is_waited_out_by_the_caller_and_leaves_nothing_behind() -> None:
-    ended = asyncio.Event()
+    closed = asyncio.Event()
 
     async def handler(process: Process) -> None:
         await process.stdin.read()
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
+        await process.channel.wait_closed()
+        closed.set()
 
     async with sshd(handler) as port:
         starting = asyncio.ensure_future(link(port).start(worker(), DOCUMENT, print))
         await asyncio.sleep(0.3)
+        assert not starting.done()
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        server_side = asyncio.ensure_future(ended.wait())
-        await asyncio.wait({server_side}, timeout=0.2)
-        server_side.cancel()
+        await asyncio.wait_for(closed.wait(), 5)
 
 
 @pytest.mark.parametrize("verb", ["stop", "status"])

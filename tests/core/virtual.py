@@ -112,3 +112,15 @@ def in_virtual_time(
         run(test(*args, **kwargs))
 
     return wrapper
+
+
+async def until(
+    true: Callable[[], Any], seconds: float = 600.0, step_seconds: float = 0.05
+) -> float:
+    """Wait until something holds; how long it took. Fails past ``seconds``."""
+    begun = asyncio.get_running_loop().time()
+    while not true():
+        waited = asyncio.get_running_loop().time() - begun
+        assert waited < seconds, f"not so after {seconds} s"
+        await asyncio.sleep(step_seconds)
+    return asyncio.get_running_loop().time() - begun
