@@ -11,14 +11,14 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from ec2spawner.localcloud import motoside
+from ec2spawner.localcloud import motoside, motostate
 from ec2spawner.localcloud.clock import Clock, system_clock
 from ec2spawner.localcloud.ec2.capacity import CapacityFile
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.records import from_json
 from ec2spawner.localcloud.ec2.state import Counter, Event, Timings
 from ec2spawner.localcloud.faults import Trouble
-from ec2spawner.localcloud.store import Store
+from ec2spawner.localcloud.store import Store, StoreError
 from ec2spawner.localcloud.throttle import Throttle
 
 MOTO_BLOB = "moto"
@@ -67,10 +67,12 @@ class EmulatedCloud:
         return seed
 
     def restore(self) -> None:
-        """Take over what an earlier run left in the store."""
+        """Take over what an earlier run left in the store; StoreError if that cannot be read."""
         for scope in self._store.scopes() if self._store else ():
             if scope:
                 self.core(scope)
+        if self._store and self._store.blob(MOTO_BLOB):
+            self.load_moto()
 
     def core(self, region: str) -> EmulatedEC2:
         """EC2 of one Region; made when first asked for."""
@@ -109,7 +111,7 @@ class EmulatedCloud:
             if data and b"moto.cloudformation" in data:
                 self.load_cloudformation()
             if data:
-                motoside.load(data)
+                _load_moto_state(data)
 
     def load_cloudformation(self) -> None:
         """Have CloudFormation ready; its import takes two seconds more."""
@@ -121,7 +123,7 @@ class EmulatedCloud:
         """Write what changed, then tell the listeners what happened."""
         with self.lock:
             events: list[tuple[EmulatedEC2, Event]] = []
-            blobs = {MOTO_BLOB: motoside.dump()} if moto_changed and self._store else {}
+            blobs = {MOTO_BLOB: motostate.dump()} if moto_changed and self._store else {}
             for region, core in self.cores.items():
                 changes = core.take_changes()
                 if self._store and changes:
@@ -156,6 +158,16 @@ class EmulatedCloud:
                 self._moto_is_loaded = False
             if self._store:
                 self._store.close()
+
+
+def _load_moto_state(data: bytes) -> None:
+    try:
+        motostate.load(data)
+    except Exception as error:  # a pickle of other versions fails in any way
+        raise StoreError(
+            f"the state directory was written by other versions of this program or of moto "
+            f"({error}); remove it to forget it"
+        ) from error
 
 
 def open_store(state_dir: Path) -> Store:

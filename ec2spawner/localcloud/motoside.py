@@ -1,16 +1,14 @@
-"""moto, which plays every service but EC2's instances and volumes: set up, asked, kept, mended.
+"""moto, which plays every service but EC2's instances and volumes: set up, asked, mended.
 
-Owns the only door to moto: its settings, the look-ups that launches need, Ubuntu's parameters in
-SSM, what must not be deleted while instances use it, and the pickle of its whole state. moto's
-state is the process's, so a process holds one emulated cloud.
+Owns the door to moto: its settings, the look-ups that launches need, Ubuntu's parameters in SSM,
+and what must not be deleted while instances use it. moto's state is the process's, so a process
+holds one emulated cloud.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import pickle
 import sys
 import threading
 from collections import defaultdict
@@ -18,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ec2spawner.localcloud import motostate
 from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.ec2.images import ARCHITECTURES, ubuntu_image_id
 from ec2spawner.localcloud.ec2.records import ACCOUNT_ID
@@ -288,7 +287,7 @@ def _coerce(shape: Any, value: Any) -> Any:
 
 
 class Moto:
-    """The process's moto: mended for the emulated cloud, and its state as one pickle."""
+    """The process's moto, mended for the emulated cloud."""
 
     def __init__(self, cores: Mapping[str, EmulatedEC2]) -> None:
         self._cores = cores
@@ -330,7 +329,7 @@ class Moto:
             undo()
         self._undo = []
         self._has_cloudformation = False
-        reset()
+        motostate.reset()
 
     def _guarded_subnet(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def delete_subnet(backend: Any, subnet_id: str) -> Any:
@@ -431,68 +430,3 @@ def _add_canonical(parameters: Any) -> None:
             data_type="aws:ec2:image",
         )
         dict.__setitem__(parameters, name, [parameter])
-
-
-def reset() -> None:
-    """Forget all of moto's state."""
-    from moto.core.base_backend import BackendDict
-
-    BackendDict.reset()
-
-
-# Services whose state is nobody's data.
-_NOT_KEPT = frozenset({"moto_api", "instance_metadata"})
-
-
-def _default_dict_of_dicts() -> dict[Any, Any]:
-    return defaultdict(dict)
-
-
-def _rebuild_parameters(account_id: str, region: str) -> Any:
-    from moto.ssm.models import ParameterDict
-
-    return ParameterDict(account_id, region)
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles what moto holds and pickle alone cannot: locks, and dicts made by a lambda."""
-
-    def reducer_override(self, thing: Any) -> Any:
-        kind = type(thing)
-        if kind.__name__ == "ParameterDict":
-            arguments = (thing.account_id, thing.region_name)
-            return _rebuild_parameters, arguments, None, None, iter(thing.items())
-        if kind is defaultdict and getattr(thing.default_factory, "__name__", "") == "<lambda>":
-            return defaultdict, (_default_dict_of_dicts,), None, None, iter(thing.items())
-        if kind is type(threading.Lock()):
-            return threading.Lock, ()
-        if kind is type(threading.RLock()):
-            return threading.RLock, ()
-        return NotImplemented
-
-
-def dump() -> bytes:
-    """moto's state as one graph, so that what services share stays shared."""
-    from moto.core.base_backend import BackendDict
-
-    used: Any = BackendDict
-    state = {
-        backends.service_name: {account: dict(regions) for account, regions in backends.items()}
-        for backends in used._instances
-        if backends.service_name not in _NOT_KEPT
-    }
-    buffer = io.BytesIO()
-    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(state)
-    return buffer.getvalue()
-
-
-def load(data: bytes) -> None:
-    """Put back what ``dump`` made. The data comes from our own state directory."""
-    import moto.backends
-
-    state = pickle.loads(data)  # noqa: S301 - written by this program, in the user's own folder
-    for service, accounts in state.items():
-        backends: Any = moto.backends.get_backend(service)
-        for account, regions in accounts.items():
-            for region, backend in regions.items():
-                backends[account][region] = backend

@@ -65,7 +65,6 @@ class Served:
             capacity = CapacityFile(options.capacity)
             capacity.load()
             store = open_store(options.state_dir)
-            undo.callback(store.close)
             self.cloud = EmulatedCloud(
                 store=store,
                 timings=options.timings,
@@ -73,6 +72,8 @@ class Served:
                 throttle=options.throttle,
                 seed=options.seed,
             )
+            undo.callback(self.cloud.close)
+            self.cloud.restore()
             self._wire(options)
             self._last = undo.pop_all()
 
@@ -86,6 +87,8 @@ class Served:
             tick=self._tick,
         )
         self.cloud.on_new_core = self._adopt
+        for core in self.cloud.cores.values():
+            self._adopt(core)
         self.cloud.listeners += [self.disks.follow, self.machines.follow]
         self.front = Front(self.cloud, Control(self.cloud, self.machines))
 
@@ -103,11 +106,8 @@ class Served:
         return None if due is None else max(0.0, due - self.cloud.clock())
 
     def start(self) -> None:
-        """Take over what the state directory holds, and begin to answer."""
-        self.cloud.restore()
+        """Begin to answer, and to do what the state directory says."""
         cores = list(self.cloud.cores.values())
-        if cores:
-            self.cloud.load_moto()
         self.disks.reconcile(cores)
         self.machines.start()
         self.machines.reconcile(cores)
@@ -132,7 +132,6 @@ class Served:
             self._server.server_close()
         self.machines.close()
         self.disks.close()
-        self.cloud.close()
         self._last.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ec2spawner.localcloud.__main__ import main
+from ec2spawner.localcloud.store import Store
 from localcloud.serving import (
     Serving,
     boots,
@@ -199,6 +201,7 @@ def test_the_same_things_are_there_after_sigkill(tmp_path: Path) -> None:
         running = launch_worker(ec2, subnet, ClientToken="t")
         stopped = launch_worker(ec2, subnet)["InstanceId"]
         until(lambda: state_of(ec2, stopped) == "running")
+        pid_of(serving.state_dir, stopped)
         ec2.stop_instances(InstanceIds=[stopped])
         until(lambda: state_of(ec2, stopped) == "stopped")
         ec2.create_tags(Resources=[stopped], Tags=[{"Key": "owner", "Value": "ada"}])
@@ -354,6 +357,18 @@ def test_a_state_of_another_format_is_refused(
     (tmp_path / "state" / "cloud.sqlite").write_text("this is no database, it is a poem")
     assert main(["serve", "--port", "0", "--state-dir", str(tmp_path / "state")]) == 1
     assert "remove the state directory" in capsys.readouterr().err
+
+
+def test_a_state_of_another_version_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "state" / "cloud.sqlite")
+    store.save("", {}, {"moto": pickle.dumps({"ec2": 1})})
+    store.close()
+    assert main(["serve", "--port", "0", "--state-dir", str(tmp_path / "state")]) == 1
+    error = capsys.readouterr().err
+    assert "written by other versions" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ec2spawner.localcloud.ec2.failures import (
     wrong_state,
 )
 from ec2spawner.localcloud.ec2.filters import Getter, choose, page
-from ec2spawner.localcloud.ec2.launching import check_user_data
+from ec2spawner.localcloud.ec2.launch_plan import check_user_data
 from ec2spawner.localcloud.ec2.records import ACCOUNT_ID, Instance
 from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.views import (
