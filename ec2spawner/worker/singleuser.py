@@ -19,6 +19,11 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 ACTIVITY_EXTENSION = "ec2spawner.worker.activity_extension"
+NO_CALLS_HOME = (
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.news_url=None",
+)
+"""JupyterLab asks no foreign host for versions and news: who works here cannot update it anyway."""
 SLOW_OPTIONAL_IMPORT = "rfc3987_syntax"
 _DOCUMENT = "server.json"
 
@@ -41,7 +46,7 @@ def complete_environment(environ: MutableMapping[str, str], given: Mapping[str, 
 
 def arguments(given: list[str], uid: int) -> list[str]:
     """The server's own arguments first: the hub's may overrule them."""
-    ours = [f"--ServerApp.jpserver_extensions={ACTIVITY_EXTENSION}=True"]
+    ours = [f"--ServerApp.jpserver_extensions={ACTIVITY_EXTENSION}=True", *NO_CALLS_HOME]
     if uid == 0:  # only on an emulated machine whose owner is root
         ours.append("--allow-root")
     return [*ours, *given]

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jupyterlab import NeverCheckForUpdate
+from jupyterlab.labapp import LabApp
+
 from ec2spawner.worker import singleuser
 
 
@@ -30,9 +33,10 @@ def test_the_interpreter_s_programs_come_first_and_once() -> None:
 
 
 def test_the_hub_s_arguments_come_last_and_root_is_allowed_only_as_root() -> None:
-    assert singleuser.arguments(["--a"], 1000)[1:] == ["--a"]
-    assert singleuser.arguments(["--a"], 0)[1:] == ["--allow-root", "--a"]
-    assert singleuser.ACTIVITY_EXTENSION in singleuser.arguments([], 1000)[0]
+    ours = singleuser.arguments([], 1000)
+    assert singleuser.arguments(["--a"], 1000) == [*ours, "--a"]
+    assert singleuser.arguments(["--a"], 0) == [*ours, "--allow-root", "--a"]
+    assert singleuser.ACTIVITY_EXTENSION in ours[0]
 
 
 def run(code: str) -> str:
@@ -79,3 +83,10 @@ import jupyterhub.singleuser.extension, jupyterlab.labapp, jupyter_events
 print("lark" in sys.modules, sys.modules["rfc3987_syntax"])
 """
     assert run(REFUSED + code) == "False None\n"
+
+
+def test_jupyterlab_asks_no_foreign_host_for_versions_or_news() -> None:
+    app = LabApp()
+    app.parse_command_line(list(singleuser.NO_CALLS_HOME))
+    assert app.check_for_updates_class is NeverCheckForUpdate
+    assert app.news_url is None
