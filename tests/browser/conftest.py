@@ -26,6 +26,7 @@ from .visitors import HEIGHT, PAGE_SECONDS, WIDTH, Look, Progress, Visitor
 Visit = Callable[[str], Visitor]
 Shoot = Callable[..., None]
 Film = Callable[[Visitor, str], Look]
+WHO_IS_THERE = pytest.StashKey[tuple[Demo, dict[str, Visitor]]]()
 
 
 @pytest.fixture(scope="package")
@@ -61,7 +62,7 @@ def visitors() -> dict[str, Visitor]:
 @pytest.fixture
 def visit(
     request: pytest.FixtureRequest, demo: Demo, browser: Browser, visitors: dict[str, Visitor]
-) -> Visit:
+) -> Iterator[Visit]:
     """Brings somebody in; who was there before comes with the same browser."""
 
     def come(name: str) -> Visitor:
@@ -69,8 +70,10 @@ def visit(
             visitors[name] = Visitor(browser, demo, name)
         return visitors[name]
 
-    request.node.demo, request.node.visitors = demo, visitors
-    return come
+    request.node.stash[WHO_IS_THERE] = (demo, visitors)
+    yield come
+    for visitor in visitors.values():
+        visitor.leave()
 
 
 def picture_folder() -> Path:
@@ -108,9 +111,10 @@ def film(shoot: Shoot) -> Film:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
-    if report.failed and hasattr(item, "visitors"):
-        report.sections.append(("the hub's log", item.demo.hub_log()))
-        for visitor in item.visitors.values():
+    if report.failed and WHO_IS_THERE in item.stash:
+        demo, visitors = item.stash[WHO_IS_THERE]
+        report.sections.append(("the hub's log", demo.hub_log()))
+        for visitor in visitors.values():
             try:
                 visitor.page.screenshot(path=picture_folder() / f"failed-{visitor.name}.png")
             except Error as error:

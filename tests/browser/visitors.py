@@ -75,6 +75,10 @@ class Visitor:
         """Take the browser away."""
         self._context.close()
 
+    def leave(self) -> None:
+        """Close the page, which would go on drawing; stay logged in."""
+        self.page.goto("about:blank")
+
     # ---- the hub's pages
 
     def visit(self, path: str) -> int:
