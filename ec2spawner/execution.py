@@ -1,16 +1,15 @@
 """Carries actions out: each one EC2 call for many ids, with what it is expected to change.
 
-Owns the expectations, the memory of what failed, and the last look before anything is destroyed.
+Owns the memory of what failed, and the last look before anything is destroyed.
 Must not decide what is to be done: that is the plan's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from types import MappingProxyType
@@ -30,6 +29,7 @@ from ec2spawner.actions import (
     Tag,
     Terminate,
 )
+from ec2spawner.calls import Calls, same_tags
 from ec2spawner.ec2 import LaunchRequest
 from ec2spawner.errors import (
     CapacityError,
@@ -148,25 +148,12 @@ class Executor:
         self._listing = listing
         self._view = view
         self._look_again = look_again
-        self._on_change = on_change
-        self._expected: dict[int, Expectation] = {}
-        self._number = 0
+        self.calls = Calls(clock, listing, on_change)
         self._failed: dict[Offering, Failure] = {}
         self._holds: dict[tuple[str, str], Failure] = {}
         self._launched_here: set[str] = set()
 
     # ---- what is known beside the listing
-
-    def expectations(self) -> list[Expectation]:
-        """The effects of our calls that the listing need not show yet."""
-        listing, now = self._listing(), self._clock()
-        for number, expected in list(self._expected.items()):
-            rest = expected.rest(listing, now)
-            if rest is None:
-                del self._expected[number]
-            else:
-                self._expected[number] = rest
-        return list(self._expected.values())
 
     def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
         """What failed lately, for the plan."""
@@ -182,31 +169,6 @@ class Executor:
     def next_retry_at(self) -> float | None:
         """When the first thing that failed may be tried again."""
         return min((f.until for f in self._holds.values()), default=None)
-
-    def unseen_ids(self) -> set[str]:
-        """Ids whose state, volume or existence will change by a call of ours, and has not yet."""
-        ids: set[str] = set()
-        for expected in self._expected.values():
-            ids.update(expected.launched, expected.states, expected.attached, expected.snapshots)
-        return ids
-
-    def is_providing(self, worker: Worker) -> bool:
-        """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
-        return any(
-            e.settled_at is None
-            and (
-                TAG_OWNER in e.tags.get(worker.instance_id, ())
-                or worker.home_volume_id in e.attached
-            )
-            for e in self._expected.values()
-        )
-
-    def is_tagging(self, ids: Collection[str]) -> bool:
-        """Whether tags of one of ``ids`` are being written."""
-        return any(
-            e.settled_at is None and not e.tags.keys().isdisjoint(ids)
-            for e in self._expected.values()
-        )
 
     # ---- carrying out
 
@@ -246,17 +208,12 @@ class Executor:
         on_its_way = Launching(
             action.profile, bool(action.home_gib), action.offering.zone, action.count
         )
-        number = self._expect(Expectation(self._clock(), launching=on_its_way))
-        try:
+        with self.calls.begun(Expectation(self._clock(), launching=on_its_way)) as call:
             token = secrets.token_hex(16)
             workers = await self._until_answered(lambda: self._cloud.launch(request, token))
-        except BaseException:
-            self._drop(number)
-            raise
-        self._launched_here.update(w.instance_id for w in workers)
-        launched = MappingProxyType({w.instance_id: w for w in workers})
-        sent_at = self._expected[number].sent_at
-        self._update(number, Expectation(sent_at, settled_at=self._clock(), launched=launched))
+            self._launched_here.update(w.instance_id for w in workers)
+            launched = MappingProxyType({w.instance_id: w for w in workers})
+            call.expected = replace(call.expected, launching=None, launched=launched)
         ids = ",".join(w.instance_id for w in workers)
         log.info(
             "Launched %d of %d workers, %s (%s): %s",
@@ -294,17 +251,11 @@ class Executor:
             TAG_USER: action.owner.label,
             TAG_CLAIM: (known.claim if known else None) or secrets.token_hex(8),
         }
-        expected = Expectation(self._clock(), tags=MappingProxyType({i: dict(tags) for i in ids}))
-        number = self._expect(expected)
-        try:
+        with self.calls.begun(Expectation(self._clock(), tags=same_tags(ids, tags))) as call:
             if action.instance_id not in self._launched_here:
                 tags[TAG_CLAIM] = await self._claim_of(ids, action.owner.key) or tags[TAG_CLAIM]
             await self._until_answered(lambda: self._cloud.tag(ids, tags))
-        except BaseException:
-            self._drop(number)
-            raise
-        said = MappingProxyType({i: dict(tags) for i in ids})
-        self._update(number, replace(expected, settled_at=self._clock(), tags=said))
+            call.expected = replace(call.expected, tags=same_tags(ids, tags))
         log.info("Claimed for %s (%s): %s", action.owner.key, action.reason, ",".join(ids))
 
     async def _claim_of(self, ids: Sequence[str], owner_key: str) -> str | None:
@@ -325,10 +276,10 @@ class Executor:
 
     @_do.register
     async def _tag(self, action: Tag) -> None:
-        expected = Expectation(
-            self._clock(), tags=MappingProxyType(dict.fromkeys(action.ids, action.changes))
-        )
-        await self._settle(expected, self._write(action))
+        with self.calls.begun(
+            Expectation(self._clock(), tags=same_tags(action.ids, action.changes))
+        ):
+            await self._write(action)
         log.info("Tagged (%s): %s", action.reason, ",".join(action.ids))
 
     async def _write(self, action: Tag) -> None:
@@ -362,7 +313,7 @@ class Executor:
     @_do.register
     async def _terminate(self, action: Terminate) -> None:
         before, after = InstanceState.STOPPED, InstanceState.SHUTTING_DOWN
-        with self._under_way(action.ids, before, after):
+        with self.calls.changing(action.ids, before, after):
             tags = await self._cloud.tags_of(action.ids)
             ids = tuple(i for i in action.ids if self._may_go(tags[i]))
             for kept in sorted(set(action.ids) - set(ids)):
@@ -388,9 +339,10 @@ class Executor:
     ) -> None:
         """One call for all; if one member spoils it, both halves are tried apart."""
         change = (frozenset({before}), after)
-        expected = Expectation(self._clock(), states=MappingProxyType(dict.fromkeys(ids, change)))
+        states = MappingProxyType(dict.fromkeys(ids, change))
         try:
-            await self._settle(expected, call(ids))
+            with self.calls.begun(Expectation(self._clock(), states=states)):
+                await call(ids)
         except (NotFound, WrongState, CapacityError, Rejected) as error:
             self._look_again()
             if len(ids) == 1:
@@ -398,59 +350,43 @@ class Executor:
                 return
             log.warning("Cannot %s %d workers at once, trying halves: %s", verb, len(ids), error)
             middle = len(ids) // 2
-            with self._under_way(ids, before, after):  # no half is planned anew meanwhile
+            with self.calls.changing(ids, before, after):  # no half is planned anew meanwhile
                 await self._change_state(ids[:middle], verb, call, before, after)
                 await self._change_state(ids[middle:], verb, call, before, after)
         else:
             log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
 
-    @contextlib.contextmanager
-    def _under_way(
-        self, ids: Sequence[str], before: InstanceState, after: InstanceState
-    ) -> Iterator[None]:
-        change = (frozenset({before}), after)
-        states = MappingProxyType(dict.fromkeys(ids, change))
-        number = self._expect(Expectation(self._clock(), states=states))
-        try:
-            yield
-        finally:
-            self._drop(number)
-
     @_do.register
     async def _attach(self, action: Attach) -> None:
-        expected = Expectation(
-            self._clock(), attached=MappingProxyType({action.volume_id: action.instance_id})
-        )
-        await self._settle(expected, self._cloud.attach(action.volume_id, action.instance_id))
+        attached = MappingProxyType({action.volume_id: action.instance_id})
+        with self.calls.begun(Expectation(self._clock(), attached=attached)):
+            await self._cloud.attach(action.volume_id, action.instance_id)
         log.info("Attached %s to %s", action.volume_id, action.instance_id)
 
     @_do.register
     async def _make_snapshot(self, action: MakeSnapshot) -> None:
         begun = Snapshot(
-            f"of {action.volume_id}",  # not named by EC2 yet
+            f"snap-of-{action.volume_id}",  # not named by EC2 yet
             SnapshotState.PENDING,
             volume_id=action.volume_id,
             started_at=self._clock(),
             tags=MappingProxyType(dict(action.tags)),
         )
-        number = self._expect(
-            Expectation(self._clock(), snapshots=MappingProxyType({begun.snapshot_id: begun}))
+        expected = Expectation(
+            self._clock(), snapshots=MappingProxyType({begun.snapshot_id: begun})
         )
-        try:
+        with self.calls.begun(expected) as call:
             await self._require_given_up(action.volume_id)
-            snapshot = await self._cloud.snapshot(action.volume_id, dict(action.tags))
-        except BaseException:
-            self._drop(number)
-            raise
-        made = MappingProxyType({snapshot.snapshot_id: snapshot})
-        now = self._clock()
-        self._update(number, Expectation(now, settled_at=now, snapshots=made))
-        log.info("Snapshot of %s (%s): %s", action.volume_id, action.reason, snapshot.snapshot_id)
+            made = await self._cloud.snapshot(action.volume_id, dict(action.tags))
+            snapshots = MappingProxyType({made.snapshot_id: made})
+            call.expected = replace(expected, snapshots=snapshots)
+        log.info("Snapshot of %s (%s): %s", action.volume_id, action.reason, made.snapshot_id)
 
     @_do.register
     async def _delete_volume(self, action: DeleteVolume) -> None:
-        expected = Expectation(self._clock(), removed=frozenset({action.volume_id}))
-        await self._settle(expected, self._delete_saved(action))
+        removed = frozenset({action.volume_id})
+        with self.calls.begun(Expectation(self._clock(), removed=removed)):
+            await self._delete_saved(action)
         log.info("Deleted (%s): %s", action.reason, action.volume_id)
 
     async def _delete_saved(self, action: DeleteVolume) -> None:
@@ -475,40 +411,12 @@ class Executor:
 
     @_do.register
     async def _delete_snapshot(self, action: DeleteSnapshot) -> None:
-        expected = Expectation(self._clock(), removed=frozenset({action.snapshot_id}))
-        await self._settle(expected, self._cloud.delete_snapshot(action.snapshot_id))
+        removed = frozenset({action.snapshot_id})
+        with self.calls.begun(Expectation(self._clock(), removed=removed)):
+            await self._cloud.delete_snapshot(action.snapshot_id)
         log.info("Deleted (%s): %s", action.reason, action.snapshot_id)
 
-    # ---- expectations and failures
-
-    def _expect(self, expected: Expectation) -> int:
-        self._number += 1
-        self._expected[self._number] = expected
-        self._on_change()
-        return self._number
-
-    def _update(self, number: int, expected: Expectation) -> None:
-        self._expected[number] = expected
-        self._on_change()
-
-    def _drop(self, number: int) -> None:
-        del self._expected[number]
-        self._on_change()
-
-    async def _settle(self, expected: Expectation, call: Awaitable[R]) -> R:
-        """Await a call; its effect is believed from now, and dropped if it surely has none."""
-        number = self._expect(expected)
-        try:
-            result = await call
-        except OutcomeUnknown:
-            unsure = replace(expected, settled_at=self._clock(), is_certain=False)
-            self._update(number, unsure)
-            raise
-        except BaseException:
-            self._drop(number)
-            raise
-        self._update(number, replace(expected, settled_at=self._clock()))
-        return result
+    # ---- failures
 
     def _hold(self, kind: str, resource_id: str, error: CloudError) -> None:
         passes = isinstance(error, (Throttled, Unreachable, OutcomeUnknown, NotFound, WrongState))
@@ -521,7 +429,7 @@ class Executor:
         if isinstance(action, Launch):
             self._note_launch_failure(action, error)
             return
-        if isinstance(error, (NotFound, WrongState)):
+        if isinstance(error, (NotFound, WrongState, OutcomeUnknown)):
             self._look_again()
         for kind, resource_id in _subjects(action):
             self._hold(kind, resource_id, error)

@@ -219,8 +219,8 @@ class Fleet:
         """Whether the tags were not even accepted yet."""
         if promise not in self.journal.promises:
             return False
-        accepted = overlay(self._raw(), self._executor.expectations())
-        return self._executor.is_tagging(promise.write.ids) or not all(
+        accepted = overlay(self._raw(), self._executor.calls.expectations())
+        return self._executor.calls.is_tagging(promise.write.ids) or not all(
             has_tags(accepted, i, dict(promise.write.tags)) for i in promise.write.ids
         )
 
@@ -240,7 +240,7 @@ class Fleet:
     def view(self) -> Listing:
         """The cluster as it will be once our calls show."""
         if self._view is None:
-            accepted = overlay(self._raw(), self._executor.expectations())
+            accepted = overlay(self._raw(), self._executor.calls.expectations())
             self._view = planning.with_writes(accepted, self._wishes())
         return self._view
 
@@ -325,7 +325,7 @@ class Fleet:
             return None
         if worker.state not in (InstanceState.PENDING, InstanceState.RUNNING):
             return None
-        if self._executor.is_providing(worker):
+        if self._executor.calls.is_providing(worker):
             return None
         return worker if self._is_right_home(ticket, view, worker) else None
 
@@ -348,7 +348,7 @@ class Fleet:
     def _watched_ids(self) -> Collection[str]:
         """Ids to be listed every second beside what is in transition."""
         view = self._raw()
-        ids = self._watched | self._executor.unseen_ids()
+        ids = self._watched | self._executor.calls.unseen_ids()
         lately = self._clock() - NEW_HOME_SECONDS
         ids |= {
             w.home_volume_id
@@ -400,7 +400,7 @@ class Fleet:
         """Plan once, and begin to carry out what is planned."""
         self._keep_promises()
         self._outdate()
-        raw, expectations, now = self._raw(), self._executor.expectations(), self._clock()
+        raw, expectations, now = self._raw(), self._executor.calls.expectations(), self._clock()
         wishes = self._wishes()
         view = self.view()
         self._unwanted = reaping.sightings(view, wishes, self._unwanted, now)

@@ -1,0 +1,127 @@
+"""What our own calls must still change: from the moment each is sent until a listing shows it.
+
+Owns the expectations of the running hub. Must not make a call, nor decide about one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+
+from ec2spawner.errors import OutcomeUnknown
+from ec2spawner.listing import Expectation, Listing
+from ec2spawner.model import TAG_OWNER, InstanceState, Worker
+
+
+class Call:
+    """One call under way; what it says in the end can be more than was expected of it."""
+
+    def __init__(self, expected: Expectation) -> None:
+        self.expected = expected
+
+
+class Calls:
+    """The calls whose effects the listing need not show yet. ``clock`` gives epoch seconds."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        listing: Callable[[], Listing],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._listing = listing
+        self._on_change = on_change
+        self._expected: dict[int, Expectation] = {}
+        self._number = 0
+
+    @contextmanager
+    def begun(self, expected: Expectation) -> Iterator[Call]:
+        """Expect this of the calls made inside: longer when they succeed, not when they fail.
+
+        Where it ends with ``OutcomeUnknown``, the effect is believed for a shorter time.
+        """
+        number = self._put(expected)
+        call = Call(expected)
+        try:
+            yield call
+        except OutcomeUnknown:
+            self._settle(number, replace(call.expected, is_certain=False))
+            raise
+        except BaseException:
+            self._drop(number)
+            raise
+        self._settle(number, call.expected)
+
+    @contextmanager
+    def changing(
+        self, ids: Sequence[str], before: InstanceState, after: InstanceState
+    ) -> Iterator[None]:
+        """Let these count as being in their new state until all calls made inside are over."""
+        states = MappingProxyType(dict.fromkeys(ids, (frozenset({before}), after)))
+        number = self._put(Expectation(self._clock(), states=states))
+        try:
+            yield
+        finally:
+            self._drop(number)
+
+    def _put(self, expected: Expectation) -> int:
+        self._number += 1
+        self._expected[self._number] = expected
+        self._on_change()
+        return self._number
+
+    def _settle(self, number: int, expected: Expectation) -> None:
+        self._expected[number] = replace(expected, settled_at=self._clock())
+        self._on_change()
+
+    def _drop(self, number: int) -> None:
+        del self._expected[number]
+        self._on_change()
+
+    # ---- what is believed
+
+    def expectations(self) -> list[Expectation]:
+        """The effects that the listing does not show yet."""
+        listing, now = self._listing(), self._clock()
+        for number, expected in list(self._expected.items()):
+            rest = expected.rest(listing, now)
+            if rest is None:
+                del self._expected[number]
+            else:
+                self._expected[number] = rest
+        return list(self._expected.values())
+
+    def unseen_ids(self) -> set[str]:
+        """Ids whose state, volume or existence will change by a call of ours, and has not yet."""
+        ids: set[str] = set()
+        for expected in self._expected.values():
+            ids.update(expected.launched, expected.states, expected.attached, expected.snapshots)
+        return ids
+
+    def is_providing(self, worker: Worker) -> bool:
+        """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
+        return any(
+            e.settled_at is None
+            and (
+                TAG_OWNER in e.tags.get(worker.instance_id, ())
+                or worker.home_volume_id in e.attached
+            )
+            for e in self._expected.values()
+        )
+
+    def is_tagging(self, ids: Collection[str]) -> bool:
+        """Whether tags of one of ``ids`` are being written."""
+        return any(
+            e.settled_at is None and not e.tags.keys().isdisjoint(ids)
+            for e in self._expected.values()
+        )
+
+
+def same_tags(
+    ids: Sequence[str], tags: Mapping[str, str | None]
+) -> Mapping[str, Mapping[str, str | None]]:
+    """The same tags for each id, as an expectation says it."""
+    return MappingProxyType(dict.fromkeys(ids, MappingProxyType(dict(tags))))
