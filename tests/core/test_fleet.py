@@ -10,8 +10,17 @@ import pytest
 from core.fakes import PENDING, RUNNING, STOPPED, STOPPING, FakeCloud
 from core.kit import Hub, demand, until
 from core.virtual import clock, in_virtual_time
-from ec2spawner.errors import CapacityError, EC2SpawnerError, Unreachable
-from ec2spawner.model import TAG_CLAIM, TAG_CLUSTER, TAG_GENERATION, TAG_OWNER, TAG_USER, Owner
+from ec2spawner.errors import CapacityError, EC2SpawnerError, NotFound, Unreachable
+from ec2spawner.model import (
+    TAG_CLAIM,
+    TAG_CLUSTER,
+    TAG_DELETED,
+    TAG_GENERATION,
+    TAG_OWNER,
+    TAG_USER,
+    DeletedMark,
+    Owner,
+)
 
 ANN = Owner("ann")
 READS = {"DescribeInstances", "DescribeVolumes", "DescribeSnapshots", "DescribeTags"}
@@ -436,3 +445,108 @@ async def test_whatever_fails_for_ever_is_tried_at_a_measured_pace(
     await asyncio.sleep(900)
     assert cloud.count()[action] <= 900 / 2 * 5
     assert not cloud.sins
+
+
+# ---- while a call is under way
+
+
+@in_virtual_time
+async def test_a_spare_that_is_being_given_to_one_is_not_given_to_another_meanwhile(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud(latency_seconds=1.0)
+    spare = cloud.put_instance(RUNNING)
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(3)
+    hub.fleet.want(demand("ann"))
+    await asyncio.sleep(0.5)  # its tags are being asked for
+    hub.fleet.release(ANN)
+    bob = await hub.log_in("bob")
+    await asyncio.sleep(30)
+    assert bob.instance_id != spare
+    assert cloud.tags(spare)[TAG_OWNER] == ANN.key
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_many_given_up_homes_are_each_saved_once(tmp_path: Path) -> None:
+    cloud = FakeCloud(latency_seconds=1.0)
+    mark = DeletedMark(clock() - 9e5, "row").to_tag()
+    for n in range(8):
+        cloud.put_volume({TAG_OWNER: Owner(f"user{n}").key, TAG_DELETED: mark})
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(0.7)
+    await asyncio.gather(*(hub.log_in(f"new{n}") for n in range(4)))
+    await asyncio.sleep(300)
+    assert len(cloud.snapshots) == 8
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_a_spare_on_its_way_out_is_not_given_to_who_comes_now(tmp_path: Path) -> None:
+    cloud = FakeCloud(latency_seconds=1.0)
+    spare = cloud.put_instance(STOPPED)
+    hub = Hub(cloud, tmp_path)
+    await until(lambda: cloud.made("DescribeTags"), 600)  # the last look before it is ended
+    ann = await hub.log_in("ann")
+    assert ann.instance_id != spare
+    assert not cloud.sins
+
+
+@pytest.mark.parametrize(
+    "code", ["InvalidAMIID.NotFound", "InvalidSubnetID.NotFound", "InvalidGroup.NotFound"]
+)
+@in_virtual_time
+async def test_a_launch_that_names_what_is_not_there_is_told_at_once(
+    tmp_path: Path, code: str
+) -> None:
+    cloud = FakeCloud()
+    error = NotFound(f"AWS did not carry out RunInstances ({code}).", aws_code=code)
+    cloud.fail("RunInstances", error, times=1000)
+    hub = Hub(cloud, tmp_path)
+    with pytest.raises(EC2SpawnerError) as caught:
+        await asyncio.wait_for(hub.log_in("ann"), 10)
+    assert code in caught.value.for_operator()
+    assert code not in caught.value.for_user()
+    await asyncio.sleep(90)
+    assert cloud.count()["RunInstances"] <= 8
+
+
+@in_virtual_time
+async def test_a_defect_in_one_action_stops_no_other_and_is_not_repeated_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud = FakeCloud()
+    cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1", TAG_CLAIM: "c"})
+    tries = 0
+
+    async def broken(ids: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise KeyError("Instances")
+
+    monkeypatch.setattr(cloud, "start", broken)
+    hub = Hub(cloud, tmp_path)
+    with pytest.raises(EC2SpawnerError):
+        await asyncio.wait_for(hub.log_in("ann"), 10)
+    await hub.log_in("bob")
+    await asyncio.sleep(90)
+    assert tries <= 8
+    assert "Traceback" in caplog.text
+
+
+@in_virtual_time
+async def test_a_hub_that_is_closed_ends_all_its_tasks_whatever_is_under_way(
+    tmp_path: Path,
+) -> None:
+    for tries in range(25):
+        cloud = FakeCloud()
+        cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1", TAG_CLAIM: "c"})
+        hub = Hub(cloud, tmp_path)
+        await asyncio.sleep(tries / 11)
+        hub.fleet.want(demand("ann"))
+        hub.fleet.want(demand("bob"))
+        await asyncio.sleep(tries / 23)
+        hub.fleet.release(ANN)
+        await asyncio.wait_for(hub.fleet.close(), 5)
+        assert not hub.fleet._tasks

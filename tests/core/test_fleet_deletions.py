@@ -308,3 +308,67 @@ async def test_a_rename_while_someone_waits_ends_the_wait_with_the_machine(tmp_p
     await asyncio.sleep(200)
     assert cloud.tags(worker.instance_id)[TAG_OWNER] == BOB.key
     assert len(cloud.alive()) == 1
+
+
+# ---- snapshots
+
+
+@pytest.mark.parametrize("lost", [None, False, True], ids=["", "lost before", "lost after"])
+@in_virtual_time
+async def test_a_slow_snapshot_is_made_once_and_waited_for(
+    tmp_path: Path, lost: bool | None
+) -> None:
+    cloud = FakeCloud(snapshot_seconds=4000.0)
+    mark = DeletedMark(clock() - 9e5, row(ANN)).to_tag()
+    home = cloud.put_volume({TAG_OWNER: ANN.key, TAG_DELETED: mark})
+    if lost is not None:
+        cloud.fail("CreateSnapshot", after=lost)
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(3900)
+    assert len(cloud.snapshots) == 1
+    assert cloud.volumes[home].gone_at > clock()
+    assert cloud.count()["DescribeSnapshots"] <= 140
+    await asyncio.sleep(200)
+    assert cloud.volumes[home].gone_at <= clock()
+    assert len(cloud.snapshots) == 1
+    assert not cloud.sins
+    assert hub.fleet.problem is None
+
+
+@in_virtual_time
+async def test_a_home_whose_tags_say_otherwise_is_not_touched(tmp_path: Path) -> None:
+    """The listing is old: the mark was taken off meanwhile, in the console."""
+    cloud = FakeCloud(lag_seconds=1000.0, snapshot_seconds=10.0)
+    begun = clock() - 2000
+    mark = DeletedMark(clock() - 9e5, row(ANN)).to_tag()
+    home = cloud.put_volume({TAG_OWNER: ANN.key, TAG_DELETED: mark}, created_at=begun)
+    i = cloud.put_instance(
+        STOPPED, {TAG_OWNER: ANN.key, TAG_DELETED: mark}, home=None, launched_at=begun
+    )
+    for resource in (cloud.volumes[home], cloud.instances[i]):
+        kept = {k: v for k, v in resource.tags.at(clock()).items() if k != TAG_DELETED}
+        resource.tags.set(clock(), kept)
+    Hub(cloud, tmp_path)
+    await asyncio.sleep(300)
+    assert cloud.count()["DescribeTags"] > 0
+    assert not {"CreateSnapshot", "DeleteVolume", "TerminateInstances"} & set(cloud.count())
+    assert cloud.count()["DescribeTags"] <= 300
+
+
+@in_virtual_time
+async def test_a_spare_that_stale_listings_show_without_its_owner_is_not_given_away(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud(lag_seconds=60.0)
+    i = cloud.put_instance(RUNNING, launched_at=clock() - 100)
+    home = cloud.instances[i].volumes.at(clock())["/dev/sdf"]
+    for resource in (cloud.instances[i], cloud.volumes[home]):
+        tags = {**resource.tags.at(clock()), TAG_OWNER: BOB.key, TAG_GENERATION: "1"}
+        resource.tags.set(clock(), {**tags, "ec2spawner:claim": "bobs"})
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(1)
+    ann, bob = await asyncio.wait_for(asyncio.gather(hub.log_in("ann"), hub.log_in("bob")), 240)
+    assert bob.instance_id == i
+    assert bob.claim == cloud.tags(i)["ec2spawner:claim"] == "bobs", "its own record still holds"
+    assert ann.instance_id != i
+    assert not cloud.sins

@@ -18,6 +18,11 @@ def test_a_start_that_takes_long_says_so_instead_of_its_estimate() -> None:
     assert "20 s" not in words
 
 
+def test_a_few_seconds_more_are_not_long() -> None:
+    assert "usually takes 4 s" in story.line("server", 13, 4)
+    assert "longer than usual" in story.line("server", 15, 4)
+
+
 @pytest.mark.parametrize("elapsed_seconds", [0, 1000])
 def test_no_estimate_is_given_while_aws_does_not_answer(elapsed_seconds: float) -> None:
     words = story.line("aws-away", elapsed_seconds, 20)
