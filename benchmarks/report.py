@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -107,9 +108,21 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="exit with 1 when a bound is not kept")
 
 
+async def _until_signal(work: Coroutine[Any, Any, Sequence[Report]]) -> Sequence[Report]:
+    """Do the work; a signal to end cancels it, so that it ends what it has started."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
+
+
 def run(work: Coroutine[Any, Any, Sequence[Report]], *, strict: bool, as_list: bool) -> int:
     """Measure and print; the exit code. One report is printed as an object, several as a list."""
-    reports = asyncio.run(work)
+    try:
+        reports = asyncio.run(_until_signal(work))
+    except asyncio.CancelledError:
+        say("interrupted")
+        return 130
     documents = [report.to_json() for report in reports]
     print(json.dumps(documents if as_list else documents[0], indent=1))
     missed = [check for report in reports for check in report.checks if not check.met]

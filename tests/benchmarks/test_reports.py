@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -54,6 +56,25 @@ def test_a_bound_that_is_not_kept_is_told_and_ends_a_strict_run_with_1(
 ) -> None:
     assert report.run(reports(a_report(met=False)), strict=strict, as_list=False) == code
     assert "NOT KEPT: figure: 1.5, bound 1 s" in capsys.readouterr().err
+
+
+def test_a_signal_to_end_lets_the_benchmark_clean_up_and_exits_with_130(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cleaned = False
+
+    async def measure() -> list[Report]:
+        nonlocal cleaned
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            cleaned = True
+        return []
+
+    assert report.run(measure(), strict=False, as_list=True) == 130
+    assert cleaned
+    assert capsys.readouterr().out == ""
 
 
 class Measured:
