@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SHOULD_ANSWER_SECONDS = 2.0
 """A worker that is listed as running and silent for so long is listed anew every second."""
 RECHECK_SECONDS = 0.5
+SECOND_PROBE_SECONDS = 0.1
 GRACEFUL_STOP_SECONDS = 10.0
 KEY_SECONDS = 5.0
 
@@ -129,7 +130,7 @@ class Servers:
             return True
         if await probe(worker.private_ip, port) is not Probe.REFUSED:
             return False
-        await asyncio.sleep(RECHECK_SECONDS)
+        await asyncio.sleep(SECOND_PROBE_SECONDS)
         return await probe(worker.private_ip, port) is Probe.REFUSED
 
 
