@@ -40,7 +40,8 @@ OPENING_STAGES: Mapping[str, str] = MappingProxyType(
 WAITING_STAGES = frozenset({"aws-away"})
 """Nothing can go on meanwhile: the time does not count, and no estimate holds."""
 LATE_SHARE = 1.5
-"""Of the usual time: from here on a start is said to take long."""
+LATE_SECONDS = 10.0
+"""A start is said to take long after this share of the usual time, and so much more than it."""
 MAX_PERCENT = 95
 """The rest is for the hub's own last look at the server."""
 
@@ -55,7 +56,7 @@ def line(stage: str, elapsed_seconds: float, usual_seconds: float) -> str:
     words = STAGE_WORDS.get(stage, "")
     if not words or stage in WAITING_STAGES:
         return words
-    if elapsed_seconds > LATE_SHARE * usual_seconds:
+    if elapsed_seconds > max(LATE_SHARE * usual_seconds, usual_seconds + LATE_SECONDS):
         return f"{words} It takes longer than usual."
     return f"{words} A start usually takes {duration(usual_seconds)}."
 

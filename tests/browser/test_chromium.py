@@ -8,7 +8,7 @@ from . import chromium
 
 
 def test_without_a_browser_its_tests_are_skipped_with_the_reason() -> None:
-    with pytest.raises(pytest.skip.Exception, match="apt-get install .* chromium"):
+    with pytest.raises(pytest.skip.Exception, match=r"apt-get install .* chromium"):
         chromium.find({"PATH": ""})
 
 

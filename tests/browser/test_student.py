@@ -16,7 +16,7 @@ def test_a_notebook_is_there_again_with_its_output_after_the_machine_was_stopped
 ) -> None:
     student = visit("student")
     student.log_in()
-    check_progress(student.watch_start(film(student, "first-login")))
+    check_progress(student.watch_start(film(student, "starting")))
     first = demo.workers_of("student")
 
     student.until_lab()
@@ -31,7 +31,7 @@ def test_a_notebook_is_there_again_with_its_output_after_the_machine_was_stopped
     shoot(student.page, "home", 340)
     demo.becomes("stopped", "student")
 
-    student.start(film(student, "starting"))
+    student.start()
     student.until_lab()
     student.file("answer.ipynb").dblclick()
     expect(student.output("42")).to_be_visible()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .conftest import Shoot, Visit
-from .demos import Demo
+from .demos import STOP_SECONDS, Demo
 
 INTERNALS = ("i-0", "Insufficient", "RunInstances", "Traceback", "t3.", "us-east", "subnet")
 
@@ -23,6 +23,7 @@ def test_the_home_page_says_so_while_aws_is_out_of_reach(
         shoot(ben.page, "announcement", 460)
     finally:
         demo.control("DELETE", "faults")
+        demo.control("POST", "timings", {"stopping_seconds": STOP_SECONDS})
     ben.until_announced("", 20)
 
 
@@ -41,7 +42,6 @@ def test_without_capacity_a_student_reads_what_to_do(
         late.visit("/hub/home")
         late.page.get_by_role("button", name="Start My Server").click()
         late.page.get_by_text("no machine").wait_for()
-        shoot(late.page, "no-capacity-again", 360)
     finally:
         demo.control("DELETE", "faults")
         demo.control("POST", "capacity", {})
