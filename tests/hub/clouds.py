@@ -23,8 +23,8 @@ from ec2spawner.model import TAG_CLUSTER, TAG_OWNER, Owner
 
 from .processes import REPOSITORY, Process, clean_environment, eventually, start_process
 
-PORTS = {"process": (2222, 8888), "stub": (2223, 8889)}
-"""Of SSH and of notebook servers, by kind of worker: both clouds have the same addresses."""
+FIRST_SSH_PORT = 2222
+FIRST_NOTEBOOK_PORT = 8888
 LOCK_PORT = 39217
 BOOT_SECONDS = 0.5
 STOP_SECONDS = 0.3
@@ -59,12 +59,17 @@ class Outcome:
 
 
 class Cloud:
-    """A served cloud with one cluster; ``workers``: "process" or "stub"."""
+    """A served cloud with one cluster; ``workers``: "process" or "stub".
 
-    def __init__(self, folder: Path, workers: str) -> None:
+    Clouds that run at the same time have the same addresses, so each has a ``number`` of its own,
+    and ports by that.
+    """
+
+    def __init__(self, folder: Path, workers: str, number: int) -> None:
         self.folder = folder
         self.workers = workers
-        self.ssh_port, self.notebook_port = PORTS[workers]
+        self.ssh_port = FIRST_SSH_PORT + number
+        self.notebook_port = FIRST_NOTEBOOK_PORT + number
         self.log = folder / "cloud.log"
         self.process: Process | None = None
         self.endpoint = ""

@@ -1,24 +1,20 @@
-"""The shared emulated clouds, shared hubs and a maker of hubs; a failed test shows their logs."""
+"""The shared emulated clouds, shared hubs and stages; a failed test shows its hubs' logs."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .beside import Beside, Stage
 from .clouds import Cloud, Network
-from .hubs import Hub, Proxy
-from .processes import Nursery, clean_environment
+from .hubs import Hub
+from .processes import Nursery
 
 LOG_LINES = 150
-numbers = itertools.count(1)
-QUICK_POLLS = {"Spawner": {"poll_interval": 1}}
-QUICK_LOOKS = {"ec2spawner.inventory:Inventory.__init__.__kwdefaults__": {"full_seconds": 2.0}}
-"""Polls of a server each second, full listings every 2 s: what takes half a minute in real life."""
-MakeHub = Callable[..., Hub]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +32,7 @@ def nursery(folder: Path) -> Iterator[Nursery]:
 @pytest.fixture(scope="session")
 def cloud(folder: Path, nursery: Nursery) -> Iterator[Cloud]:
     """A cloud whose workers are processes, with a cluster built by the real launch command."""
-    network, cloud = Network(), Cloud(folder / "process-cloud", "process")
+    network, cloud = Network(), Cloud(folder / "process-cloud", "process", 0)
     try:
         cloud.start()
         cloud.launch_cluster(network.cidr)
@@ -46,83 +42,109 @@ def cloud(folder: Path, nursery: Nursery) -> Iterator[Cloud]:
         network.close()
 
 
-@pytest.fixture(scope="session")
-def stub_cloud(cloud: Cloud, folder: Path) -> Iterator[Cloud]:
-    """The same cloud as it was when its cluster was built, with workers that only answer."""
-    stub_cloud = Cloud(folder / "stub-cloud", "stub")
-    stub_cloud.take_over(cloud)
+@contextmanager
+def _copy(cloud: Cloud, number: int) -> Iterator[Cloud]:
+    """A cloud as the other one was when its cluster was built, with workers that only answer."""
+    copy = Cloud(cloud.folder.with_name(f"stub-cloud-{number}"), "stub", number)
+    copy.take_over(cloud)
     try:
-        stub_cloud.start()
-        yield stub_cloud
+        copy.start()
+        yield copy
     finally:
-        stub_cloud.close()
+        copy.close()
 
 
 @pytest.fixture(scope="session")
-def apart(folder: Path) -> Iterator[Proxy]:
-    """A proxy that goes on when a hub ends; for one hub at a time."""
-    proxy = Proxy(folder, clean_environment())
-    yield proxy
-    proxy.close()
+def stub_cloud(cloud: Cloud) -> Iterator[Cloud]:
+    """A cloud whose workers only answer; tests may break it for a while."""
+    with _copy(cloud, 1) as stub_cloud:
+        yield stub_cloud
+
+
+@pytest.fixture(scope="session")
+def calm_cloud(cloud: Cloud) -> Iterator[Cloud]:
+    """The same for scenarios beside the tests: nobody breaks it."""
+    with _copy(cloud, 2) as calm_cloud:
+        yield calm_cloud
+
+
+@pytest.fixture(scope="session", autouse=True)
+def beside(request: pytest.FixtureRequest, folder: Path, nursery: Nursery) -> Iterator[None]:
+    """Begin the scenarios that are played beside the tests."""
+    modules = {item.module for item in request.session.items if isinstance(item, pytest.Function)}
+    scenarios = [
+        (module.__name__, value)
+        for module in sorted(modules, key=lambda m: m.__name__)
+        for value in vars(module).values()
+        if isinstance(value, Beside)
+    ]
+    if not scenarios:
+        yield
+        return
+    clouds = [request.getfixturevalue(kind) for kind in ("cloud", "calm_cloud")]
+    threads = [
+        scenario.begin(Stage(name, folder, nursery, *clouds)) for name, scenario in scenarios
+    ]
+    yield
+    for thread in threads:
+        thread.join(60)
+
+
+def _shared(cloud: Cloud, folder: Path, nursery: Nursery) -> Hub:
+    return Hub(cloud, folder / f"shared-{cloud.workers}-hub", nursery, REAPER_GRACE_SECONDS=2)
 
 
 @pytest.fixture(scope="session")
 def process_hub(cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
-    hub = Hub(cloud, folder / "shared-process-hub", nursery, REAPER_GRACE_SECONDS=2)
-    hub.config, hub.constants = QUICK_POLLS, QUICK_LOOKS
+    hub = _shared(cloud, folder, nursery)
     yield hub.start()
     hub.close()
 
 
 @pytest.fixture(scope="session")
 def stub_hub(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
-    hub = Hub(stub_cloud, folder / "shared-stub-hub", nursery, REAPER_GRACE_SECONDS=2)
-    hub.config, hub.constants = QUICK_POLLS, QUICK_LOOKS
+    hub = _shared(stub_cloud, folder, nursery)
     yield hub.start()
     hub.close()
 
 
 @pytest.fixture
-def hub(request: pytest.FixtureRequest, process_hub: Hub) -> Iterator[Hub]:
+def hub(request: pytest.FixtureRequest, process_hub: Hub) -> Hub:
     """A running hub with real workers, for tests that neither end it nor hurt others' users."""
     request.node.hubs = [process_hub]
-    yield process_hub
-    process_hub.cloud.forgive()
+    return process_hub
 
 
 @pytest.fixture
-def quick_hub(request: pytest.FixtureRequest, stub_hub: Hub) -> Iterator[Hub]:
+def quick_hub(request: pytest.FixtureRequest, stub_hub: Hub) -> Hub:
     """A running hub whose workers only answer, for tests that do not end it."""
     request.node.hubs = [stub_hub]
-    yield stub_hub
-    stub_hub.cloud.forgive()
+    return stub_hub
 
 
 @pytest.fixture
-def make_hub(request: pytest.FixtureRequest, folder: Path, nursery: Nursery) -> Iterator[MakeHub]:
+def stage(
+    request: pytest.FixtureRequest, folder: Path, nursery: Nursery, cloud: Cloud, stub_cloud: Cloud
+) -> Iterator[Stage]:
     """Makes hubs that end with the test."""
-    hubs: list[Hub] = []
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
-
-    def make(cloud: Cloud, *, is_forked: bool = True, **options: Any) -> Hub:
-        place = folder / f"hub-{next(numbers)}-{name}"
-        hub = Hub(cloud, place, nursery if is_forked else None, **options)
-        hub.config, hub.constants = dict(QUICK_POLLS), dict(QUICK_LOOKS)
-        hubs.append(hub)
-        return hub
-
-    request.node.hubs = hubs
-    yield make
-    for hub in hubs:
-        hub.close()
-        hub.cloud.forgive()
+    stage = Stage(request.node.name, folder, nursery, cloud, stub_cloud)
+    request.node.hubs = stage.hubs
+    yield stage
+    stage.close()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
     if report.failed:
-        for hub in getattr(item, "hubs", ()):
+        for hub in _hubs_of(item):
             lines = hub.story().splitlines()[-LOG_LINES:]
             report.sections.append((f"log of {hub.folder.name}", "\n".join(lines)))
     return report
+
+
+def _hubs_of(item: pytest.Item) -> list[Hub]:
+    played = [
+        b.stage for b in vars(getattr(item, "module", None)).values() if isinstance(b, Beside)
+    ]
+    return [*getattr(item, "hubs", ()), *(hub for stage in played if stage for hub in stage.hubs)]

@@ -39,6 +39,7 @@ from .processes import (
 BASE_CONFIG = REPOSITORY / "jupyterhub_config.py"
 HUB_CONFIG = HERE / "hub_config.py"
 START_SECONDS = 25.0
+INVENTORY_DEFAULTS = "ec2spawner.inventory:Inventory.__init__.__kwdefaults__"
 ANNOUNCED = "The Amazon cloud does not answer at the moment."
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -47,6 +48,7 @@ class Proxy:
     """The proxy as a service of its own, which goes on when the hub is restarted."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        folder.mkdir(parents=True)
         self.port, self.api_port = free_port(), free_port()
         self.token = secrets.token_hex(16)
         self.process = start_process(
@@ -86,8 +88,8 @@ class Hub:
         self.folder = folder
         self.cluster = f"hub-{uuid.uuid4().hex[:12]}"
         self.choices = choices
-        self.config: dict[str, dict[str, Any]] = {}
-        self.constants: dict[str, Any] = {}
+        self.config: dict[str, dict[str, Any]] = {"Spawner": {"poll_interval": 1}}
+        self.constants = {INVENTORY_DEFAULTS: {"full_seconds": 2.0}}
         self._death: dict[str, Any] = {}
         self.process: Process | None = None
         self.log = folder / "hub.log"

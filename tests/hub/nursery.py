@@ -60,7 +60,12 @@ def main() -> None:
     import ec2spawner.spawner
     import ec2spawner.wiring  # noqa: F401
 
-    botocore.session.get_session()
+    # EC2's description is 2 MB of JSON, which each hub would read anew.
+    loader = botocore.session.create_loader()
+    for service in ("ec2", "ssm"):
+        loader.load_service_model(service, "service-2")
+    botocore.session.create_loader = lambda *_: loader
+
     connection = socket.socket(fileno=int(sys.argv[1]))
     requests = connection.makefile("rb")
     parent = os.getpid()

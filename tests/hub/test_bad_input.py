@@ -11,8 +11,8 @@ import pytest
 
 from ec2spawner.placement import FAILED_OFFERING_SECONDS
 
+from .beside import Stage
 from .clouds import Cloud
-from .conftest import QUICK_LOOKS, QUICK_POLLS, MakeHub
 from .hubs import ANNOUNCED, Hub, User
 from .processes import Nursery, eventually
 from .words import assert_fit_for_a_user
@@ -30,8 +30,6 @@ REFUSALS: dict[str, tuple[str, str, int, str]] = {
 @pytest.fixture(scope="module")
 def unlucky(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
     hub = Hub(stub_cloud, folder / "unlucky-hub", nursery)
-    hub.config = {"Spawner": {**QUICK_POLLS["Spawner"], "start_timeout": 10}}
-    hub.constants = QUICK_LOOKS
     yield hub.start()
     hub.close()
 
@@ -98,29 +96,27 @@ def test_a_machine_with_another_host_key_is_not_trusted(
     assert user.worker()["id"] == machine
 
 
-def test_a_machine_that_answers_nonsense_or_never_is_not_believed(
-    cloud: Cloud, make_hub: MakeHub
-) -> None:
-    hub = make_hub(cloud)
-    hub.config["Spawner"] = {"start_timeout": 9}
+def test_a_machine_that_answers_nonsense_or_never_is_not_believed(stage: Stage) -> None:
+    hub = stage.hub(stage.cloud)
+    hub.config["Spawner"]["start_timeout"] = 9  # the spawner's own limit is 5 s less
     hub.start()
     pia = hub.user("pia")
-    cloud.control("POST", "workers/hang-boots", {"count": 1})
-    assert_fit_for_a_user(pia.fail_to_start())
-    machine, home = pia.worker()["id"], pia.home()["id"]
-    for command, words in {
+    answers = {
         "garbage": "does not understand",
         "endless": "does not understand",
         "fail": "does not understand",
         "hang": "was not ready",
-    }.items():
-        pia.becomes("stopped")
-        cloud.on_worker(machine, "fault", {"ssh": None, "command": command})
-        message = pia.fail_to_start()
+    }
+    for command, words in answers.items():
+        pia.ask_start()
+        machine = eventually(pia.workers, 5, "the machine is theirs")[0]["id"]
+        stage.cloud.on_worker(machine, "fault", {"command": command})
+        message = str(list(pia.progress())[-1]["message"])
         assert words in message, command
-        assert_fit_for_a_user(message)
-    pia.becomes("stopped")
-    assert [pia.worker()["id"], pia.home()["id"]] == [machine, home]
+        assert_fit_for_a_user(message.removeprefix("Spawn failed: "))
+        pia.becomes("stopped")
+    assert len(hub.view().alive) == 1
+    assert len(pia.homes()) == 1
     assert "Traceback" not in hub.story()
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 import time
 
-from .clouds import Cloud
-from .conftest import MakeHub
-from .hubs import Proxy, User, at_once
+from .beside import Beside, Stage, Step
+from .hubs import User, at_once
 from .processes import eventually
 
 TIMEOUT_SECONDS = 6
@@ -35,28 +34,42 @@ class OpenTab(threading.Thread):
         self.join(25)
 
 
-def test_a_silent_cell_keeps_a_machine_and_an_open_tab_does_not(
-    cloud: Cloud, apart: Proxy, make_hub: MakeHub
-) -> None:
-    hub = make_hub(cloud, proxy=apart, JUPYTER_NOTEBOOK_TIMEOUT=TIMEOUT_SECONDS).start()
+@Beside
+def scenario(stage: Stage, step: Step) -> None:
+    hub = stage.hub(stage.cloud, proxy=stage.proxy(), JUPYTER_NOTEBOOK_TIMEOUT=TIMEOUT_SECONDS)
+    hub.start()
     busy, open_tab = hub.user("busy"), hub.user("tab")
     at_once(busy.start, open_tab.start)
     connection, _ = busy.kernel().begin("import time; time.sleep(600)")
     connection.close()
-    tab = OpenTab(open_tab)
-    tab.start()
-    eventually(lambda: open_tab.server_model() is None, 30, "the open tab's server is culled")
-    tab.close()
-    assert tab.asked > 5
-    open_tab.becomes("stopped")
-    assert busy.is_ready()
+    with step("open tab"):
+        tab = OpenTab(open_tab)
+        tab.start()
+        eventually(lambda: open_tab.server_model() is None, 30, "its server is culled")
+        tab.close()
+        assert tab.asked > 5
+        open_tab.becomes("stopped")
+    with step("silent cell"):
+        assert busy.is_ready()
+        assert busy.worker()["state"] == "running"
+    with step("hub down"):
+        hub.kill()
+        time.sleep(TIMEOUT_SECONDS + 0.5)
+        hub.start()
+        began = time.monotonic()
+        while time.monotonic() < began + TIMEOUT_SECONDS:
+            assert busy.is_ready(), "somebody at work was culled"
+            time.sleep(0.2)
+        assert busy.worker()["state"] == "running"
 
-    hub.kill()
-    time.sleep(TIMEOUT_SECONDS + 0.5)
-    hub.start()
-    began = time.monotonic()
-    while time.monotonic() < began + TIMEOUT_SECONDS:
-        assert busy.is_ready(), "a hub that was down culled somebody at work"
-        time.sleep(0.2)
-    assert "culling" not in hub.story().lower().rpartition("using authenticator")[2]
-    assert busy.worker()["state"] == "running"
+
+def test_an_open_tab_does_not_keep_a_machine() -> None:
+    scenario.outcome("open tab")
+
+
+def test_a_silent_cell_keeps_a_machine() -> None:
+    scenario.outcome("silent cell")
+
+
+def test_a_hub_that_was_down_as_long_as_the_time_out_culls_nobody_at_work() -> None:
+    scenario.outcome("hub down")

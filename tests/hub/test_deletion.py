@@ -6,8 +6,8 @@ from typing import Any
 
 from ec2spawner.model import TAG_DELETED
 
-from .clouds import Cloud, Row
-from .conftest import MakeHub
+from .beside import Stage
+from .clouds import Row
 from .hubs import Hub, User, at_once
 from .processes import eventually
 
@@ -65,14 +65,12 @@ def test_a_user_with_a_running_named_server_cannot_be_deleted_by_half(quick_hub:
     assert jon.home()["id"] == home
 
 
-def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted(
-    stub_cloud: Cloud, make_hub: MakeHub
-) -> None:
-    hub = make_hub(stub_cloud, DELETE_GRACE_DAYS=2).start()
+def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted(stage: Stage) -> None:
+    hub = stage.hub(stage.stub_cloud, DELETE_GRACE_DAYS=2).start()
     kim = hub.user("kim")
     kim.start()
     home = kim.home()["id"]
-    files = stub_cloud.home_of(home)
+    files = hub.cloud.home_of(home)
     files.mkdir(exist_ok=True)
     (files / "thesis.txt").write_text("done")
     kim.delete()
@@ -92,24 +90,22 @@ def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted(
     assert ("completed", False) in [*seen, *[(s["state"], False) for s in hub.view().snapshots]]
     snapshot = hub.view().snapshots[0]
     assert snapshot["volume_id"] == home
-    copy = stub_cloud.folder / "state" / "snapshots" / snapshot["id"] / "data" / "thesis.txt"
+    copy = hub.cloud.folder / "state" / "snapshots" / snapshot["id"] / "data" / "thesis.txt"
     assert copy.read_text() == "done"
 
 
-def test_a_deletion_while_aws_is_away_is_kept_until_it_is_back(
-    stub_cloud: Cloud, make_hub: MakeHub
-) -> None:
-    hub = make_hub(stub_cloud)
+def test_a_deletion_while_aws_is_away_is_kept_until_it_is_back(stage: Stage) -> None:
+    hub = stage.hub(stage.stub_cloud)
     short: dict[str, Any] = {"deadline_seconds": 2.0}
     hub.constants["ec2spawner.cloud:Gateway.call.__kwdefaults__"] = short
     hub.start()
     leo = hub.user("leo")
     leo.start()
     home = leo.home()["id"]
-    stub_cloud.outage(on=True)
+    hub.cloud.outage(on=True)
     leo.delete()
     assert not is_marked(leo.home())
     hub.restart(gently=False)
-    stub_cloud.outage(on=False)
+    hub.cloud.outage(on=False)
     eventually(lambda: is_over(leo, ""), 20, "the deletion is through")
     assert leo.home()["id"] == home

@@ -6,15 +6,10 @@ is nobody's and goes to the next newcomer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from .clouds import Cloud
-from .conftest import QUICK_LOOKS, QUICK_POLLS
-from .hubs import Hub, Proxy
-from .processes import Nursery
+from .beside import Beside, Stage, Step
+from .hubs import Hub
 
 STEPS = [
     ("before", "spawn"),
@@ -39,27 +34,25 @@ STEPS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def mortal(stub_cloud: Cloud, apart: Proxy, folder: Path, nursery: Nursery) -> Iterator[Hub]:
-    """A hub that each test of this module kills and starts again."""
-    hub = Hub(stub_cloud, folder / "mortal-login-hub", nursery, proxy=apart)
-    hub.config, hub.constants = QUICK_POLLS, QUICK_LOOKS
-    yield hub.start()
-    hub.close()
+IDS = [f"{when}-{step}" for when, step in STEPS]
 
 
-@pytest.mark.parametrize(("when", "step"), STEPS, ids=[f"{w}-{s}" for w, s in STEPS])
-def test_a_hub_killed_in_a_first_login_leaves_one_machine_that_the_next_login_gets(
-    request: pytest.FixtureRequest, mortal: Hub, when: str, step: str
-) -> None:
-    request.node.hubs = [mortal]
-    user = mortal.user(f"{when}-{step}")
-    machines_before = {i["id"] for i in mortal.view().alive}
-    mortal.die_at(step, when)
+@Beside
+def scenario(stage: Stage, step: Step) -> None:
+    hub = stage.hub(stage.stub_cloud, proxy=stage.proxy()).start()
+    for when, at in STEPS:
+        with step(f"{when}-{at}"):
+            kill_in_a_first_login(hub, when, at)
+
+
+def kill_in_a_first_login(hub: Hub, when: str, at: str) -> None:
+    user = hub.user(f"{when}-{at}")
+    machines_before = {i["id"] for i in hub.view().alive}
+    hub.die_at(at, when)
     user.ask_start_of_a_mortal()
-    mortal.dies()
+    hub.dies()
     homes = user.homes()
-    mortal.start()
+    hub.start()
     if not user.is_ready():
         user.start()
     assert user.ask("GET", "api").status_code == 200
@@ -67,6 +60,13 @@ def test_a_hub_killed_in_a_first_login_leaves_one_machine_that_the_next_login_ge
     assert [home["id"]] == [h["id"] for h in homes] or not homes
     assert user.worker()["state"] == "running"
     assert [v["volume_id"] for v in user.worker()["mappings"].values()].count(home["id"]) == 1
-    made = {i["id"] for i in mortal.view().alive} - machines_before
+    made = {i["id"] for i in hub.view().alive} - machines_before
     assert made == {user.worker()["id"]}
-    assert mortal.view().spares == []
+    assert hub.view().spares == []
+
+
+@pytest.mark.parametrize("step", IDS)
+def test_a_hub_killed_in_a_first_login_leaves_one_machine_that_the_next_login_gets(
+    step: str,
+) -> None:
+    scenario.outcome(step)

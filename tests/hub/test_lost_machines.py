@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .clouds import Cloud
-from .conftest import MakeHub
+from .beside import Stage
 from .hubs import Hub, User
 from .processes import eventually
 from .words import assert_fit_for_a_user
@@ -53,27 +52,27 @@ def test_the_hub_notices_that_a_running_machine_was_terminated(quick_hub: Hub) -
 
 @pytest.mark.parametrize("fault", ["refuse", "hang"])
 def test_a_machine_that_does_not_answer_in_time_is_stopped_and_the_second_try_adopts_it(
-    stub_cloud: Cloud, make_hub: MakeHub, fault: str
+    stage: Stage, fault: str
 ) -> None:
-    hub = make_hub(stub_cloud)
-    hub.config["Spawner"] = {"start_timeout": 8}  # the spawner's own limit is 5 s less
+    hub = stage.hub(stage.stub_cloud)
+    hub.config["Spawner"]["start_timeout"] = 9  # the spawner's own limit is 5 s less
     hub.start()
     oda = hub.user("oda")
-    stub_cloud.control("POST", "workers/hang-boots", {"count": 1})
+    hub.cloud.control("POST", "workers/hang-boots", {"count": 1})
     if fault == "hang":
         oda.ask_start()
         eventually(oda.workers, 5, "the machine is theirs")
-        stub_cloud.on_worker(oda.worker()["id"], "fault", {"ssh": "hang"})
+        hub.cloud.on_worker(oda.worker()["id"], "fault", {"ssh": "hang"})
         message = str(list(oda.progress())[-1]["message"])
     else:
         message = oda.fail_to_start()
-    assert "was not ready after 3 s" in message
+    assert "was not ready after 4 s" in message
     assert "Start your server again" in message
     assert_fit_for_a_user(message)
     oda.becomes("stopped")
     machine, home = oda.worker()["id"], oda.home()["id"]
     assert machine in hub.story(), "the operator is told which machine it was"
-    stub_cloud.on_worker(machine, "fault", {"ssh": None})
+    hub.cloud.on_worker(machine, "fault", {"ssh": None})
     oda.start()
     assert [oda.worker()["id"], oda.home()["id"]] == [machine, home]
     assert len(hub.view().alive) == 1

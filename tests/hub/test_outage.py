@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import time
 
-from .clouds import Cloud
-from .conftest import MakeHub
-from .hubs import ANNOUNCED, Proxy, at_once
+from .beside import Stage
+from .hubs import ANNOUNCED, at_once
 from .processes import eventually
 from .words import assert_fit_for_a_user
 
 SHORT = {"deadline_seconds": 2.0}
 
 
-def test_an_outage_of_ten_minutes_ends_nobodys_work(
-    stub_cloud: Cloud, apart: Proxy, make_hub: MakeHub
-) -> None:
-    hub = make_hub(stub_cloud, proxy=apart, REAPER_GRACE_SECONDS=1)
+def test_an_outage_of_ten_minutes_ends_nobodys_work(stage: Stage) -> None:
+    hub = stage.hub(stage.stub_cloud, proxy=stage.proxy(), REAPER_GRACE_SECONDS=1)
     hub.constants["ec2spawner.inventory:MAX_BACKOFF_SECONDS"] = 2.0
     for call in ("call", "pages"):
         hub.constants[f"ec2spawner.cloud:Gateway.{call}.__kwdefaults__"] = SHORT
@@ -33,7 +30,7 @@ def test_an_outage_of_ten_minutes_ends_nobodys_work(
     machines = [user.worker()["id"] for user in (works, stops, comes)]
     assert ANNOUNCED not in hub.page()
 
-    stub_cloud.outage(on=True)
+    hub.cloud.outage(on=True)
     eventually(lambda: ANNOUNCED in hub.page(), 15, "the page says so")
     hub.advance(300)
     began = time.monotonic()
@@ -42,7 +39,7 @@ def test_an_outage_of_ten_minutes_ends_nobodys_work(
     assert stops.ask("GET", "api").status_code != 200
     hub.kill()
     assert works.ask("GET", "api").status_code == 200
-    hub.config["Spawner"] = {"poll_interval": 1, "start_timeout": 8}  # ours is 5 s less
+    hub.config["Spawner"]["start_timeout"] = 8  # the spawner's own limit is 5 s less
     hub.start()
     hub.advance(300)
     message = comes.fail_to_start()
@@ -53,7 +50,7 @@ def test_an_outage_of_ten_minutes_ends_nobodys_work(
     assert works.ask("GET", "api").status_code == 200
     eventually(lambda: ANNOUNCED in hub.page(), 15, "the page says so")
 
-    stub_cloud.outage(on=False)
+    hub.cloud.outage(on=False)
     eventually(lambda: ANNOUNCED not in hub.page(), 20, "the page says no more of it")
     stops.becomes("stopped", seconds=20)
     comes.start()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from .clouds import Cloud
-from .conftest import MakeHub
-from .hubs import Proxy, at_once
+from .beside import Stage
+from .hubs import at_once
 from .processes import eventually
 
 
 def test_servers_go_on_while_the_hub_is_restarted_and_are_found_again(
-    cloud: Cloud, apart: Proxy, make_hub: MakeHub
+    stage: Stage,
 ) -> None:
-    hub = make_hub(cloud, proxy=apart).start()
+    hub = stage.hub(stage.cloud, proxy=stage.proxy()).start()
     ada, ben = hub.user("ada"), hub.user("ben")
     at_once(ada.start, lambda: ben.start("lab"))
     kernel = ada.kernel()
@@ -30,10 +29,8 @@ def test_servers_go_on_while_the_hub_is_restarted_and_are_found_again(
     ben.becomes("stopped", "lab")
 
 
-def test_a_lost_database_costs_nobody_worker_or_home(
-    stub_cloud: Cloud, apart: Proxy, make_hub: MakeHub
-) -> None:
-    hub = make_hub(stub_cloud, proxy=apart, REAPER_GRACE_SECONDS=1).start()
+def test_a_lost_database_costs_nobody_worker_or_home(stage: Stage) -> None:
+    hub = stage.hub(stage.stub_cloud, proxy=stage.proxy(), REAPER_GRACE_SECONDS=1).start()
     users = [hub.user(name) for name in ("runs", "stopped", "stays-away")]
     at_once(*(user.start for user in users))
     users[1].stop()
