@@ -202,6 +202,8 @@ class Visitor:
         dialog = self.page.locator(".jp-Dialog")
         dialog.get_by_role("textbox").fill(name)
         dialog.get_by_role("button", name="Rename").click()
+        self.page.get_by_role("tab", name=name).wait_for()
+        self.page.get_by_role("button", name="Refresh the file browser").click()
         self.file(name).wait_for()
 
     def upload(self, name: str, text: str) -> None:
