@@ -75,7 +75,23 @@ class Calls:
 
     def _settle(self, number: int, expected: Expectation) -> None:
         self._expected[number] = replace(expected, settled_at=self._clock())
+        self._supersede(number)
         self._on_change()
+
+    def _supersede(self, number: int) -> None:
+        """Of two answered calls that write the same tag, only the later one is believed.
+
+        The earlier one's effect will never show, and would be believed again once the later
+        one's has shown.
+        """
+        for other, expected in list(self._expected.items()):
+            mine = self._expected[number]
+            if other == number or expected.settled_at is None:
+                continue
+            if not expected.tags.keys().isdisjoint(mine.tags):
+                older, newer = min(other, number), max(other, number)
+                left = _without_tags(self._expected[older], self._expected[newer].tags)
+                self._expected[older] = left
 
     def _drop(self, number: int) -> None:
         del self._expected[number]
@@ -118,6 +134,16 @@ class Calls:
             e.settled_at is None and not e.tags.keys().isdisjoint(ids)
             for e in self._expected.values()
         )
+
+
+def _without_tags(
+    expected: Expectation, others: Mapping[str, Mapping[str, str | None]]
+) -> Expectation:
+    left = {
+        i: {k: v for k, v in tags.items() if k not in others.get(i, {})}
+        for i, tags in expected.tags.items()
+    }
+    return replace(expected, tags=MappingProxyType({i: tags for i, tags in left.items() if tags}))
 
 
 def same_tags(

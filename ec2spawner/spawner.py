@@ -65,10 +65,19 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._phase = ""
         self._worker_id = ""
         self._worker_ip = ""
-        self._incarnation = secrets.token_hex(8)
+        self._be(secrets.token_hex(8))
         self._step = ""
         self._begun_at = 0.0
         self._cluster: Cluster | None = None
+
+    def _be(self, incarnation: str) -> None:
+        """Be this incarnation of a server's row, which keeps its OAuth client when it is renamed.
+
+        JupyterHub names the client after the user, and then a new user of the old name cannot
+        start a server.
+        """
+        self._incarnation = incarnation
+        self.oauth_client_id = f"jupyterhub-user-{incarnation}"
 
     @property
     def cluster(self) -> Cluster:
@@ -105,7 +114,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what was saved; a running server is wanted from now on."""
         super().load_state(state)
-        self._incarnation = state.get("incarnation") or self._incarnation
+        self._be(state.get("incarnation") or self._incarnation)
         if state.get("phase") != RUNNING:
             # The hub died in mid-start: the worker stays claimed for the next login.
             return

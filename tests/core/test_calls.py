@@ -1,0 +1,49 @@
+"""What is believed of calls whose effects a listing does not show yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ec2spawner.calls import Calls, same_tags
+from ec2spawner.listing import Expectation, Listing, overlay
+from ec2spawner.model import InstanceState, Worker
+
+ID = "i-0123456789abcdef0"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_a_tag_that_was_taken_back_is_not_believed_again_once_that_shows() -> None:
+    clock = Clock()
+    worker = Worker(ID, InstanceState.RUNNING)
+    listing = Listing(workers={ID: worker}, full_at=clock())
+    calls = Calls(clock, lambda: listing)
+    for value in ("given up", None):
+        with calls.begun(Expectation(clock(), tags=same_tags([ID], {"mark": value}))):
+            pass
+    listing = replace(listing, full_at=clock())
+    believed = overlay(listing, calls.expectations())
+    assert "mark" not in believed.workers[ID].tags
+    assert "mark" not in overlay(listing, calls.expectations()).workers[ID].tags
+
+
+def test_of_two_writes_at_once_the_later_one_is_believed_whichever_is_answered_first() -> None:
+    clock = Clock()
+    listing = Listing(workers={ID: Worker(ID, InstanceState.RUNNING)}, full_at=clock())
+    calls = Calls(clock, lambda: listing)
+    earlier = calls.begun(Expectation(clock(), tags=same_tags([ID], {"mark": "1", "kept": "a"})))
+    later = calls.begun(Expectation(clock(), tags=same_tags([ID], {"mark": "2"})))
+    with earlier, later:
+        pass
+    believed = overlay(listing, calls.expectations())
+    assert dict(believed.workers[ID].tags) == {"mark": "2", "kept": "a"}
+    first, second = calls.expectations()
+    assert dict(first.tags[ID]) == {"kept": "a"}
+    assert dict(second.tags[ID]) == {"mark": "2"}
