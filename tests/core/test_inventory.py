@@ -89,7 +89,7 @@ async def test_what_is_watched_is_looked_at_every_second_from_then_on() -> None:
 
 @in_virtual_time
 async def test_however_many_are_in_a_hurry_two_looks_stay_a_moment_apart() -> None:
-    watch = Watch()
+    watch = Watch(latency_seconds=0.01)
     i = watch.cloud.put_instance(RUNNING)
     watch.watched = {i}
     await asyncio.sleep(1)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,27 +90,22 @@ async def test_what_changes_while_the_file_is_written_is_written_too(
     assert Journal(path).pinned("i-late") == "key"
 
 
-async def test_a_slow_write_does_not_put_an_older_text_over_a_promise(
+async def test_a_late_write_does_not_put_an_older_text_over_a_promise(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "SAVE_SECONDS", 0.0)
-    whole = journal_module._write
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(*args: Any) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            begun.set()
-            go_on.wait(0.3)  # the text is made, and the promise comes before it is written
-        whole(*args)
-
-    monkeypatch.setattr(journal_module, "_write", slow)
-    made = Journal(path)
-    made.pin("i-1", "key")
-    await asyncio.get_running_loop().run_in_executor(None, begun.wait, 5)
-    made.promise(promise())
-    go_on.set()
-    await made.close()
-    await asyncio.sleep(0.05)
+    go_on = threading.Event()
+    with ThreadPoolExecutor(1) as busy:
+        asyncio.get_running_loop().set_default_executor(busy)
+        busy.submit(go_on.wait, 5)
+        made = Journal(path)
+        made.pin("i-1", "key")
+        await asyncio.sleep(0.05)  # its text is made, and waits for a thread
+        made.promise(promise())
+        go_on.set()
+        await asyncio.get_running_loop().run_in_executor(busy, lambda: None)
+        assert Journal(path).promises == (promise(),)
+        await made.close()
     assert Journal(path).promises == (promise(),)
 
 

@@ -249,10 +249,11 @@ async def test_a_refused_login_is_tried_again_while_the_machine_boots() -> None:
         [b"[" * 8000 + b"\n"],
         [b"1" * 8000 + b"\n"],
         [b"x" * 9000],
+        [b'{"event":"ready","more":"' + b"x" * 20_000 + b'"}\n'],
         [b'{"event":"progress","step":"home"}\n'],
         [b'{"event":"progress","step":"home"}\n', b"oops\n"],
     ],
-    ids=range(16),
+    ids=range(17),
 )
 async def test_garbage_is_named_as_such(lines: list[bytes]) -> None:
     async with sshd(says(*lines)) as port:
