@@ -14,6 +14,7 @@ from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
 from ec2spawner.errors import Denied
 from ec2spawner.model import (
+    TAG_CLAIM,
     TAG_DELETED,
     TAG_GENERATION,
     TAG_OWNER,
@@ -364,11 +365,27 @@ async def test_a_spare_that_stale_listings_show_without_its_owner_is_not_given_a
     home = cloud.instances[i].volumes.at(clock())["/dev/sdf"]
     for resource in (cloud.instances[i], cloud.volumes[home]):
         tags = {**resource.tags.at(clock()), TAG_OWNER: BOB.key, TAG_GENERATION: "1"}
-        resource.tags.set(clock(), {**tags, "ec2spawner:claim": "bobs"})
+        resource.tags.set(clock(), {**tags, TAG_CLAIM: "bobs"})
     hub = Hub(cloud, tmp_path)
     await asyncio.sleep(1)
     ann, bob = await asyncio.wait_for(asyncio.gather(hub.log_in("ann"), hub.log_in("bob")), 240)
     assert bob.instance_id == i
-    assert bob.claim == cloud.tags(i)["ec2spawner:claim"] == "bobs", "its own record still holds"
+    assert bob.claim == cloud.tags(i)[TAG_CLAIM] == "bobs", "its own record still holds"
     assert ann.instance_id != i
     assert not cloud.sins
+
+
+@in_virtual_time
+async def test_a_claim_that_stands_is_kept_when_stale_listings_hide_it(tmp_path: Path) -> None:
+    """Another claim would not be the one that the worker's own record names."""
+    cloud = FakeCloud(lag_seconds=60.0)
+    i = cloud.put_instance(RUNNING, launched_at=clock() - 100)
+    home = cloud.instances[i].volumes.at(clock())["/dev/sdf"]
+    for resource in (cloud.instances[i], cloud.volumes[home]):
+        tags = {**resource.tags.at(clock()), TAG_OWNER: BOB.key, TAG_CLAIM: "bobs"}
+        resource.tags.set(clock(), tags)
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(1)
+    bob = await asyncio.wait_for(hub.log_in("bob"), 20)
+    assert (bob.instance_id, bob.claim) == (i, "bobs")
+    assert cloud.tags(i)[TAG_CLAIM] == cloud.tags(home)[TAG_CLAIM] == "bobs"
