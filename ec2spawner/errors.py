@@ -194,6 +194,12 @@ class StartTimeout(EC2SpawnerError):
     code = "start-timeout"
 
 
+class NameTaken(EC2SpawnerError):
+    """A new name under which there are machines or files of somebody else."""
+
+    code = "name-taken"
+
+
 class LaunchFailed(EC2SpawnerError):
     """An owner's machine cannot be provided now; the ladder has no rung left."""
 

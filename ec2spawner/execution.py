@@ -39,11 +39,11 @@ from ec2spawner.errors import (
     OutcomeUnknown,
     QuotaError,
     Rejected,
-    SubnetFull,
     Throttled,
     Unreachable,
     WrongState,
 )
+from ec2spawner.failures import Failures
 from ec2spawner.inventory import Lister
 from ec2spawner.listing import Expectation, Launching, Listing
 from ec2spawner.model import (
@@ -59,17 +59,13 @@ from ec2spawner.model import (
     SnapshotState,
     Worker,
 )
-from ec2spawner.placement import FAILED_OFFERING_SECONDS, Failure, Offering
 from ec2spawner.reaping import is_wanted
-from ec2spawner.wishes import Memory, Wishes
+from ec2spawner.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 2.0
-"""Pause after a failure that passes by itself (the gateway has tried for a minute before)."""
-FINAL_HOLD_SECONDS = 15.0
-"""Pause after a failure that only an operator or time can mend; until then it is answered from
-memory instead of being asked of AWS again for each user."""
+MAX_HALVINGS = 3
+"""How often a batch that EC2 has no room for is halved: at most 15 calls, however large it is."""
 REPEAT_SECONDS = 5.0
 
 R = TypeVar("R")
@@ -149,26 +145,8 @@ class Executor:
         self._view = view
         self._look_again = look_again
         self.calls = Calls(clock, listing, on_change)
-        self._failed: dict[Offering, Failure] = {}
-        self._holds: dict[tuple[str, str], Failure] = {}
+        self.failures = Failures(clock)
         self._launched_here: set[str] = set()
-
-    # ---- what is known beside the listing
-
-    def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
-        """What failed lately, for the plan."""
-        now = self._clock()
-        self._failed = {k: f for k, f in self._failed.items() if f.until > now}
-        self._holds = {k: f for k, f in self._holds.items() if f.until > now}
-        return Memory(
-            failed=MappingProxyType(dict(self._failed)),
-            holds=MappingProxyType(dict(self._holds)),
-            unwanted=unwanted,
-        )
-
-    def next_retry_at(self) -> float | None:
-        """When the first thing that failed may be tried again."""
-        return min((f.until for f in self._holds.values()), default=None)
 
     # ---- carrying out
 
@@ -211,17 +189,18 @@ class Executor:
         with self.calls.begun(Expectation(self._clock(), launching=on_its_way)) as call:
             token = secrets.token_hex(16)
             workers = await self._until_answered(lambda: self._cloud.launch(request, token))
-            self._launched_here.update(w.instance_id for w in workers)
+            ids = [w.instance_id for w in workers]
+            self._launched_here.update(ids)
+            self.failures.launched(action.offering, ids)
             launched = MappingProxyType({w.instance_id: w for w in workers})
             call.expected = replace(call.expected, launching=None, launched=launched)
-        ids = ",".join(w.instance_id for w in workers)
         log.info(
             "Launched %d of %d workers, %s (%s): %s",
             len(workers),
             action.count,
             action.offering.instance_type,
             action.reason,
-            ids,
+            ",".join(ids),
         )
 
     async def _until_answered(self, call: Callable[[], Awaitable[R]]) -> R:
@@ -252,7 +231,11 @@ class Executor:
             TAG_CLAIM: (known.claim if known else None) or secrets.token_hex(8),
         }
         with self.calls.begun(Expectation(self._clock(), tags=same_tags(ids, tags))) as call:
-            if action.instance_id not in self._launched_here:
+            # Only the first claim after the launch may spare the look at the tags: a listing
+            # can show a worker without its owner again, much later.
+            is_fresh = action.instance_id in self._launched_here
+            self._launched_here.discard(action.instance_id)
+            if not is_fresh:
                 tags[TAG_CLAIM] = await self._claim_of(ids, action.owner.key) or tags[TAG_CLAIM]
             await self._until_answered(lambda: self._cloud.tag(ids, tags))
             call.expected = replace(call.expected, tags=same_tags(ids, tags))
@@ -292,9 +275,11 @@ class Executor:
 
     @_do.register
     async def _start(self, action: Start) -> None:
-        await self._change_state(
-            action.ids, "start", self._cloud.start, InstanceState.STOPPED, InstanceState.PENDING
-        )
+        ids = self.failures.without_come_downs(action.ids)
+        if ids:
+            await self._change_state(
+                ids, "start", self._cloud.start, InstanceState.STOPPED, InstanceState.PENDING
+            )
 
     @_do.register
     async def _stop(self, action: Stop) -> None:
@@ -306,6 +291,7 @@ class Executor:
             if action.is_double or (i in workers and not is_wanted(workers[i], wishes))
         )
         if ids:
+            self.failures.ended(ids)
             await self._change_state(
                 ids, "stop", self._cloud.stop, InstanceState.RUNNING, InstanceState.STOPPING
             )
@@ -318,8 +304,10 @@ class Executor:
             ids = tuple(i for i in action.ids if self._may_go(tags[i]))
             for kept in sorted(set(action.ids) - set(ids)):
                 self._look_again()
-                self._hold("terminate", kept, _somebodys(kept, "TerminateInstances"))
+                somebodys = _somebodys(kept, "TerminateInstances")
+                self.failures.hold("terminate", [kept], somebodys)
             if ids:
+                self.failures.ended(ids)
                 await self._change_state(ids, "terminate", self._cloud.terminate, before, after)
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
@@ -336,24 +324,32 @@ class Executor:
         call: Callable[[Sequence[str]], Awaitable[None]],
         before: InstanceState,
         after: InstanceState,
+        halvings: int = MAX_HALVINGS,
     ) -> None:
-        """One call for all; if one member spoils it, both halves are tried apart."""
+        """One call for all; if one member spoils it, both halves are tried apart.
+
+        What there is no room for is halved a few times only: no member spoils that, and part of
+        the batch may still find room.
+        """
         change = (frozenset({before}), after)
         states = MappingProxyType(dict.fromkeys(ids, change))
         try:
             with self.calls.begun(Expectation(self._clock(), states=states)):
                 await call(ids)
-        except (NotFound, WrongState, CapacityError, Rejected) as error:
+        except (NotFound, WrongState, CapacityError, QuotaError, Rejected) as error:
             self._look_again()
-            if len(ids) == 1:
-                self._hold(verb, ids[0], error)
+            no_room = isinstance(error, (CapacityError, QuotaError))
+            if len(ids) == 1 or (no_room and halvings == 0):
+                self.failures.hold(verb, ids, error)
                 return
             log.warning("Cannot %s %d workers at once, trying halves: %s", verb, len(ids), error)
             middle = len(ids) // 2
             with self.calls.changing(ids, before, after):  # no half is planned anew meanwhile
-                await self._change_state(ids[:middle], verb, call, before, after)
-                await self._change_state(ids[middle:], verb, call, before, after)
+                for half in (ids[:middle], ids[middle:]):
+                    await self._change_state(half, verb, call, before, after, halvings - 1)
         else:
+            if verb == "start":
+                self.failures.started(ids)
             log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
 
     @_do.register
@@ -418,53 +414,29 @@ class Executor:
 
     # ---- failures
 
-    def _hold(self, kind: str, resource_id: str, error: CloudError) -> None:
-        passes = isinstance(error, (Throttled, Unreachable, OutcomeUnknown, NotFound, WrongState))
-        seconds = RETRY_SECONDS if passes else FINAL_HOLD_SECONDS
-        report = log.warning if passes else log.error
-        report("Cannot %s %s, again in %.0f s: %s", kind, resource_id, seconds, error)
-        self._holds[kind, resource_id] = Failure(error, self._clock() + seconds)
-
     def _note_failure(self, action: Action, error: CloudError) -> None:
         if isinstance(action, Launch):
-            self._note_launch_failure(action, error)
+            self.failures.note_launch(action.offering, action.profile, error)
             return
         if isinstance(error, (NotFound, WrongState, OutcomeUnknown)):
             self._look_again()
-        for kind, resource_id in _subjects(action):
-            self._hold(kind, resource_id, error)
-
-    def _note_launch_failure(self, action: Launch, error: CloudError) -> None:
-        if isinstance(error, NotFound):  # the image, group or key: it will not come by waiting
-            error = Rejected(
-                error.what, why=error.why, action=error.action, aws_code=error.aws_code
-            )
-        if not isinstance(error, (CapacityError, QuotaError)):
-            self._hold("launch", action.profile, error)
-            return
-        until = self._clock() + FAILED_OFFERING_SECONDS
-        failed = Failure(error, until)
-        self._failed[action.offering] = failed
-        if isinstance(error, SubnetFull):
-            log.error("A subnet of the cluster is full: %s", error)
-        log.warning("No capacity for %s, left out for 3 min: %s", action.offering, error)
+        kind, ids = _subjects(action)
+        self.failures.hold(kind, ids, error)
 
 
-def _subjects(action: Action) -> list[tuple[str, str]]:
+def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
     """What a failed action is remembered by."""
     if isinstance(action, Claim):
-        return [("claim", action.instance_id)]
+        return "claim", (action.instance_id,)
     if isinstance(action, Attach):
-        return [("attach", action.volume_id)]
-    if isinstance(action, Tag):
-        return [("tag", i) for i in action.ids]
-    if isinstance(action, (Start, Stop, Terminate)):
-        return [(type(action).__name__.lower(), i) for i in action.ids]
+        return "attach", (action.volume_id,)
+    if isinstance(action, (Tag, Start, Stop, Terminate)):
+        return type(action).__name__.lower(), action.ids
     if isinstance(action, (MakeSnapshot, DeleteVolume)):
-        return [("retire", action.volume_id)]
+        return "retire", (action.volume_id,)
     if isinstance(action, DeleteSnapshot):
-        return [("retire", action.snapshot_id)]
-    return []
+        return "retire", (action.snapshot_id,)
+    return type(action).__name__.lower(), ()
 
 
 def _somebodys(resource_id: str, action: str) -> WrongState:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from ec2spawner import metrics, planning, reaping
 from ec2spawner.actions import Refuse
-from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
+from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed, NameTaken
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
-from ec2spawner.journal import Journal, Promise
+from ec2spawner.journal import Journal, Promise, Renaming
 from ec2spawner.listing import Listing, has_tags, overlay
 from ec2spawner.model import (
     TAG_DELETED,
@@ -108,6 +108,8 @@ class Fleet:
         self._missing: dict[str, float] = {}
         """By id: the first full listing that lacked a worker which was asked for."""
         self._unwanted: dict[str, tuple[float, float]] = {}
+        self._homeless: dict[str, float] = {}
+        self._unfound: dict[Promise, float] = {}
         self._view: Listing | None = None
         self._wake = asyncio.Event()
         self._changed: asyncio.Future[None] | None = None
@@ -130,7 +132,12 @@ class Fleet:
     def _spawn(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            log.error("The fleet's task %s ended", task.get_name(), exc_info=task.exception())
 
     # ---- what is wished
 
@@ -159,8 +166,15 @@ class Fleet:
         self._tickets.pop(owner.key, None)
         self._wake_up()
 
+    def note_served(self, owner: Owner) -> None:
+        """The owner's server answers: nobody waits for the worker, which is to run on."""
+        demand = self._wanted.get(owner.key)
+        if demand:
+            self._wanted[owner.key] = replace(demand, is_waiting=False)
+
     def note_mounted(self, worker: Worker) -> None:
-        """The worker's home was mounted: its generation counts from now on."""
+        """The worker came up and its home was mounted: its generation counts from now on."""
+        self._executor.failures.ended([worker.instance_id])
         if worker.home_volume_id:
             self._mounted.add(worker.home_volume_id)
             self._wake_up()
@@ -181,10 +195,49 @@ class Fleet:
         while promise and self._is_open(promise) and time_now() < deadline:
             await self._next_change(deadline - time_now())
 
+    def propose_rename(self, row: str | None, old: Owner, new: Owner) -> Promise | None:
+        """Put down that the owner is about to have another name; None if nothing is its own.
+
+        Nothing changes by it until ``confirm``; without a row, it holds at once. Raises ``NameTaken`` where the new name's owner
+        has a machine or files already, ``OSError`` where it cannot be put down.
+        """
+        if self._ids_of(new.key):
+            raise NameTaken(
+                f"There are files of an earlier user of the name {new.label}.",
+                why=f"owner tag {new.key}",
+                next_step="Choose another name, or give those files up first.",
+            )
+        tags = ((TAG_OWNER, new.key), (TAG_USER, new.label))
+        reason = f"{old.label} is now {new.label}"
+        rename = Renaming(row, old.user, new.user) if row else None
+        return self._promise(old, tags, reason, rename)
+
+    def confirm(self, promise: Promise) -> None:
+        """A proposed rename has come about."""
+        if promise in self.journal.promises:
+            self.journal.replace(promise, replace(promise, rename=None))
+            self._wake_up()
+
+    def withdraw(self, promise: Promise) -> None:
+        """A proposed rename has not come about."""
+        if promise in self.journal.promises:
+            self.journal.replace(promise, None)
+            self._wake_up()
+
+    def settle_renames(self, row: str, name: str) -> None:
+        """A row of the hub's database bears this name: what a dead hub left open shows by it."""
+        for promise in self.journal.promises:
+            done = promise.rename.is_done(row, name) if promise.rename else None
+            if done is not None:
+                (self.confirm if done else self.withdraw)(promise)
+
     def rename(self, old: Owner, new: Owner) -> None:
         """The owner has another name from now on, and keeps worker and home."""
-        tags = ((TAG_OWNER, new.key), (TAG_USER, new.label))
-        self._promise(old, tags, f"{old.label} is now {new.label}")
+        self.propose_rename(None, old, new)
+        self.follow_rename(old, new)
+
+    def follow_rename(self, old: Owner, new: Owner) -> None:
+        """What is wanted for the owner is wanted under the new name."""
         if old.key in self._released:
             self._released.add(new.key)
         demand = self._wanted.pop(old.key, None)
@@ -197,13 +250,18 @@ class Fleet:
         self._wake_up()
 
     def _promise(
-        self, owner: Owner, tags: tuple[tuple[str, str | None], ...], reason: str
+        self,
+        owner: Owner,
+        tags: tuple[tuple[str, str | None], ...],
+        reason: str,
+        rename: Renaming | None = None,
     ) -> Promise | None:
         ids = self._ids_of(owner.key)
         if not ids and self._raw().is_known:
             return None
-        promise = Promise(owner.key, self._clock(), TagWrite(ids, tags, reason))
-        self.journal.promise(promise)
+        promise = Promise(owner.key, self._clock(), TagWrite(ids, tags, reason), rename)
+        # A deletion that cannot be put down is kept in mind at least: the hub goes on with it.
+        self.journal.promise(promise, even_unwritten=_incarnation(promise) != "")
         self._wake_up()
         return promise
 
@@ -228,7 +286,7 @@ class Fleet:
         return Wishes(
             wanted=MappingProxyType(self._wanted),
             released=frozenset(self._released),
-            writes=tuple(p.write for p in self.journal.promises if p.write.ids),
+            writes=tuple(p.write for p in self.journal.promises if p.write.ids and not p.rename),
             mounted=frozenset(self._mounted),
         )
 
@@ -250,6 +308,7 @@ class Fleet:
     def _on_listing(self) -> None:
         """A look at the cluster is over: what was promised of it counts before anybody sees it."""
         self._outdate()
+        self._executor.failures.look(self._raw())
         self._keep_promises()
         self._wake_up()
 
@@ -389,7 +448,7 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        retry_at = self._executor.next_retry_at()
+        retry_at = self._executor.failures.next_retry_at()
         pause = None if retry_at is None else max(0.05, retry_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return
@@ -404,7 +463,8 @@ class Fleet:
         wishes = self._wishes()
         view = self.view()
         self._unwanted = reaping.sightings(view, wishes, self._unwanted, now)
-        memory = self._executor.memory(MappingProxyType(self._unwanted))
+        memory = self._executor.failures.memory(MappingProxyType(self._unwanted))
+        memory = replace(memory, homeless=self._look_for_homeless(view, wishes))
         for action in planning.plan(raw, expectations, wishes, self.policy, memory, now):
             if isinstance(action, Refuse):
                 self._refuse(action)
@@ -412,6 +472,17 @@ class Fleet:
                 self._spawn(self._carry_out(action), type(action).__name__)
         self._forget(view)
         self._pulse()
+
+    def _look_for_homeless(self, view: Listing, wishes: Wishes) -> Mapping[str, float]:
+        self._homeless = planning.homeless(view, wishes, self._homeless)
+        second_look = planning.SECOND_LOOK_SECONDS
+        if any(view.full_at < missed_at + second_look for missed_at in self._homeless.values()):
+            asyncio.get_running_loop().call_later(second_look, self._look_fully)
+        return MappingProxyType(dict(self._homeless))
+
+    def _look_fully(self) -> None:
+        if self._homeless:
+            self.inventory.hurry(full=True)
 
     async def _carry_out(self, action: Any) -> None:
         try:
@@ -433,14 +504,26 @@ class Fleet:
             return
         for promise in self.journal.promises:
             write = promise.write
+            if promise.rename:
+                continue
             if not write.ids:
-                ids = self._ids_of(promise.owner_key)
-                settled = replace(promise, write=replace(write, ids=ids)) if ids else None
-                self.journal.replace(promise, settled)
+                self._settle(promise, raw)
                 self._outdate()  # the next promise may be about the new owner
             elif self._is_kept(promise, raw):
                 self.journal.replace(promise, None)
                 self._outdate()
+
+    def _settle(self, promise: Promise, raw: Listing) -> None:
+        """Find out what a promise is about; nothing, if a second listing shows nothing either."""
+        ids = self._ids_of(promise.owner_key)
+        missed_at = self._unfound.setdefault(promise, raw.full_at)
+        if ids:
+            self.journal.replace(promise, replace(promise, write=replace(promise.write, ids=ids)))
+        elif raw.full_at >= missed_at + planning.SECOND_LOOK_SECONDS:
+            self.journal.replace(promise, None)
+        else:
+            return
+        del self._unfound[promise]
 
     def _is_kept(self, promise: Promise, raw: Listing) -> bool:
         """Whether its tags stand, or those with which a later promise has replaced them."""
@@ -462,7 +545,7 @@ class Fleet:
         self._mounted = {
             i for i in self._mounted if i not in view.volumes or not view.volumes[i].generation
         }
-        self.journal.forget_pins({i for i, w in view.workers.items() if w.is_alive})
+        self.journal.forget_pins({i for i, w in view.workers.items() if not w.is_alive})
 
 
 _STAGES = {

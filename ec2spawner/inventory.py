@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 FULL_SECONDS = 30.0
 TRANSITION_SECONDS = 1.0
+TRANSITION_MAX_SECONDS = 300.0
+"""What takes longer than this to start or to stop is stuck, and listed with all others."""
 LOOK_APART_SECONDS = 0.2
 """Two looks are at least so far apart, however many are in a hurry."""
 SNAPSHOT_SECONDS = 600.0
@@ -70,6 +72,7 @@ class Inventory:
         self._tried_at = 0.0
         self._failures = 0
         self._wake = asyncio.Event()
+        self._moving_since: dict[str, float] = {}
         self._full_wanted = False
         self._look_now = False
 
@@ -129,7 +132,10 @@ class Inventory:
     def hot(self) -> set[str]:
         """Ids that are in transition, or that somebody watches; no snapshot is that urgent."""
         workers = self.listing.workers.values()
-        ids = {w.instance_id for w in workers if w.state in IN_TRANSITION}
+        moving = {w.instance_id for w in workers if w.state in IN_TRANSITION}
+        now = self._clock()
+        self._moving_since = {i: self._moving_since.get(i, now) for i in moving}
+        ids = {i for i in moving if now - self._moving_since[i] < TRANSITION_MAX_SECONDS}
         return ids | {i for i in self._watched() if not i.startswith("snap-")}
 
     async def refresh(self) -> None:

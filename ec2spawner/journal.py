@@ -31,16 +31,42 @@ USUAL_SECONDS = {"launch": 45.0, "start": 25.0, "running": 4.0}
 
 
 @dataclass(frozen=True)
+class Renaming:
+    """A user's new name that the hub's database may not have taken yet.
+
+    ``row`` tells the user's row in the database from every other, also from one of its id later.
+    """
+
+    row: str
+    old: str
+    new: str
+
+    def is_done(self, row: str, name: str) -> bool | None:
+        """What it means for this renaming that a row bears a name now; None if nothing.
+
+        Names are unique: who else bears the old one shows that it was given up, who else bears the
+        new one, that it was not taken.
+        """
+        if name == self.new:
+            return row == self.row
+        if name == self.old:
+            return row != self.row
+        return None
+
+
+@dataclass(frozen=True)
 class Promise:
     """A rename or deletion that must reach EC2's tags.
 
     ``owner_key`` is whose resources are meant. ``write.ids`` are settled at once if the cluster is
-    listed then, else from the first listing (``ids`` empty until then).
+    listed then, else from the first listing (``ids`` empty until then). With a ``rename``, it does
+    not hold yet: the hub has not said that the user has the new name.
     """
 
     owner_key: str
     at: float  # epoch seconds
     write: TagWrite
+    rename: Renaming | None = None
 
 
 @dataclass
@@ -67,13 +93,20 @@ class Journal:
         """All promises not yet kept, in the order in which they were made."""
         return tuple(self._content.promises)
 
-    def promise(self, promise: Promise) -> None:
-        """Add a promise; when this returns, it is on disk. Raises ``OSError``.
+    def promise(self, promise: Promise, *, even_unwritten: bool = False) -> None:
+        """Add a promise; when this returns, it is on disk.
 
-        It blocks for one small write: promises are rare, and the hub goes on only when they hold.
+        Raises ``OSError`` where it cannot be written; it is then forgotten, or, with
+        ``even_unwritten``, kept as long as the hub lives. It blocks for one small write: promises
+        are rare, and the hub goes on only when they hold.
         """
         self._content.promises.append(promise)
-        self._file.write(self._file.next_version(), _dump(self._content))
+        try:
+            self._file.write(self._file.next_version(), _dump(self._content))
+        except OSError:
+            if not even_unwritten:
+                self._content.promises.remove(promise)
+            raise
 
     def replace(self, old: Promise, new: Promise | None) -> None:
         """Change a promise, or drop it once it is kept."""
@@ -93,9 +126,9 @@ class Journal:
         self._content.host_keys[instance_id] = key
         self._save_later()
 
-    def forget_pins(self, alive: set[str]) -> None:
-        """Drop the pins of instances that are no more."""
-        gone = self._content.host_keys.keys() - alive
+    def forget_pins(self, ended: set[str]) -> None:
+        """Drop the pins of instances that were seen to have ended."""
+        gone = self._content.host_keys.keys() & ended
         for instance_id in gone:
             del self._content.host_keys[instance_id]
         if gone:
@@ -172,6 +205,7 @@ def _dump(content: _Content) -> str:
             "ids": p.write.ids,
             "tags": p.write.tags,
             "reason": p.write.reason,
+            "rename": [p.rename.row, p.rename.old, p.rename.new] if p.rename else None,
         }
         for p in content.promises
     ]
@@ -238,6 +272,7 @@ def _parse(raw: dict[str, Any]) -> _Content:
                     tuple((str(k), None if v is None else str(v)) for k, v in p["tags"]),
                     str(p["reason"]),
                 ),
+                Renaming(*map(str, p["rename"])) if p.get("rename") else None,
             )
             for p in raw["promises"]
         ],

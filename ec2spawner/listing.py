@@ -67,7 +67,7 @@ class Listing:
         """The owner's homes, the given-up ones left out, the current one first.
 
         Current is the one of the highest generation that was ever mounted; among equals the
-        youngest, since it can only have been made on purpose.
+        oldest: a later one is there because a listing did not show the first.
         """
         return self._homes_by_owner.get(owner_key, ())
 
@@ -89,9 +89,7 @@ class Listing:
             if home.owner and ours and home.deleted is None:
                 found[home.owner].append(home)
         return {
-            key: tuple(
-                sorted(homes, key=lambda v: (v.generation, v.created_at, v.volume_id), reverse=True)
-            )
+            key: tuple(sorted(homes, key=lambda v: (-v.generation, v.created_at, v.volume_id)))
             for key, homes in found.items()
         }
 

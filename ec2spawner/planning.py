@@ -38,6 +38,10 @@ MAX_LAUNCH = 100
 """Workers in one RunInstances: AWS advises 5 calls of 100 over 1 of 500 (API reference, 2026)."""
 
 
+SECOND_LOOK_SECONDS = 2.0
+"""How much later the listing must be that confirms that a home is not there."""
+
+
 def plan(
     listing: Listing,
     expectations: Iterable[Expectation],
@@ -56,7 +60,8 @@ def plan(
     draft = _Draft(view, wishes, policy, memory, now)
     draft.write_tags(accepted)
     answered = overlay(listing, (e for e in expectations if e.settled_at is not None))
-    for demand in sorted(wishes.wanted.values(), key=lambda d: (d.since, d.owner.key)):
+    waiting = (d for d in wishes.wanted.values() if d.is_waiting)
+    for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
         draft.provide(demand)
     draft.launch(launching)
     unwritten = unwritten_ids(answered, wishes)
@@ -108,6 +113,16 @@ def is_spare(worker: Worker) -> bool:
         and worker.deleted is None
         and worker.state in (InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPED)
     )
+
+
+def homeless(view: Listing, wishes: Wishes, previous: Mapping[str, float]) -> dict[str, float]:
+    """Who waits and should have a home, which the listing does not show; since which listing."""
+    return {
+        key: previous.get(key, view.full_at)
+        for key, demand in wishes.wanted.items()
+        if demand.is_known and demand.is_waiting
+        if view.is_known and not view.homes_of(key) and not view.workers_of(key)
+    }
 
 
 class _Draft:
@@ -222,6 +237,8 @@ class _Draft:
             if holder and is_spare(holder):
                 self._claim(demand, holder, home.volume_id, "half claimed")
             return  # else a machine on its way out still holds it; the next listing tells
+        if home is None and self._may_be_overlooked(demand):
+            return
         spare = self._spare_for(demand, home)
         if spare is None:
             self._needs[demand.profile, home.zone if home else None].append(demand)
@@ -230,6 +247,13 @@ class _Draft:
             self._claim(demand, spare, None, "the owner's worker is gone, the home is there")
         else:
             self._claim(demand, spare, spare.home_volume_id, "first login")
+
+    def _may_be_overlooked(self, demand: Demand) -> bool:
+        """Whether a home that was there before is missed in one listing only."""
+        missed_at = self._memory.homeless.get(demand.owner.key)
+        return demand.is_known and (
+            missed_at is None or self._view.full_at < missed_at + SECOND_LOOK_SECONDS
+        )
 
     def _claim(self, demand: Demand, worker: Worker, volume_id: str | None, reason: str) -> None:
         self.taken.add(worker.instance_id)

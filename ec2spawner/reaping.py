@@ -40,6 +40,10 @@ FRESH_SECONDS = 120.0
 """A listing older than this is no ground for stopping or removing anything."""
 
 
+CLOCKS_APART_SECONDS = 60.0
+"""How far the hub's clock may be ahead of EC2's."""
+
+
 def plan_unwanted(
     view: Listing,
     wishes: Wishes,
@@ -191,7 +195,7 @@ class _Rules:
             for s in self._view.snapshots.values()
             if s.volume_id == volume.volume_id
             and TAG_EXPIRES in s.tags
-            and s.started_at >= since
+            and s.started_at >= since - CLOCKS_APART_SECONDS
             and s.state is not SnapshotState.ERROR
         ]
         return max(made, key=lambda s: s.started_at) if made else None

@@ -40,13 +40,15 @@ class Servers:
         self.fleet = fleet
         self._open_link = open_link
         self._link: WorkerLink | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Future[WorkerLink] | None = None
 
     async def link(self) -> WorkerLink:
         """The link to the workers. Raises ``CloudError`` while the key cannot be had."""
-        async with self._opening:  # a class that starts at once asks for the key once
-            if self._link is None:
-                self._link = await self._open_link()
+        if self._link is None:
+            # A class that starts at once asks for the key once, and learns of a failure together.
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.ensure_future(self._open_link())
+            self._link = await asyncio.shield(self._opening)
         return self._link
 
     async def start(self, demand: Demand, make_document: MakeDocument, tell: Tell) -> Worker:
@@ -64,6 +66,7 @@ class Servers:
             phases.ends("machine")
             try:
                 if await self._start_on(link, ticket, worker, make_document(worker), tell, phases):
+                    self.fleet.note_served(ticket.owner)
                     self.fleet.note_mounted(worker)
                     self.fleet.journal.note_start(kind, time.monotonic() - begun)
                     return worker

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from .configfile import (
     ConfigFileError,
@@ -39,6 +46,14 @@ HUB_API_PORT = 8081
 CLUSTER_NAME_PATTERN = r"^[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?$"
 """24 characters at most: the bucket's name adds account and Region to it and ends at 63."""
 
+NETWORK_SUFFIX = "-network"
+"""Of the name of a network's stack: the stack of a cluster ``x-network`` would be x's network."""
+
+CLUSTER_NAME_RULE = (
+    "small letters, digits and dashes, 24 at most, a letter first,"
+    f" something other than {NETWORK_SUFFIX} last"
+)
+
 HOME_DEFAULT_GIB = 10
 ROOT_MIN_GIB = 8  # root snapshot of Ubuntu's and Debian's EC2 images, 2026
 VOLUME_MAX_GIB = 16384  # AWS EBS user guide, "Quotas": gp3 takes at least 16 TiB, 2026
@@ -54,7 +69,12 @@ def _whole(default: int, low: int, high: int, unit: str, about: str) -> Any:
     of_unit = f" of {unit}" if unit else ""
     instead = f"a whole number{of_unit} from {low} to {high}, for example {default}"
     return Field(
-        default, ge=low, le=high, description=about, json_schema_extra={"x-instead": instead}
+        default,
+        ge=low,
+        le=high,
+        description=about,
+        json_schema_extra={"x-instead": instead},
+        validate_default=True,  # a default may go ill with another key's value
     )
 
 
@@ -144,6 +164,13 @@ class Choices(_Frozen):
         30, 1, 3650, "days", "A snapshot of a removed home is kept for this time."
     )
 
+    @field_validator("WORKER_NOTEBOOK_PORT")
+    @classmethod
+    def _is_another_port(cls, value: int, info: ValidationInfo) -> int:
+        if value == info.data.get("WORKER_SSH_PORT"):
+            raise ValueError("is WORKER_SSH_PORT too")
+        return value
+
     @field_validator("WORKER_USERNAME")
     @classmethod
     def _is_free_name(cls, value: str) -> str:
@@ -214,7 +241,7 @@ class ServerConfig(Choices):
     CLUSTER_NAME: str = _text(
         ...,
         CLUSTER_NAME_PATTERN,
-        'small letters, digits and dashes, 24 at most, a letter first, for example "biology101"',
+        f'{CLUSTER_NAME_RULE}, for example "biology101"',
         "Name of the cluster; its resources bear it as the tag ec2spawner:cluster.",
     )
     VPC_ID: str = _id_of("vpc", "Network of the cluster.")
@@ -262,6 +289,11 @@ class ServerConfig(Choices):
         "Address on which the hub's API listens.",
     )
 
+    @field_validator("CLUSTER_NAME")
+    @classmethod
+    def _is_no_networks_name(cls, value: str) -> str:
+        return check_stack_name(value)
+
     @field_validator("HUB_CONNECT_URL")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
@@ -280,6 +312,16 @@ class ServerConfig(Choices):
     def hub_api_port(self) -> int:
         """Port of the hub's API, as workers reach it."""
         return hub_port(self.HUB_CONNECT_URL)
+
+
+def check_stack_name(cluster: str) -> str:
+    """Return a cluster's name if its stack's name is no other's; ValueError with the reason."""
+    if cluster.endswith(NETWORK_SUFFIX):
+        other = cluster.removesuffix(NETWORK_SUFFIX)
+        raise ValueError(
+            f'ends in "{NETWORK_SUFFIX}", and so names the network of a cluster {other!r}'
+        )
+    return cluster
 
 
 def check_hub_url(value: str) -> str:

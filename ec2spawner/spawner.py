@@ -21,7 +21,7 @@ from ec2spawner.errors import EC2SpawnerError, StartTimeout
 from ec2spawner.model import InstanceState, Owner, Worker
 from ec2spawner.servers import Servers, start_kind
 from ec2spawner.settings import ServerConfig
-from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for
+from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for, row_of
 from ec2spawner.wishes import Demand
 
 STARTING = "starting"
@@ -63,6 +63,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._phase = ""
+        self._is_known = False
         self._worker_id = ""
         self._worker_ip = ""
         self._be(secrets.token_hex(8))
@@ -115,13 +116,15 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         """Take up what was saved; a running server is wanted from now on."""
         super().load_state(state)
         self._be(state.get("incarnation") or self._incarnation)
-        if state.get("phase") != RUNNING:
-            # The hub died in mid-start: the worker stays claimed for the next login.
+        self._is_known = bool(state)
+        if state.get("phase") != RUNNING or self.orm_spawner.server is None:
+            # The hub died in mid-start, or in mid-stop: the worker stays claimed for the next
+            # login, and nobody wants it to run until then.
             return
         self._phase = RUNNING
         self._worker_id = state.get("worker", "")
         self._worker_ip = state.get("address", "")
-        self.servers.fleet.want(self._demand())
+        self.servers.fleet.want(self._demand(is_waiting=False))
 
     def clear_state(self) -> None:
         """Forget the running server; the row stays the same incarnation."""
@@ -136,8 +139,21 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         if session:
             session.commit()
 
-    def _demand(self) -> Demand:
-        return Demand(self.owner, DEFAULT_PROFILE, self._incarnation, time.time())
+    def _demand(self, *, is_waiting: bool) -> Demand:
+        self._settle_renames()
+        return Demand(
+            self.owner,
+            DEFAULT_PROFILE,
+            self._incarnation,
+            time.time(),
+            is_waiting=is_waiting,
+            is_known=self._is_known,
+        )
+
+    def _settle_renames(self) -> None:
+        """That this row bears its name now decides what a hub that died in a rename left open."""
+        row = row_of(self.user.orm_user)
+        self.servers.fleet.settle_renames(row, self.user.name)
 
     def _worker(self) -> Worker | None:
         if not self._worker_id:
@@ -159,7 +175,9 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             raise self._failure(error) from None
 
     async def _start(self) -> str:
-        worker = await self.servers.start(self._demand(), self._document, self._on_step)
+        worker = await self.servers.start(
+            self._demand(is_waiting=True), self._document, self._on_step
+        )
         self._phase = RUNNING
         self._worker_id, self._worker_ip = worker.instance_id, worker.private_ip
         return f"http://{worker.private_ip}:{self.port}"
@@ -280,6 +298,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             # being deleted.
             return
         try:
+            self._settle_renames()
             await self.servers.fleet.delete(self.owner, self._incarnation)
         except OSError as error:
             self.log.error("Not marked as deleted, its home stays: %s: %s", self.owner.key, error)

@@ -16,10 +16,13 @@ from typing import Any
 from jupyterhub import orm
 from markupsafe import escape
 from sqlalchemy import event
+from sqlalchemy.orm import Session, object_session
+from tornado import web
 from traitlets.log import get_logger
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
+from ec2spawner.errors import CredentialsError, Denied, NameTaken
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
 from ec2spawner.journal import Journal
@@ -70,6 +73,7 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     gateway = Gateway(config.REGION)
     ec2 = EC2(gateway, config.CLUSTER_NAME)
     journal = Journal(journal_dir / JOURNAL_NAME)
+    log.info("What the hub remembers beside EC2's tags is in %s", journal_dir / JOURNAL_NAME)
     fleet = Fleet(ec2, policy_of(config), launch_settings_of(config), journal)
 
     async def open_link() -> WorkerLink:
@@ -131,9 +135,42 @@ def _on_rename(user: orm.User, new: str, old: Any, initiator: object) -> None:
     """The hub has no hook for a user's new name: its worker and home are told of it here."""
     if not isinstance(old, str) or old == new:
         return
+    session = object_session(user)
     for cluster in _clusters.values():
-        for server in {"", *user.orm_spawners}:
-            cluster.servers.fleet.rename(Owner(old, server), Owner(new, server))
+        for server in sorted({"", *user.orm_spawners}):
+            owners = Owner(old, server), Owner(new, server)
+            _follow(session, cluster.servers.fleet, row_of(user), *owners)
+
+
+def row_of(user: orm.User) -> str:
+    """What tells a user's row from every other, also from one that has its number later."""
+    return f"{user.id} {user.created}"
+
+
+def _follow(session: Session | None, fleet: Fleet, row: str, old: Owner, new: Owner) -> None:
+    """Rename worker and home if, and when, the hub's database has taken the user's new name."""
+    try:
+        promise = fleet.propose_rename(row, old, new)
+    except NameTaken as error:
+        raise web.HTTPError(409, error.for_user()) from None
+
+    is_open = True
+
+    def end(is_taken: bool) -> None:
+        nonlocal is_open
+        if not is_open:
+            return
+        is_open = False
+        if promise:
+            (fleet.confirm if is_taken else fleet.withdraw)(promise)
+        if is_taken:
+            fleet.follow_rename(old, new)
+
+    if session is None:  # never stored: nobody has that name
+        end(False)
+        return
+    event.listen(session, "after_commit", lambda _: end(True), once=True)
+    event.listen(session, "after_rollback", lambda _: end(False), once=True)
 
 
 class Announcement:
@@ -143,6 +180,12 @@ class Announcement:
         problems = [c.servers.fleet.problem for c in _clusters.values()]
         if not any(problems):
             return ""
+        if any(isinstance(p, (Denied, CredentialsError)) for p in problems):
+            return (
+                "The Amazon cloud does not let this hub in at the moment. Servers that run go on; "
+                "none can be started or stopped. Nothing is lost. The people who run this hub find "
+                "the reason in its log."
+            )
         return (
             "The Amazon cloud does not answer at the moment. Servers that run go on; starting or "
             "stopping one may take longer. Nothing is lost, and the hub keeps trying."

@@ -32,6 +32,11 @@ class Demand:
     profile: str
     incarnation: str
     since: float
+    is_waiting: bool = True
+    """Whether somebody waits for the worker. Where nobody does, it is only left running: a machine
+    that was stopped or ended outside the hub stays so until its user comes."""
+    is_known: bool = False
+    """Whether the row has had a worker before: its home is then not taken for missing at once."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,5 @@ class Memory:
         default_factory=lambda: MappingProxyType({})
     )
     """By id: when it was first seen unwanted, and by the listing begun at which moment."""
+    homeless: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """By owner key: when the first full listing was begun that showed neither worker nor home."""

@@ -1,8 +1,9 @@
 """start, status and stop: the same steps on every host.
 
-Owns their order, which makes each step safe to repeat after a kill at any line: the claim before
-all else, the record of a server before the server, the ownership of a home as its last change.
-Must not know systemd or the emulated cloud.
+Owns their order, which makes each step safe to repeat after a kill at any line: the home's device
+is seen, then the claim is recorded, and only then is anything touched; the record of a server comes
+before the server, the ownership of a home as its last change. Must not know systemd or the emulated
+cloud.
 """
 
 from __future__ import annotations
@@ -54,11 +55,14 @@ class Start:
             self._host.prepare()
             with records.locked(self._host.runtime_directory, self._left()) as lock:
                 self._host.keep_open(lock)
-                previous = self._take_claim()
+                previous = self._read_claim()
                 reused = self._is_running()
                 if not reused:
+                    device = self._await_device()
+                self._record_claim(previous)
+                if not reused:
                     self._end_previous(previous)
-                    self._provide_home()
+                    self._provide_home(device)
                     self._start_server()
             self._await_answer(reused)
         except OSError as error:
@@ -67,16 +71,22 @@ class Start:
     def _left(self) -> float:
         return max(0.0, self._deadline - self._world.monotonic())
 
-    def _take_claim(self) -> records.Claim | None:
-        d = self._document
+    def _read_claim(self) -> records.Claim | None:
         recorded = records.read_claim(self._host.state_directory)
-        if recorded is not None and recorded.claim != d.claim:
+        if recorded is not None and recorded.claim != self._document.claim:
             detail = f"this worker belongs to {recorded.owner}, claim {recorded.claim}"
             raise Fault(Code.OWNER_MISMATCH, detail)
+        return recorded
+
+    def _record_claim(self, recorded: records.Claim | None) -> None:
+        """Only for a machine that was seen to have the home.
+
+        An address may have passed to another machine, which a record would close to its owner.
+        """
+        d = self._document
         claim = records.Claim(d.owner, d.claim, d.volume_id, d.username)
         if recorded != claim:
             records.write_claim(self._host.state_directory, claim)
-        return recorded
 
     def _is_running(self) -> bool:
         same = records.read_digest(self._host.runtime_directory) == self._document.digest
@@ -94,10 +104,8 @@ class Start:
         if not self._host.unmount(username):
             raise Fault(Code.MOUNT_FAILED, "another volume is mounted as home, and in use")
 
-    def _provide_home(self) -> None:
+    def _provide_home(self, device: str) -> None:
         host, username = self._host, self._document.username
-        self._events.progress("home")
-        device = self._await_device()
         mounted = host.mounted_device(username)
         if mounted != device:
             if mounted is not None:
@@ -109,6 +117,7 @@ class Start:
             host.prepare_home(username)
 
     def _await_device(self) -> str:
+        self._events.progress("home")
         bound = self._world.monotonic() + min(HOME_WAIT_SECONDS, self._left())
         while (device := self._host.find_device(self._document.volume_id)) is None:
             if self._world.monotonic() >= bound:

@@ -1,0 +1,174 @@
+"""What failed lately, and so is not tried again at once: the executor's memory.
+
+Owns how long each kind of failure is remembered, and what a machine that comes down by itself
+right after its launch or start means. Must not know EC2's calls, nor plan.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from ec2spawner.errors import (
+    CapacityError,
+    CloudError,
+    NotFound,
+    OutcomeUnknown,
+    QuotaError,
+    Rejected,
+    SubnetFull,
+    Throttled,
+    Unreachable,
+    WrongState,
+)
+from ec2spawner.listing import Listing
+from ec2spawner.model import InstanceState, Worker
+from ec2spawner.placement import FAILED_OFFERING_SECONDS, Failure, Offering
+from ec2spawner.wishes import Memory
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+"""Pause after a failure that passes by itself (the gateway has tried for a minute before)."""
+FINAL_SECONDS = 15.0
+"""Pause after a failure that only an operator or time can mend; until then it is answered from
+memory instead of being asked of AWS again for each user."""
+NO_ROOM_SECONDS = 60.0
+"""Pause after a start for which there was no capacity or quota."""
+YOUNG_SECONDS = 300.0
+"""A machine that comes down by itself so soon after it was launched or started, never came up."""
+MAX_COME_DOWNS = 2
+"""Starts in a row that may end with the machine coming down by itself, before its user is told."""
+
+PASSING = (Throttled, Unreachable, OutcomeUnknown, NotFound, WrongState)
+NO_ROOM = (CapacityError, QuotaError)
+
+
+class Failures:
+    """Remembers failures until their time is over. ``clock`` gives epoch seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._offerings: dict[Offering, Failure] = {}
+        self._holds: dict[tuple[str, str], Failure] = {}
+        self._launches: dict[str, tuple[Offering, float]] = {}
+        self._starts: dict[str, list[float]] = {}
+
+    def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
+        """All that is still remembered, for the plan."""
+        now = self._clock()
+        self._offerings = {k: f for k, f in self._offerings.items() if f.until > now}
+        self._holds = {k: f for k, f in self._holds.items() if f.until > now}
+        return Memory(
+            failed=MappingProxyType(dict(self._offerings)),
+            holds=MappingProxyType(dict(self._holds)),
+            unwanted=unwanted,
+        )
+
+    def next_retry_at(self) -> float | None:
+        """When the first thing that failed may be tried again."""
+        return min((f.until for f in self._holds.values()), default=None)
+
+    # ---- failed calls
+
+    def hold(self, kind: str, ids: Sequence[str], error: CloudError) -> None:
+        """Let this kind of action rest for these ids."""
+        passes = isinstance(error, PASSING)
+        no_room = kind == "start" and isinstance(error, NO_ROOM)
+        seconds = RETRY_SECONDS if passes else NO_ROOM_SECONDS if no_room else FINAL_SECONDS
+        report = log.warning if passes else log.error
+        report("Cannot %s, again in %.0f s: %s: %s", kind, seconds, error, ",".join(ids))
+        until = self._clock() + seconds
+        self._holds.update({(kind, i): Failure(error, until) for i in ids})
+
+    def note_launch(self, offering: Offering, profile: str, error: CloudError) -> None:
+        """Remember a launch that failed: the offering if it has no room, else the profile."""
+        if isinstance(error, NotFound):  # the image, group or key: it will not come by waiting
+            error = Rejected(
+                error.what, why=error.why, action=error.action, aws_code=error.aws_code
+            )
+        if isinstance(error, NO_ROOM):
+            self._leave_out(offering, error)
+        else:
+            self.hold("launch", [profile], error)
+
+    def _leave_out(self, offering: Offering, error: CloudError) -> None:
+        self._offerings[offering] = Failure(error, self._clock() + FAILED_OFFERING_SECONDS)
+        report = log.error if isinstance(error, SubnetFull) else log.warning
+        report("No use for %s for 3 min: %s", offering, error)
+
+    # ---- machines that come down by themselves
+
+    def launched(self, offering: Offering, ids: Sequence[str]) -> None:
+        """These were launched by us, and are to come up."""
+        now = self._clock()
+        self._launches = {
+            i: (offering_, at)
+            for i, (offering_, at) in self._launches.items()
+            if now - at < YOUNG_SECONDS
+        }
+        self._launches.update(dict.fromkeys(ids, (offering, now)))
+
+    def started(self, ids: Sequence[str]) -> None:
+        """These were started by us, and are to come up."""
+        now = self._clock()
+        for instance_id in ids:
+            times = [t for t in self._starts.get(instance_id, ()) if now - t < YOUNG_SECONDS]
+            self._starts[instance_id] = [*times, now]
+
+    def ended(self, ids: Sequence[str]) -> None:
+        """These come down because we want it, or have served: nothing is wrong with them."""
+        for instance_id in ids:
+            self._launches.pop(instance_id, None)
+            self._starts.pop(instance_id, None)
+
+    def look(self, listing: Listing) -> None:
+        """Find the launched that ended by themselves: their offering does not work now."""
+        for instance_id, (offering, _) in list(self._launches.items()):
+            worker = listing.workers.get(instance_id)
+            if worker and worker.state in (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED):
+                del self._launches[instance_id]
+                self._leave_out(offering, why_it_ended(worker))
+
+    def without_come_downs(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """The ids that may be started; the others came down again and again, and rest."""
+        now = self._clock()
+        down = [
+            i
+            for i in ids
+            if sum(now - t < YOUNG_SECONDS for t in self._starts.get(i, ())) >= MAX_COME_DOWNS
+        ]
+        if down:
+            self.hold("start", down, came_down())
+            self.ended(down)
+        return tuple(i for i in ids if i not in down)
+
+
+def why_it_ended(worker: Worker) -> CloudError:
+    """What EC2's state reason says of a launch that ended by itself."""
+    reason = worker.state_reason
+    kind: type[CloudError] = Rejected
+    if "LimitExceeded" in reason:
+        kind = QuotaError
+    elif "Capacity" in reason:
+        kind = CapacityError
+    return kind(
+        "The machine that was launched for you ended by itself.",
+        why=f"{worker.instance_id}: {reason or 'EC2 gives no reason'}",
+        next_step="Try again in a few minutes; if it happens twice, tell the people who run this "
+        "hub.",
+        action="RunInstances",
+        aws_code=reason,
+    )
+
+
+def came_down() -> CloudError:
+    """A machine that was started several times and did not stay up."""
+    return Rejected(
+        "Your machine switches itself off while it is starting.",
+        why=f"started {MAX_COME_DOWNS} times within {YOUNG_SECONDS:.0f} s, and stopped again by "
+        "itself each time",
+        next_step="Your files are safe. Tell the people who run this hub.",
+        action="StartInstances",
+    )
