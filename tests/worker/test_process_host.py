@@ -158,6 +158,7 @@ def test_a_foreign_volume_is_refused_and_left_alone(machine: Machine) -> None:
 def test_a_volume_that_is_not_attached_is_missing(machine: Machine) -> None:
     told = machine.start(volume_id="vol-0fedcba9876543210", timeout_seconds=0.2)
     assert told["code"] == "home-missing"
+    assert machine.worker("status")[0]["claim"] is None
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ def start(system: ModelSystem, **changes: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+def claim_file(system: ModelSystem) -> Path:
+    return system.root / "var/lib/ec2spawner/claim.json"
+
+
 def programs(system: ModelSystem) -> list[str]:
     return [c[1] if c[0] == "systemctl" else c[0] for c in system.commands]
 
@@ -193,7 +197,43 @@ def test_a_device_node_that_comes_after_its_serial_is_waited_for(system: ModelSy
 def test_a_serial_that_never_comes_is_home_missing(system: ModelSystem) -> None:
     told = start(system, volume_id="vol-0fedcba9876543210")
     assert told[-1]["code"] == "home-missing"
-    assert programs(system) == ["show"]
+    assert system.commands == []
+
+
+def test_a_machine_without_the_home_bears_no_record_of_the_claim(system: ModelSystem) -> None:
+    told = start(system, claim="f" * 16, volume_id="vol-0fedcba9876543210")
+    assert told[-1]["code"] == "home-missing"
+    assert not claim_file(system).exists()
+    assert start(system)[-1]["event"] == "ready"  # it still is free for whose home is here
+
+
+def test_a_start_killed_while_its_home_is_awaited_leaves_no_record(system: ModelSystem) -> None:
+    def killed(count: int) -> None:
+        raise Killed
+
+    system.on_sleep = killed
+    with pytest.raises(Killed):
+        start(system, claim="f" * 16, volume_id="vol-0fedcba9876543210")
+    system.on_sleep = lambda count: None
+    assert not claim_file(system).exists()
+    assert start(system)[-1]["event"] == "ready"
+
+
+def test_the_claim_is_on_record_before_the_first_command(system: ModelSystem) -> None:
+    recorded: list[bool] = []
+    system.before = lambda argv: recorded.append(claim_file(system).exists())
+    start(system)
+    assert recorded
+    assert all(recorded)
+
+
+def test_another_home_that_is_missing_leaves_server_and_record_alone(system: ModelSystem) -> None:
+    start(system)
+    record = claim_file(system).read_text()
+    told = start(system, volume_id="vol-0fedcba9876543210")
+    assert told[-1]["code"] == "home-missing"
+    assert system.active
+    assert claim_file(system).read_text() == record
 
 
 @pytest.mark.parametrize("kind", ["xfs", "LVM2_member", "crypto_LUKS", "swap", "ext3"])
@@ -323,7 +363,7 @@ def test_no_command_line_and_no_public_file_holds_a_secret_or_the_owner(
     for file in (system.root / "run/ec2spawner").iterdir():
         assert file.stat().st_mode & 0o077 == 0
     assert (system.root / "run/ec2spawner").stat().st_mode & 0o077 == 0
-    assert TOKEN not in (system.root / "var/lib/ec2spawner/claim.json").read_text()
+    assert TOKEN not in claim_file(system).read_text()
 
 
 def test_what_may_outlive_a_killed_start_holds_the_lock(system: ModelSystem) -> None:
