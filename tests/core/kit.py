@@ -23,10 +23,11 @@ POLICY = Policy(
 SETTINGS = LaunchSettings("lt-1", MappingProxyType({"Owner": "school"}))
 
 
-def demand(user: str, server: str = "", incarnation: str = "") -> Demand:
+def demand(user: str, server: str = "", incarnation: str = "", **more: bool) -> Demand:
     """A wish of today; a user's row in the hub is named after the user unless told otherwise."""
     owner = Owner(user, server)
-    return Demand(owner, "default", incarnation or f"row{owner.key}".replace("-", ""), clock())
+    row = incarnation or f"row{owner.key}".replace("-", "")
+    return Demand(owner, "default", row, clock(), **more)
 
 
 __all__ = ["POLICY", "SETTINGS", "Hub", "demand", "until"]
@@ -42,9 +43,11 @@ class Hub:
         self.fleet = Fleet(cloud, policy, SETTINGS, Journal(folder / "journal.json"), clock=clock)
         self.fleet.start()
 
-    async def log_in(self, user: str, server: str = "", incarnation: str = "") -> Worker:
+    async def log_in(
+        self, user: str, server: str = "", incarnation: str = "", **more: bool
+    ) -> Worker:
         """What ``Servers.start`` does of it: wait for the machine, note that the home is open."""
-        ticket = self.fleet.want(demand(user, server, incarnation))
+        ticket = self.fleet.want(demand(user, server, incarnation, **more))
         while True:
             worker = await self.fleet.provided(ticket)
             lost = asyncio.ensure_future(self.fleet.lost(ticket, worker))
@@ -52,6 +55,7 @@ class Hub:
             try:
                 await asyncio.wait({lost, booted}, return_when=asyncio.FIRST_COMPLETED)
                 if not lost.done():
+                    self.fleet.note_served(ticket.owner)
                     self.fleet.note_mounted(worker)
                     return worker
             finally:
