@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import INSTANCE_CONFIG_NAME
 
 from .facts import Facts, StackFacts
@@ -16,6 +17,9 @@ from .request import UpRequest
 
 def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
     """All that stands in the way, in the order in which an operator would look at it."""
+    foreign = list(_of_foreign_stacks(request, facts))
+    if foreign:  # what they hold would only lead to more, about another cluster
+        return foreign
     return [
         *_of_stacks(request, facts),
         *_of_type(request, facts),
@@ -24,6 +28,18 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
         *_of_key(request, facts),
         *_of_file(request, facts),
     ]
+
+
+def _of_foreign_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    for stack in filter(None, (facts.network, facts.cluster)):
+        marks = (stack.parameters.get("ClusterName"), stack.tags.get(TAG_CLUSTER))
+        others = {mark for mark in marks if mark} - {request.cluster}
+        if others:
+            yield Finding(
+                f"The stack {stack.name}",
+                f"belongs to the cluster {min(others)}, not to {request.cluster}",
+                "Choose another name for the cluster.",
+            )
 
 
 def _of_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
@@ -140,7 +156,8 @@ def _of_placement(facts: Facts, private: tuple[str, ...], public: str | None) ->
 
 
 def _of_key(request: UpRequest, facts: Facts) -> Iterator[Finding]:
-    if key_change(facts) is not KeyChange.REPLACE or not facts.workers:
+    is_renewed = key_change(facts) in (KeyChange.MAKE, KeyChange.REPLACE)
+    if not is_renewed or not facts.workers:
         return
     lost = facts.key.from_parameter is None
     why = "is lost" if lost else f"does not belong to the key pair {request.key_name}"

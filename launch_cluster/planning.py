@@ -40,7 +40,7 @@ class Finding:
 class KeyChange(str, Enum):
     """What must be done for the cluster's key to be in both of its places."""
 
-    MAKE = "make"  # neither half is there
+    MAKE = "make"  # neither half is there, and no worker knows a former key
     IMPORT = "import"  # only the private half is there: its public half is derived
     REPLACE = "replace"  # the private half is lost, and no worker knows the public one
 

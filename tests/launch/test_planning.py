@@ -224,6 +224,15 @@ def broken(status: str) -> StackFacts:
     return replace(complete().cluster or made(StackSpec("", "", {}, {}), {}), status=status)
 
 
+NAMED = {"parameters": {"ClusterName": "zoo"}, "tags": {}}
+TAGGED = {"parameters": {}, "tags": {"ec2spawner:cluster": "zoo"}}
+
+
+def anothers(marks: dict[str, Any]) -> StackFacts:
+    """A stack that bears our stack's name, and another cluster's mark."""
+    return StackFacts(REQUEST.cluster_stack, "id", "CREATE_COMPLETE", **marks)
+
+
 @pytest.mark.parametrize(
     ("request_", "changes", "words"),
     [
@@ -257,6 +266,16 @@ def broken(status: str) -> StackFacts:
         (OWN, {"kind": replace(KIND, zones=("us-east-1f",))}, "t3.medium is not offered"),
         (REQUEST, {"key": KeyFacts(None, "a"), "workers": 3}, "is lost, and 3 workers"),
         (REQUEST, {"key": KeyFacts("b", "a"), "workers": 3}, "does not belong to the key pair"),
+        (REQUEST, {"key": KeyFacts(), "workers": 3}, "is lost, and 3 workers"),
+        (REQUEST, {"cluster": anothers(TAGGED)}, "ec2spawner-bio belongs to the cluster zoo"),
+        (REQUEST, {"cluster": anothers(NAMED)}, "ec2spawner-bio belongs to the cluster zoo"),
+        (REQUEST, {"network": anothers(TAGGED)}, "ec2spawner-bio belongs to the cluster zoo"),
+        (REQUEST, {"network": anothers(NAMED)}, "ec2spawner-bio belongs to the cluster zoo"),
+        (
+            REQUEST,
+            {"cluster": replace(anothers(NAMED), status="ROLLBACK_COMPLETE")},
+            "ec2spawner-bio belongs to the cluster zoo",
+        ),
     ],
 )
 def test_each_obstacle_is_found_and_says_what_to_do(
@@ -265,6 +284,13 @@ def test_each_obstacle_is_found_and_says_what_to_do(
     found = obstacles(request_, **changes)
     assert [f for f in found if words in f], found
     assert all(f.endswith(".") for f in found)
+
+
+def test_another_clusters_stack_is_one_obstacle_whatever_it_holds() -> None:
+    wide = replace(REQUEST, vpc_cidr="10.0.0.0/16", private_subnets=PRIVATE)
+    found = obstacles(wide, network=replace(anothers(NAMED), status="UPDATE_ROLLBACK_FAILED"))
+    assert len(found) == 1
+    assert "Choose another name" in found[0]
 
 
 def test_all_obstacles_are_found_at_once() -> None:
@@ -276,8 +302,9 @@ def test_all_obstacles_are_found_at_once() -> None:
 def test_where_all_is_well_there_is_no_obstacle(request_: UpRequest) -> None:
     assert obstacles(request_) == []
     assert find_obstacles(request_, complete(request_, OWN_FACTS)) == []
-    lost_but_free = {"key": KeyFacts(None, "a"), "workers": 0}
-    assert obstacles(request_, **lost_but_free) == []
+    for lost in (KeyFacts(None, "a"), KeyFacts()):
+        assert obstacles(request_, key=lost, workers=0) == []
+    assert obstacles(request_, key=KeyFacts("a", None), workers=3) == []
 
 
 def test_a_zone_without_the_type_is_noted_when_another_has_it() -> None:
