@@ -19,9 +19,12 @@ from ec2spawner.errors import ConfigError
 from ec2spawner.model import slug
 from ec2spawner.settings import (
     CLUSTER_NAME_PATTERN,
+    CLUSTER_NAME_RULE,
     INSTANCE_CONFIG_NAME,
+    NETWORK_SUFFIX,
     InstanceConfig,
     check_hub_url,
+    check_stack_name,
     load_instance_config,
 )
 
@@ -92,7 +95,7 @@ class UpRequest:
     @property
     def network_stack(self) -> str:
         """Name of the network's stack."""
-        return f"ec2spawner-{self.cluster}-network"
+        return f"{self.cluster_stack}{NETWORK_SUFFIX}"
 
     @property
     def cluster_stack(self) -> str:
@@ -149,25 +152,35 @@ def _override(choices: InstanceConfig, options: Options, faults: list[Fault]) ->
         "WORKER_SSH_PORT": options.worker_ssh_port,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    names = {"REGION": "--region", "WORKER_SSH_PORT": "--worker-ssh-port"}
+    taken = choices.WORKER_NOTEBOOK_PORT
+    port = f"a port, 1 to 65535, other than WORKER_NOTEBOOK_PORT ({taken})"
+    option_of = {
+        "REGION": ("--region", options.region, '"us-east-1" or another Region'),
+        "WORKER_SSH_PORT": ("--worker-ssh-port", options.worker_ssh_port, port),
+        "WORKER_NOTEBOOK_PORT": ("--worker-ssh-port", options.worker_ssh_port, port),
+    }
     try:
         return InstanceConfig.model_validate({**choices.model_dump(), **given})
     except ValidationError as error:
         for entry in error.errors(include_url=False):
-            key = str(entry["loc"][0])
-            instead = '"us-east-1" or another Region' if key == "REGION" else "a port, 1 to 65535"
-            faults.append(Fault(names[key], str(given[key]), "is not usable", instead))
+            option, value, instead = option_of[str(entry["loc"][0])]
+            faults.append(Fault(option, str(value), "is not usable", instead))
         return choices
 
 
 def check_cluster_name(name: str) -> list[Fault]:
     """Faults of a cluster's name: it becomes part of names of stacks, groups and a bucket."""
+    reason = "cannot be a cluster's name"
     if re.fullmatch(CLUSTER_NAME_PATTERN, name):
-        return []
-    better = slug(name).lstrip("0123456789-")
-    rule = "small letters, digits and dashes, 24 at most, a letter first"
-    instead = f"{rule}, for example {better!r}" if better else rule
-    return [Fault("CLUSTER_NAME", repr(name), "cannot be a cluster's name", instead)]
+        try:
+            check_stack_name(name)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return []
+    better = re.sub(rf"({NETWORK_SUFFIX})+$", "", slug(name).lstrip("0123456789-"))
+    instead = f"{CLUSTER_NAME_RULE}, for example {better!r}" if better else CLUSTER_NAME_RULE
+    return [Fault("CLUSTER_NAME", repr(name), reason, instead)]
 
 
 def _split(text: str | None) -> tuple[str, ...]:

@@ -107,6 +107,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         ({"JUPYTER_NOTEBOOK_TIMEOUT": -1}, "JUPYTER_NOTEBOOK_TIMEOUT: -1", "is less than 1"),
         ({"JUPYTER_NOTEBOOK_TIMEOUT": 0}, "JUPYTER_NOTEBOOK_TIMEOUT: 0", "is less than 1"),
         ({"WORKER_SSH_PORT": 65536}, "WORKER_SSH_PORT: 65536", "is more than 65535"),
+        ({"WORKER_SSH_PORT": 8888}, "WORKER_NOTEBOOK_PORT: 8888", "is WORKER_SSH_PORT too"),
+        (
+            {"WORKER_SSH_PORT": 2222, "WORKER_NOTEBOOK_PORT": 2222},
+            "WORKER_NOTEBOOK_PORT: 2222",
+            "is WORKER_SSH_PORT too",
+        ),
         ({"WORKER_SUDO": 1}, "WORKER_SUDO: 1", "true or false, without quotes"),
         ({"WORKER_SUDO": "no"}, 'WORKER_SUDO: "no"', "true or false, without quotes"),
         ({"REGION": "Virginia"}, 'REGION: "Virginia"', '"us-east-1"'),
@@ -164,6 +170,8 @@ def test_an_incomplete_server_config_names_every_missing_key(write: Any) -> None
     [
         ({"CLUSTER_NAME": "Biology 101"}, "CLUSTER_NAME"),
         ({"CLUSTER_NAME": "x" * 25}, "CLUSTER_NAME"),
+        ({"CLUSTER_NAME": "bio-network"}, 'ends in "-network"'),
+        ({"WORKER_SSH_PORT": 8888}, "is WORKER_SSH_PORT too"),
         ({"WORKER_SUBNETS": []}, "has 0 entries"),
         ({"WORKER_SUBNETS": [{"SUBNET_ID": "nope", "ZONE": "a"}]}, "WORKER_SUBNETS[0].SUBNET_ID"),
         ({"WORKER_SUBNETS": [{"ZONE": "a"}]}, "WORKER_SUBNETS[0].SUBNET_ID is missing"),
