@@ -17,15 +17,13 @@ from typing import Any
 
 from ec2spawner import metrics, planning, reaping
 from ec2spawner.actions import Refuse
-from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed, NameTaken
+from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
-from ec2spawner.journal import Journal, Promise, Renaming
-from ec2spawner.listing import Listing, has_tags, overlay
+from ec2spawner.journal import Journal
+from ec2spawner.listing import Listing, overlay
 from ec2spawner.model import (
     TAG_DELETED,
-    TAG_OWNER,
-    TAG_USER,
     DeletedMark,
     InstanceState,
     Owner,
@@ -33,15 +31,13 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
-from ec2spawner.wishes import Demand, Policy, TagWrite, Wishes
+from ec2spawner.promises import Promises
+from ec2spawner.wishes import Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.05
 """How long a tick waits for more of the same: a class's clicks fall into one."""
-PROMISE_SECONDS = 60.0
-"""A tag write counts as kept only by a listing begun so long after it was made: EC2's listings
-can be older than they look."""
 DELETE_WAIT_SECONDS = 5.0
 NEW_HOME_SECONDS = 120.0
 """How long after a launch its home is looked for by id, until a listing of volumes shows it."""
@@ -100,6 +96,15 @@ class Fleet:
             look_again=lambda: self.inventory.hurry(full=True),
             on_change=self._on_call,
         )
+        self.promises = Promises(
+            journal,
+            clock=clock,
+            calls=self._executor.calls,
+            listing=self._raw,
+            view=self.view,
+            on_change=self._wake_up,
+            outdate=self._outdate,
+        )
         self._wanted: dict[str, Demand] = {}
         self._released: set[str] = set()
         self._mounted: set[str] = set()
@@ -109,7 +114,6 @@ class Fleet:
         """By id: the first full listing that lacked a worker which was asked for."""
         self._unwanted: dict[str, tuple[float, float]] = {}
         self._homeless: dict[str, float] = {}
-        self._unfound: dict[Promise, float] = {}
         self._view: Listing | None = None
         self._wake = asyncio.Event()
         self._changed: asyncio.Future[None] | None = None
@@ -147,9 +151,7 @@ class Fleet:
         known = self._wanted.get(key)
         self._wanted[key] = replace(demand, since=known.since) if known else demand
         self._released.discard(key)
-        for promise in self.journal.promises:
-            if _incarnation(promise) == demand.incarnation and promise.owner_key == key:
-                self.journal.replace(promise, None)
+        self.promises.take_back_deletion(key, demand.incarnation)
         ticket = self._tickets.setdefault(key, Ticket(demand.owner))
         ticket.refusal = None
         self._wake_up()
@@ -187,53 +189,16 @@ class Fleet:
         """
         self.release(owner)
         mark = DeletedMark(self._clock(), incarnation)
-        promise = self._promise(
-            owner, ((TAG_DELETED, mark.to_tag()),), f"{owner.label} was deleted"
-        )
+        tags = ((TAG_DELETED, mark.to_tag()),)
+        promise = self.promises.make(owner, tags, f"{owner.label} was deleted")
         time_now = asyncio.get_running_loop().time
         deadline = time_now() + DELETE_WAIT_SECONDS
-        while promise and self._is_open(promise) and time_now() < deadline:
+        while promise and self.promises.is_open(promise) and time_now() < deadline:
             await self._next_change(deadline - time_now())
-
-    def propose_rename(self, row: str | None, old: Owner, new: Owner) -> Promise | None:
-        """Put down that the owner is about to have another name; None if nothing is its own.
-
-        Nothing changes by it until ``confirm``; without a row, it holds at once. Raises ``NameTaken`` where the new name's owner
-        has a machine or files already, ``OSError`` where it cannot be put down.
-        """
-        if self._ids_of(new.key):
-            raise NameTaken(
-                f"There are files of an earlier user of the name {new.label}.",
-                why=f"owner tag {new.key}",
-                next_step="Choose another name, or give those files up first.",
-            )
-        tags = ((TAG_OWNER, new.key), (TAG_USER, new.label))
-        reason = f"{old.label} is now {new.label}"
-        rename = Renaming(row, old.user, new.user) if row else None
-        return self._promise(old, tags, reason, rename)
-
-    def confirm(self, promise: Promise) -> None:
-        """A proposed rename has come about."""
-        if promise in self.journal.promises:
-            self.journal.replace(promise, replace(promise, rename=None))
-            self._wake_up()
-
-    def withdraw(self, promise: Promise) -> None:
-        """A proposed rename has not come about."""
-        if promise in self.journal.promises:
-            self.journal.replace(promise, None)
-            self._wake_up()
-
-    def settle_renames(self, row: str, name: str) -> None:
-        """A row of the hub's database bears this name: what a dead hub left open shows by it."""
-        for promise in self.journal.promises:
-            done = promise.rename.is_done(row, name) if promise.rename else None
-            if done is not None:
-                (self.confirm if done else self.withdraw)(promise)
 
     def rename(self, old: Owner, new: Owner) -> None:
         """The owner has another name from now on, and keeps worker and home."""
-        self.propose_rename(None, old, new)
+        self.promises.propose_rename(None, old, new)
         self.follow_rename(old, new)
 
     def follow_rename(self, old: Owner, new: Owner) -> None:
@@ -249,44 +214,11 @@ class Fleet:
             self._tickets[new.key] = ticket
         self._wake_up()
 
-    def _promise(
-        self,
-        owner: Owner,
-        tags: tuple[tuple[str, str | None], ...],
-        reason: str,
-        rename: Renaming | None = None,
-    ) -> Promise | None:
-        ids = self._ids_of(owner.key)
-        if not ids and self._raw().is_known:
-            return None
-        promise = Promise(owner.key, self._clock(), TagWrite(ids, tags, reason), rename)
-        # A deletion that cannot be put down is kept in mind at least: the hub goes on with it.
-        self.journal.promise(promise, even_unwritten=_incarnation(promise) != "")
-        self._wake_up()
-        return promise
-
-    def _ids_of(self, owner_key: str) -> tuple[str, ...]:
-        view = self.view()
-        workers = view.workers_of(owner_key)
-        ids = [w.instance_id for w in workers] + [v.volume_id for v in view.homes_of(owner_key)]
-        # A home that came with a launch is on its worker before it is in any listing of volumes.
-        ids += [w.home_volume_id for w in workers if w.home_volume_id]
-        return tuple(dict.fromkeys(ids))
-
-    def _is_open(self, promise: Promise) -> bool:
-        """Whether the tags were not even accepted yet."""
-        if promise not in self.journal.promises:
-            return False
-        accepted = overlay(self._raw(), self._executor.calls.expectations())
-        return self._executor.calls.is_tagging(promise.write.ids) or not all(
-            has_tags(accepted, i, dict(promise.write.tags)) for i in promise.write.ids
-        )
-
     def _wishes(self) -> Wishes:
         return Wishes(
             wanted=MappingProxyType(self._wanted),
             released=frozenset(self._released),
-            writes=tuple(p.write for p in self.journal.promises if p.write.ids and not p.rename),
+            writes=self.promises.writes(),
             mounted=frozenset(self._mounted),
         )
 
@@ -309,7 +241,7 @@ class Fleet:
         """A look at the cluster is over: what was promised of it counts before anybody sees it."""
         self._outdate()
         self._executor.failures.look(self._raw())
-        self._keep_promises()
+        self.promises.keep()
         self._wake_up()
 
     def _on_call(self) -> None:
@@ -457,7 +389,7 @@ class Fleet:
 
     def tick(self) -> None:
         """Plan once, and begin to carry out what is planned."""
-        self._keep_promises()
+        self.promises.keep()
         self._outdate()
         raw, expectations, now = self._raw(), self._executor.calls.expectations(), self._clock()
         wishes = self._wishes()
@@ -497,43 +429,6 @@ class Fleet:
             metrics.ACTIONS.labels("Refuse", action.error.code).inc()
             ticket.refusal = action.error
 
-    def _keep_promises(self) -> None:
-        """Settle what promises mean once the cluster is listed, and drop those that are kept."""
-        raw = self._raw()
-        if not raw.is_known:
-            return
-        for promise in self.journal.promises:
-            write = promise.write
-            if promise.rename:
-                continue
-            if not write.ids:
-                self._settle(promise, raw)
-                self._outdate()  # the next promise may be about the new owner
-            elif self._is_kept(promise, raw):
-                self.journal.replace(promise, None)
-                self._outdate()
-
-    def _settle(self, promise: Promise, raw: Listing) -> None:
-        """Find out what a promise is about; nothing, if a second listing shows nothing either."""
-        ids = self._ids_of(promise.owner_key)
-        missed_at = self._unfound.setdefault(promise, raw.full_at)
-        if ids:
-            self.journal.replace(promise, replace(promise, write=replace(promise.write, ids=ids)))
-        elif raw.full_at >= missed_at + planning.SECOND_LOOK_SECONDS:
-            self.journal.replace(promise, None)
-        else:
-            return
-        del self._unfound[promise]
-
-    def _is_kept(self, promise: Promise, raw: Listing) -> bool:
-        """Whether its tags stand, or those with which a later promise has replaced them."""
-        final = planning.final_tags(self._wishes())
-        return all(
-            raw.looked_at(i) > promise.at + PROMISE_SECONDS
-            and has_tags(raw, i, {key: final[i][key] for key, _ in promise.write.tags})
-            for i in promise.write.ids
-        )
-
     def _forget(self, view: Listing) -> None:
         """Let go of what has come about."""
         if not view.is_known:
@@ -559,9 +454,3 @@ _STAGES = {
 def _holder(volume: Volume) -> str:
     """Id of the instance that still holds a volume, or ""."""
     return (volume.attached_to or "") if volume.state is not VolumeState.AVAILABLE else ""
-
-
-def _incarnation(promise: Promise) -> str:
-    """Of a deletion: the row that it was for; "" for anything else."""
-    mark = dict(promise.write.tags).get(TAG_DELETED)
-    return DeletedMark.from_tag(mark).incarnation if mark else ""

@@ -153,7 +153,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
     def _settle_renames(self) -> None:
         """That this row bears its name now decides what a hub that died in a rename left open."""
         row = row_of(self.user.orm_user)
-        self.servers.fleet.settle_renames(row, self.user.name)
+        self.servers.fleet.promises.settle_renames(row, self.user.name)
 
     def _worker(self) -> Worker | None:
         if not self._worker_id:

@@ -150,7 +150,7 @@ def row_of(user: orm.User) -> str:
 def _follow(session: Session | None, fleet: Fleet, row: str, old: Owner, new: Owner) -> None:
     """Rename worker and home if, and when, the hub's database has taken the user's new name."""
     try:
-        promise = fleet.propose_rename(row, old, new)
+        promise = fleet.promises.propose_rename(row, old, new)
     except NameTaken as error:
         raise web.HTTPError(409, error.for_user()) from None
 
@@ -162,7 +162,7 @@ def _follow(session: Session | None, fleet: Fleet, row: str, old: Owner, new: Ow
             return
         is_open = False
         if promise:
-            (fleet.confirm if is_taken else fleet.withdraw)(promise)
+            (fleet.promises.confirm if is_taken else fleet.promises.withdraw)(promise)
         if is_taken:
             fleet.follow_rename(old, new)
 

@@ -252,11 +252,11 @@ async def test_a_rename_that_was_not_taken_leaves_the_files_with_the_old_name(
 ) -> None:
     cloud = FakeCloud(may_rename=True)
     hub, worker = await _with_home(cloud, tmp_path)
-    assert hub.fleet.propose_rename("row 7", ANN, ANNA)
+    assert hub.fleet.promises.propose_rename("row 7", ANN, ANNA)
     hub = hub.kill()  # before the hub's database had it
     await asyncio.sleep(100)
     assert cloud.tags(worker.home_volume_id)[TAG_OWNER] == ANN.key
-    hub.fleet.settle_renames("row 7", "ann")
+    hub.fleet.promises.settle_renames("row 7", "ann")
     again = await hub.log_in("ann")
     assert again.home_volume_id == worker.home_volume_id
     other = await hub.log_in("anna", incarnation="otherrow")
@@ -271,9 +271,9 @@ async def test_a_rename_that_was_taken_is_carried_out_after_a_kill(
 ) -> None:
     cloud = FakeCloud(may_rename=True)
     hub, worker = await _with_home(cloud, tmp_path)
-    assert hub.fleet.propose_rename("row 7", ANN, ANNA)
+    assert hub.fleet.promises.propose_rename("row 7", ANN, ANNA)
     hub = hub.kill()  # after the hub's database had it
-    hub.fleet.settle_renames(row, name)
+    hub.fleet.promises.settle_renames(row, name)
     await until(lambda: cloud.tags(worker.home_volume_id)[TAG_OWNER] == ANNA.key, 60)
 
 
