@@ -57,9 +57,9 @@ def plan(
     accepted = overlay(listing, expectations)
     view = with_writes(accepted, wishes)
     launching = [e.launching for e in expectations if e.launching]
-    draft = _Draft(view, wishes, policy, memory, now)
-    draft.write_tags(accepted)
     answered = overlay(listing, (e for e in expectations if e.settled_at is not None))
+    draft = _Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
+    draft.write_tags(accepted)
     waiting = (d for d in wishes.wanted.values() if d.is_waiting)
     for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
         draft.provide(demand)
@@ -129,9 +129,16 @@ class _Draft:
     """One planning run: collects actions; each worker is used at most once."""
 
     def __init__(
-        self, view: Listing, wishes: Wishes, policy: Policy, memory: Memory, now: float
+        self,
+        view: Listing,
+        answered: Listing,
+        wishes: Wishes,
+        policy: Policy,
+        memory: Memory,
+        now: float,
     ) -> None:
         self._view = view
+        self._answered = answered
         self._wishes = wishes
         self._policy = policy
         self._memory = memory
@@ -221,9 +228,19 @@ class _Draft:
         settled = worker.state in (InstanceState.RUNNING, InstanceState.STOPPED)
         if home is None:
             self._adopt_blank_home(demand, worker)
-        elif settled and worker.home_volume_id is None and home.state is VolumeState.AVAILABLE:
+        elif (
+            settled
+            and worker.home_volume_id is None
+            and home.state is VolumeState.AVAILABLE
+            and self._is_claimed(demand, worker)
+        ):
             action = Attach(home.volume_id, worker.instance_id, "its owner's home")
             self._try("attach", home.volume_id, demand, lambda: self._singles.append(action))
+
+    def _is_claimed(self, demand: Demand, worker: Worker) -> bool:
+        """Whether EC2 has said that the worker is the owner's: no home goes to it on a maybe."""
+        known = self._answered.workers.get(worker.instance_id)
+        return known is not None and known.owner == demand.owner.key
 
     def _adopt_blank_home(self, demand: Demand, worker: Worker) -> None:
         """The worker is claimed, its blank home is not: a claim that was carried out by half."""
