@@ -255,8 +255,9 @@ async def _run(
         process = await connection.create_process(
             f"{COMMAND} {verb}", encoding=None, stderr=asyncssh.DEVNULL
         )
-        process.stdin.write(json.dumps(document).encode() if document is not None else b"")
-        process.stdin.write_eof()
+        with contextlib.suppress(BrokenPipeError):  # it ended at once: what it said decides
+            process.stdin.write(json.dumps(document).encode() if document is not None else b"")
+            process.stdin.write_eof()
         try:
             return await _last_event(process.stdout, verb, progress)
         finally:

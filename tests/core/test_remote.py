@@ -262,6 +262,27 @@ async def test_garbage_is_named_as_such(lines: list[bytes]) -> None:
     assert "does not understand" in caught.value.for_user()
 
 
+async def test_a_command_that_ends_before_it_reads_is_judged_by_what_it_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(process: Process) -> None:
+        process.stdout.write(b"no JSON\n")
+        process.exit(1)
+
+    create = asyncssh.SSHClientConnection.create_process
+
+    async def create_slowly(*arguments: Any, **named: Any) -> Any:
+        process = await create(*arguments, **named)
+        while not process.stdin.is_closing():
+            await asyncio.sleep(0.01)
+        return process
+
+    monkeypatch.setattr(asyncssh.SSHClientConnection, "create_process", create_slowly)
+    async with sshd(handler) as port:
+        with pytest.raises(WorkerGarbage, match="does not understand"):
+            await started(port)
+
+
 @pytest.mark.parametrize("verb", ["stop", "status"])
 async def test_a_ready_is_no_answer_to_anything_else(verb: str) -> None:
     async with sshd(says(READY)) as port:
