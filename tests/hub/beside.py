@@ -14,6 +14,7 @@ A module's ``Beside`` objects begin with the session if one of the module's test
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +26,7 @@ from .hubs import Hub, Proxy
 from .processes import Nursery, clean_environment
 
 OUTCOME_SECONDS = 240.0
+numbers = itertools.count(1)
 Step = Callable[[str], AbstractContextManager[None]]
 
 
@@ -38,7 +40,7 @@ class Stage:
         self.stub_cloud = stub_cloud
         self.hubs: list[Hub] = []
         self._nursery = nursery
-        self._name = "".join(c if c.isalnum() else "-" for c in name)[:60]
+        self._name = f"{next(numbers)}-" + "".join(c if c.isalnum() else "-" for c in name)[:60]
         self._folder = folder
         self._proxies: list[Proxy] = []
 

@@ -230,6 +230,13 @@ class Hub:
         url = f"{self.url}/hub/api/{path}"
         return self.http.request(method, url, headers=headers, timeout=30, **more)
 
+    def start_patiently(self) -> Hub:
+        """Start, and wait until the cluster was listed: for tests with a short limit on starts."""
+        self.start()
+        listed = 'ec2spawner_aws_calls_total{action="DescribeVolumes",outcome="ok"}'
+        eventually(lambda: listed in self.api("GET", "metrics").text, 15, "the cluster is listed")
+        return self
+
     def page(self) -> str:
         """The log-in page, which everybody sees first."""
         return self.http.get(f"{self.url}/hub/login", timeout=5).text

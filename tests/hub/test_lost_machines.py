@@ -55,8 +55,8 @@ def test_a_machine_that_does_not_answer_in_time_is_stopped_and_the_second_try_ad
     stage: Stage, fault: str
 ) -> None:
     hub = stage.hub(stage.stub_cloud)
-    hub.config["Spawner"]["start_timeout"] = 9  # the spawner's own limit is 5 s less
-    hub.start()
+    hub.config["Spawner"]["start_timeout"] = 10  # the spawner's own limit is 5 s less
+    hub.start_patiently()
     oda = hub.user("oda")
     hub.cloud.control("POST", "workers/hang-boots", {"count": 1})
     if fault == "hang":
@@ -66,7 +66,7 @@ def test_a_machine_that_does_not_answer_in_time_is_stopped_and_the_second_try_ad
         message = str(list(oda.progress())[-1]["message"])
     else:
         message = oda.fail_to_start()
-    assert "was not ready after 4 s" in message
+    assert "was not ready after 5 s" in message
     assert "Start your server again" in message
     assert_fit_for_a_user(message)
     oda.becomes("stopped")

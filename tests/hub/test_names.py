@@ -36,9 +36,11 @@ def test_a_renamed_user_keeps_machines_and_homes_and_the_old_name_gets_new_ones(
     answer = quick_hub.api("PATCH", f"users/{old.path}", json={"name": f"new-{state}"})
     assert answer.status_code == 200, answer.text
     new, stranger = quick_hub.user(f"new-{state}"), quick_hub.user(old.name)
+    stranger.start()
     if state == "running":
+        assert new.is_ready("lab")
         at_once(new.stop, lambda: new.stop("lab"))
-    at_once(new.start, lambda: new.start("lab"), stranger.start)
+    at_once(new.start, lambda: new.start("lab"))
     for server, (worker_id, home_id) in kept.items():
         assert new.worker(server)["id"] == worker_id
         assert new.home(server)["id"] == home_id
