@@ -333,7 +333,9 @@ class _Draft:
 
     def launch(self, under_way: list[Launching]) -> None:
         """Launch what the needs exceed of what is on its way already."""
-        for (slug, zone), demands in self._needs.items():
+        # Who is bound to a zone first: the others can use what is anywhere.
+        needs = sorted(self._needs.items(), key=lambda need: need[0][1] is None)
+        for (slug, zone), demands in needs:
             profile = self._policy.profiles.get(slug)
             if profile is None:
                 error = LaunchFailed(
@@ -343,13 +345,17 @@ class _Draft:
                 )
                 self._singles += [Refuse(d.owner.key, error) for d in demands]
                 continue
-            supply = self._supply(slug, zone, under_way)
+            supply = self._supply(slug, zone, under_way, len(demands))
             missing = demands[supply:]
             if missing:
                 self._launch_for(profile, zone, missing)
 
-    def _supply(self, slug: str, zone: str | None, under_way: list[Launching]) -> int:
-        """Workers of a kind that are launched, or about to be, and not yet fit to be claimed."""
+    def _supply(self, slug: str, zone: str | None, under_way: list[Launching], wanted: int) -> int:
+        """Workers of a kind that are launched, or about to be, and not yet fit to be claimed.
+
+        Whether one brings a home is not known before its volumes are listed: each counts for one
+        of those who wait, whatever kind they wait for.
+        """
         sent = sum(
             launch.count
             for launch in under_way
@@ -365,8 +371,9 @@ class _Draft:
             and not spare.volumes  # not listed yet: every instance has a root volume
             and (zone is None or spare.zone == zone)
         ]
-        self.taken.update(w.instance_id for w in unclear)
-        return sent + len(unclear)
+        counted = unclear[: max(0, wanted - sent)]
+        self.taken.update(w.instance_id for w in counted)
+        return sent + len(counted)
 
     def _launch_for(self, profile: Profile, zone: str | None, demands: list[Demand]) -> None:
         offering = choose(profile, self._policy.subnets, self._memory.failed, self._now, zone)

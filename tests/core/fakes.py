@@ -31,6 +31,7 @@ from ec2spawner.errors import (
 )
 from ec2spawner.model import (
     HOME_DEVICE,
+    TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
     TAG_OWNER,
@@ -189,6 +190,8 @@ class FakeCloud:
     ) -> None:
         """Have ``action`` fail; by default its reply is lost."""
         error = error or OutcomeUnknown("No answer came.", action=action)
+        if action.startswith("Describe") and isinstance(error, OutcomeUnknown):
+            error = Unreachable(error.what, action=action)  # reading has no outcome
         self.faults.append(Fault(action, error, times, after))
 
     def count(self, since: float = 0.0) -> Counter[str]:
@@ -430,8 +433,12 @@ class FakeCloud:
         for resource_id in ids:
             old = self.tags(resource_id)
             was, now_is = old.get(TAG_OWNER), tags.get(TAG_OWNER)
-            if was and now_is and was != now_is and not self.may_rename:
+            may = self.may_rename and TAG_CLAIM not in tags
+            if was and now_is and was != now_is and not may:
                 self.sins.append(f"{resource_id} was {was}'s, given to {now_is}")
+            claim = old.get(TAG_CLAIM) if resource_id in self.instances else None
+            if claim and was and tags.get(TAG_CLAIM, claim) != claim:
+                self.sins.append(f"{resource_id} got another claim")
             self._resource(resource_id).tags.set(clock(), {**old, **tags})
 
     async def untag(self, ids: Sequence[str], keys: Collection[str]) -> None:

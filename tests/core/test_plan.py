@@ -361,6 +361,18 @@ def test_launched_worker_whose_volumes_are_not_known_yet_is_waited_for() -> None
     assert planned(listing(home("vol-9", ANN)), wants(ANN), expectations=[launched]) == []
 
 
+@pytest.mark.parametrize("launched", [0, 1, 2, 3])
+def test_workers_whose_volumes_are_not_known_yet_count_for_one_who_waits_each(
+    launched: int,
+) -> None:
+    fresh = {f"i-{n}": worker(f"i-{n}", PENDING, known_volumes=False) for n in range(launched)}
+    sent = Expectation(NOW - 2, NOW - 1, launched=fresh)
+    view = listing(home("vol-9", ANN))
+    actions = planned(view, wants(ANN, BOB), expectations=[sent])
+    assert sum(a.count for a in actions if isinstance(a, Launch)) == max(0, 2 - launched)
+    assert len(actions) == max(0, 2 - launched)
+
+
 def test_claim_that_is_on_its_way_is_neither_repeated_nor_given_to_another() -> None:
     view = listing(worker("i-1"), home("vol-1", None, "i-1"))
     tags = {TAG_OWNER: ANN.key}
