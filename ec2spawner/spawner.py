@@ -56,6 +56,12 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         """,
     ).tag(config=True)
 
+    @default("poll_interval")
+    def _default_poll_interval(self) -> int:
+        # A third of JupyterHub's: a poll is one TCP probe, and until it finds a lost server out,
+        # its user cannot start another.
+        return 10
+
     @default("port")
     def _default_port(self) -> int:
         return self.cluster.config.WORKER_NOTEBOOK_PORT
