@@ -7,7 +7,7 @@ worker; what nobody wants is ``reaping.py``'s. Must not do I/O, nor know how act
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ec2spawner.actions import MAX_IDS, Action, Attach, Claim, Launch, Refuse, Start, Stop, Tag
 from ec2spawner.errors import (
@@ -59,7 +59,8 @@ def plan(
     launching = [e.launching for e in expectations if e.launching]
     answered = overlay(listing, (e for e in expectations if e.settled_at is not None))
     draft = _Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
-    draft.write_tags(accepted)
+    busy = {i for e in expectations if e.settled_at is None for i in e.tags}
+    draft.write_tags(accepted, busy)
     waiting = (d for d in wishes.wanted.values() if d.is_waiting)
     for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
         draft.provide(demand)
@@ -170,12 +171,16 @@ class _Draft:
 
     # ---- tags
 
-    def write_tags(self, accepted: Listing) -> None:
-        """Tags that must come to stand, in the order of the wishes, and first mounts."""
+    def write_tags(self, accepted: Listing, busy: Collection[str]) -> None:
+        """Tags that must come to stand, and first mounts.
+
+        Not on what is ``busy``: a claim that is asked for again and again would come to stand over
+        the new owner of a rename.
+        """
         due: dict[tuple[tuple[str, str | None], ...], list[str]] = defaultdict(list)
         final = final_tags(self._wishes)
         for resource_id in unwritten_ids(accepted, self._wishes):
-            if not self._on_hold("tag", resource_id):
+            if not self._on_hold("tag", resource_id) and resource_id not in busy:
                 due[tuple(final[resource_id].items())].append(resource_id)
         for tags, ids in sorted(due.items(), key=lambda item: sorted(item[1])):
             self._singles += [

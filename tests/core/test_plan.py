@@ -556,6 +556,19 @@ def test_of_two_renames_only_the_last_is_written() -> None:
     assert planned(written, Wishes(writes=writes)) == []
 
 
+def test_a_rename_waits_until_the_claim_that_is_under_way_was_answered() -> None:
+    view = listing(worker("i-1", PENDING), home("vol-1", None, "i-1"))
+    tags = {TAG_OWNER: ANN.key}
+    claim = Expectation(NOW - 1, tags={"i-1": tags, "vol-1": tags})
+    write = TagWrite(("i-1", "vol-1"), ((TAG_OWNER, BOB.key),), "renamed")
+    wishes = wants(BOB, writes=(write,))
+    assert planned(view, wishes, expectations=[claim]) == []
+    answered = replace(claim, settled_at=NOW - 0.5)
+    assert planned(view, wishes, expectations=[answered]) == [
+        Tag(("i-1", "vol-1"), write.tags, "renamed")
+    ]
+
+
 def test_tags_that_could_not_be_written_a_moment_ago_wait() -> None:
     view = listing(worker("i-1", STOPPED, ANN))
     write = TagWrite(("i-1",), ((TAG_OWNER, BOB.key),), "renamed")
