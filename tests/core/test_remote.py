@@ -273,7 +273,7 @@ async def test_a_command_that_ends_before_it_reads_is_judged_by_what_it_said(
 
     async def create_slowly(*arguments: Any, **named: Any) -> Any:
         process = await create(*arguments, **named)
-        while not process.stdin.is_closing():
+        while not process.stdin.is_closing():  # noqa: ASYNC110 - asyncssh tells it no other way
             await asyncio.sleep(0.01)
         return process
 

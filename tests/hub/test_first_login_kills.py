@@ -10,6 +10,7 @@ import pytest
 
 from .beside import Beside, Stage, Step
 from .hubs import Hub
+from .processes import eventually
 
 STEPS = [
     ("before", "spawn"),
@@ -70,3 +71,34 @@ def test_a_hub_killed_in_a_first_login_leaves_one_machine_that_the_next_login_ge
     step: str,
 ) -> None:
     scenario.outcome(step)
+
+
+@pytest.mark.parametrize("fate", ["taken", "reaped"])
+def test_a_machine_that_came_double_goes_to_the_next_newcomer_or_ends(
+    stage: Stage, fate: str
+) -> None:
+    grace_seconds = 300 if fate == "taken" else 1
+    hub = stage.hub(
+        stage.stub_cloud, proxy=stage.proxy(), REAPER_GRACE_SECONDS=grace_seconds
+    ).start()
+    rae = hub.user("rae")
+    hub.cloud.control("POST", "timings", {"fresh_ids_hidden_seconds": 600})
+    try:
+        hub.die_at("launch", "after")
+        rae.ask_start_of_a_mortal()
+        hub.dies()
+        hub.start()
+        rae.ask_start()
+        eventually(lambda: len(hub.view().alive) == 2, 10, "one more was launched")
+    finally:
+        hub.cloud.control("POST", "timings", {"fresh_ids_hidden_seconds": 0})
+    rae.wait_ready()
+    (double,) = hub.view().spares
+    if fate == "taken":
+        sue = hub.user("sue")
+        sue.start()
+        assert sue.worker()["id"] == double["id"]
+    else:
+        eventually(lambda: hub.view().spares == [], 20, "it is ended")
+    assert rae.worker()["state"] == "running"
+    assert hub.view().spares == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .beside import Stage
 from .clouds import Row
-from .hubs import Hub, User
+from .hubs import Hub, User, at_once
 from .processes import eventually
 
 CHANGES = ("RunInstances", "StartInstances", "StopInstances", "CreateTags", "AttachVolume")
@@ -97,3 +97,20 @@ def test_a_start_right_after_the_server_died_takes_no_call_that_changes_anything
     after = quick_hub.cloud.calls()
     assert {a: after.get(a, 0) - before.get(a, 0) for a in CHANGES} == dict.fromkeys(CHANGES, 0)
     assert dee.worker() == worker
+
+
+def test_a_class_that_clicks_at_once_is_launched_and_started_together(quick_hub: Hub) -> None:
+    pupils = [quick_hub.user(f"pupil-{number}") for number in range(12)]
+    before = quick_hub.cloud.calls()
+    at_once(*(pupil.start for pupil in pupils))
+    launched = quick_hub.cloud.calls()
+    assert launched["RunInstances"] - before["RunInstances"] <= 3
+    assert len({pupil.worker()["id"] for pupil in pupils}) == len(pupils)
+    at_once(*(pupil.stop for pupil in pupils))
+    for pupil in pupils:
+        pupil.becomes("stopped")
+    at_once(*(pupil.start for pupil in pupils))
+    started = quick_hub.cloud.calls()
+    assert started["StartInstances"] - launched.get("StartInstances", 0) <= 3
+    assert started["RunInstances"] == launched["RunInstances"]
+    at_once(*(pupil.stop for pupil in pupils))
