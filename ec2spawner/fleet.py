@@ -215,8 +215,13 @@ class Fleet:
         self._wake_up()
 
     def _wishes(self) -> Wishes:
+        unsettled = self.promises.unsettled()
+        wanted = {
+            key: replace(d, is_waiting=False) if key in unsettled else d
+            for key, d in self._wanted.items()
+        }
         return Wishes(
-            wanted=MappingProxyType(self._wanted),
+            wanted=MappingProxyType(wanted),
             released=frozenset(self._released),
             writes=self.promises.writes(),
             mounted=frozenset(self._mounted),

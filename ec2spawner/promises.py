@@ -49,6 +49,14 @@ class Promises:
         """What must come to stand, in the order in which it was promised."""
         return tuple(p.write for p in self._journal.promises if p.write.ids and not p.rename)
 
+    def unsettled(self) -> frozenset[str]:
+        """Owners of whom something is promised, and not known yet of which machine and home.
+
+        Nothing new is theirs until it is: a new user of a deleted one's name would be meant too.
+        """
+        promises = self._journal.promises
+        return frozenset(p.owner_key for p in promises if not p.write.ids and not p.rename)
+
     def take_back_deletion(self, owner_key: str, incarnation: str) -> None:
         """The owner's row is there: its deletion, if one is promised, was not finished."""
         for promise in self._journal.promises:

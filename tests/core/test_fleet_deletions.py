@@ -389,3 +389,22 @@ async def test_a_claim_that_stands_is_kept_when_stale_listings_hide_it(tmp_path:
     bob = await asyncio.wait_for(hub.log_in("bob"), 20)
     assert (bob.instance_id, bob.claim) == (i, "bobs")
     assert cloud.tags(i)[TAG_CLAIM] == cloud.tags(home)[TAG_CLAIM] == "bobs"
+
+
+@in_virtual_time
+async def test_a_promise_of_unknown_things_never_comes_to_mean_a_new_users(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud(away=True, mapping_seconds=0.0)
+    hub = Hub(cloud, tmp_path, SHORT)
+    await asyncio.sleep(5)
+    await hub.fleet.delete(ANN, row(ANN))  # who had nothing, which nobody can know now
+    coming = asyncio.ensure_future(hub.log_in("ann", incarnation=row(ANN, 2)))
+    await asyncio.sleep(1)
+    cloud.away = False
+    new = await asyncio.wait_for(coming, 120)
+    await asyncio.sleep(5000)
+    assert not [tags for _, tags in cloud.made("CreateTags") if TAG_DELETED in tags]
+    assert list(cloud.instances) == [new.instance_id]
+    assert cloud.state(new.instance_id) is RUNNING
+    assert not hub.fleet.journal.promises
