@@ -115,6 +115,7 @@ class Calls:
         ids: set[str] = set()
         for expected in self._expected.values():
             ids.update(expected.launched, expected.states, expected.attached, expected.snapshots)
+            ids.update(i for i in expected.removed if i.startswith("snap-"))
         return ids
 
     def is_providing(self, worker: Worker) -> bool:

@@ -142,6 +142,7 @@ class Promises:
         raw = self._listing()
         if not raw.is_known:
             return
+        still_open: set[str] = set()
         for promise in self._journal.promises:
             write = promise.write
             if promise.rename:
@@ -149,9 +150,11 @@ class Promises:
             if not write.ids:
                 self._settle(promise, raw)
                 self._outdate()  # the next promise may be about the new owner
-            elif self._is_kept(promise, raw):
+            elif still_open.isdisjoint(write.ids) and self._is_kept(promise, raw):
                 self._journal.replace(promise, None)
                 self._outdate()
+            else:  # were a later one dropped before, this one would be written over it
+                still_open.update(write.ids)
 
     def _settle(self, promise: Promise, raw: Listing) -> None:
         """Find out what a promise is about; nothing, if a second listing shows nothing either."""

@@ -463,7 +463,8 @@ class FakeCloud:
             if volume.holder.at(now) or not usable or taken:
                 raise WrongState("IncorrectState", action="AttachVolume")
             tags = self.tags(volume_id)
-            if TAG_DELETED in tags or tags.get(TAG_OWNER) != self.tags(instance_id).get(TAG_OWNER):
+            theirs = tags.get(TAG_OWNER) == self.tags(instance_id).get(TAG_OWNER)
+            if TAG_DELETED in tags or not (theirs or self.may_rename):
                 self.sins.append(f"attached {volume_id} to {instance_id}")
             volume.holder.set(now, instance_id)
             instance.volumes.set(now, {**instance.volumes.at(now), HOME_DEVICE: volume_id})

@@ -195,7 +195,8 @@ class Story:
         for person, worker in zip(self.people, workers, strict=True):
             assert self.cloud.state(worker.instance_id) is RUNNING
             owned = [w for w in self.cloud.owned_by(person.owner.key) if w.state is not STOPPED]
-            assert [w.instance_id for w in owned] == [worker.instance_id]
+            tags = self.cloud.tags(worker.instance_id)
+            assert [w.instance_id for w in owned] == [worker.instance_id], (person, worker, tags)
         for i, w in alive.items():
             assert w.owner, f"{i} is nobody's, and costs money"
             assert TAG_DELETED not in w.tags, f"{i} was given up long ago"

@@ -408,3 +408,14 @@ async def test_a_promise_of_unknown_things_never_comes_to_mean_a_new_users(
     assert list(cloud.instances) == [new.instance_id]
     assert cloud.state(new.instance_id) is RUNNING
     assert not hub.fleet.journal.promises
+
+
+@in_virtual_time
+async def test_a_snapshot_whose_time_is_over_is_deleted_once(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    home = cloud.put_volume()
+    await cloud.snapshot(home, {**cloud.tags(home), "ec2spawner:expires": "7"})
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(2000)
+    assert cloud.count()["DeleteSnapshot"] == 1
+    assert hub.fleet.problem is None
