@@ -1,6 +1,7 @@
 """Scenarios that mostly wait are played beside the other tests; their tests ask for the outcome.
 
-A module's ``Beside`` objects begin with the session if one of the module's tests was chosen::
+A module's ``Beside`` objects begin with the session if one of the module's tests was chosen; those
+tests come last (see ``conftest.py``)::
 
     @Beside
     def scenario(stage: Stage, step: Step) -> None:
@@ -25,6 +26,8 @@ from .clouds import Cloud
 from .hubs import Hub, Proxy
 from .processes import Nursery, clean_environment
 
+AT_ONCE = 3
+"""Scenarios at a time: more would only wait for processors, and miss their time limits."""
 OUTCOME_SECONDS = 240.0
 numbers = itertools.count(1)
 Step = Callable[[str], AbstractContextManager[None]]
@@ -73,16 +76,16 @@ class Beside:
         self._is_over = False
         self.stage: Stage | None = None
 
-    def begin(self, stage: Stage) -> threading.Thread:
-        """Start to play."""
+    def begin(self, stage: Stage, turns: threading.Semaphore) -> threading.Thread:
+        """Play as soon as it is its turn."""
         self.stage = stage
-        thread = threading.Thread(target=self._run, args=(stage,), daemon=True)
+        thread = threading.Thread(target=self._run, args=(stage, turns), daemon=True)
         thread.start()
         return thread
 
-    def _run(self, stage: Stage) -> None:
+    def _run(self, stage: Stage, turns: threading.Semaphore) -> None:
         try:
-            with self._step("all"):
+            with turns, self._step("all"):
                 self._play(stage, self._step)
         finally:
             stage.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,21 @@ from typing import Any
 
 import pytest
 
-from .beside import Beside, Stage
+from .beside import AT_ONCE, Beside, Stage
 from .clouds import Cloud, Network
 from .hubs import Hub
-from .processes import Nursery
+from .processes import HERE, Nursery
 
 LOG_LINES = 150
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Within these tests, those that only ask for the outcome of a scenario come last."""
+    ours = [i for i in items if i.path.parent == HERE]
+    asking = [i for i in ours if "stub_cloud" not in getattr(i, "fixturenames", ())]
+    places = [n for n, item in enumerate(items) if item in ours]
+    for place, item in zip(places, [*(i for i in ours if i not in asking), *asking], strict=True):
+        items[place] = item
 
 
 @pytest.fixture(scope="session")
@@ -82,37 +92,20 @@ def beside(request: pytest.FixtureRequest, folder: Path, nursery: Nursery) -> It
         yield
         return
     clouds = [request.getfixturevalue(kind) for kind in ("cloud", "calm_cloud")]
+    turns = threading.Semaphore(AT_ONCE)
     threads = [
-        scenario.begin(Stage(name, folder, nursery, *clouds)) for name, scenario in scenarios
+        scenario.begin(Stage(name, folder, nursery, *clouds), turns) for name, scenario in scenarios
     ]
     yield
     for thread in threads:
         thread.join(60)
 
 
-def _shared(cloud: Cloud, folder: Path, nursery: Nursery) -> Hub:
-    return Hub(cloud, folder / f"shared-{cloud.workers}-hub", nursery, REAPER_GRACE_SECONDS=2)
-
-
-@pytest.fixture(scope="session")
-def process_hub(cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
-    hub = _shared(cloud, folder, nursery)
-    yield hub.start()
-    hub.close()
-
-
 @pytest.fixture(scope="session")
 def stub_hub(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
-    hub = _shared(stub_cloud, folder, nursery)
+    hub = Hub(stub_cloud, folder / "shared-hub", nursery, REAPER_GRACE_SECONDS=2)
     yield hub.start()
     hub.close()
-
-
-@pytest.fixture
-def hub(request: pytest.FixtureRequest, process_hub: Hub) -> Hub:
-    """A running hub with real workers, for tests that neither end it nor hurt others' users."""
-    request.node.hubs = [process_hub]
-    return process_hub
 
 
 @pytest.fixture

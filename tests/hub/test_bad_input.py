@@ -13,7 +13,7 @@ from ec2spawner.placement import FAILED_OFFERING_SECONDS
 
 from .beside import Beside, Stage, Step
 from .clouds import Cloud
-from .hubs import Hub, User
+from .hubs import Hub, User, at_once
 from .processes import Nursery, eventually
 from .words import assert_fit_for_a_user
 
@@ -40,12 +40,13 @@ NONSENSE = {
 @pytest.fixture(scope="module")
 def unlucky(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
     hub = Hub(stub_cloud, folder / "unlucky-hub", nursery)
+    hub.constants["ec2spawner.inventory:MAX_BACKOFF_SECONDS"] = 2.0
     yield hub.start()
     hub.close()
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_what_aws_refuses_is_told_in_words_and_mended_by_the_next_start(
+def test_what_aws_refuses_is_told_in_words_and_leaves_nothing_running(
     request: pytest.FixtureRequest, unlucky: Hub, name: str
 ) -> None:
     request.node.hubs = [unlucky]
@@ -66,7 +67,13 @@ def test_what_aws_refuses_is_told_in_words_and_mended_by_the_next_start(
     metrics = unlucky.api("GET", "metrics").text
     assert f'reason="{reason}"' in metrics or f'status="{reason}"' in metrics
     unlucky.advance(FAILED_OFFERING_SECONDS + 1)
-    user.start()
+
+
+def test_who_was_refused_can_start_later(request: pytest.FixtureRequest, unlucky: Hub) -> None:
+    request.node.hubs = [unlucky]
+    users = [unlucky.user(name) for name in REFUSALS]
+    at_once(*(user.start for user in users))
+    assert {user.worker()["state"] for user in users} == {"running"}
 
 
 def test_credentials_that_expire_are_told_in_words_until_they_are_renewed(
@@ -107,7 +114,7 @@ def test_a_machine_with_another_host_key_is_not_trusted(
 
 
 @Beside
-def scenario(stage: Stage, step: Step) -> None:
+def nonsense(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.cloud)
     hub.config["Spawner"]["start_timeout"] = 12  # the spawner's own limit is 5 s less
     hub.start_patiently()
@@ -128,34 +135,39 @@ def scenario(stage: Stage, step: Step) -> None:
 
 @pytest.mark.parametrize("answers", NONSENSE)
 def test_a_machine_that_answers_nonsense_or_never_is_not_believed(answers: str) -> None:
-    scenario.outcome(answers)
+    nonsense.outcome(answers)
 
 
-def test_a_home_that_is_foreign_or_full_is_told_in_words_and_left_alone(hub: Hub) -> None:
+@Beside
+def bad_homes(stage: Stage, step: Step) -> None:
+    hub = stage.hub(stage.cloud).start()
     quin = hub.user("quin")
     quin.start()
     quin.write("thesis.txt", "done")
     machine, files = quin.worker()["id"], hub.cloud.home_of(quin.home()["id"])
     quin.stop()
-    mark = files.parent / "filesystem"
+    with step("foreign"):
+        mark = files.parent / "filesystem"
+        mark.write_text("xfs")
+        assert "a file system that this hub did not make" in fails(quin)
+        assert (files / "thesis.txt").read_text() == "done"
+        mark.write_text("ext4")
+    with step("full"):
+        faults = hub.cloud.folder / "state" / "instances" / machine / "faults.json"
+        mode = files.stat().st_mode
+        files.chmod(0o1755)  # a home whose preparation was cut short
+        faults.write_text(json.dumps({"disk": "full"}))
+        assert "disk of your machine is full" in fails(quin)
+        faults.write_text("{}")
+        files.chmod(mode)
+    with step("kept"):
+        quin.start()
+        assert quin.read("thesis.txt") == "done"
 
-    mark.write_text("xfs")
-    message = fails(quin)
-    assert "a file system that this hub did not make" in message
-    assert (files / "thesis.txt").read_text() == "done"
-    mark.write_text("ext4")
 
-    faults = hub.cloud.folder / "state" / "instances" / machine / "faults.json"
-    mode = files.stat().st_mode
-    files.chmod(0o1755)  # a home whose preparation was cut short
-    faults.write_text(json.dumps({"disk": "full"}))
-    message = fails(quin)
-    assert "disk" in message
-    assert "full" in message
-    faults.write_text("{}")
-    files.chmod(mode)
-    quin.start()
-    assert quin.read("thesis.txt") == "done"
+@pytest.mark.parametrize("home", ["foreign", "full", "kept"])
+def test_a_home_that_is_foreign_or_full_is_told_in_words_and_left_alone(home: str) -> None:
+    bad_homes.outcome(home)
 
 
 def fails(user: User) -> str:

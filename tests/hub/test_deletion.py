@@ -6,7 +6,7 @@ from typing import Any
 
 from ec2spawner.model import TAG_DELETED
 
-from .beside import Stage
+from .beside import Beside, Stage, Step
 from .clouds import Row
 from .hubs import Hub, User, at_once
 from .processes import eventually
@@ -65,7 +65,8 @@ def test_a_user_with_a_running_named_server_cannot_be_deleted_by_half(quick_hub:
     assert jon.home()["id"] == home
 
 
-def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted(stage: Stage) -> None:
+@Beside
+def grace(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.stub_cloud, DELETE_GRACE_DAYS=2).start()
     kim = hub.user("kim")
     kim.start()
@@ -92,6 +93,10 @@ def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted(stage: Stag
     assert snapshot["volume_id"] == home
     copy = hub.cloud.folder / "state" / "snapshots" / snapshot["id"] / "data" / "thesis.txt"
     assert copy.read_text() == "done"
+
+
+def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted() -> None:
+    grace.outcome()
 
 
 def test_a_deletion_while_aws_is_away_is_kept_until_it_is_back(stage: Stage) -> None:

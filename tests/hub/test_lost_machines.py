@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .beside import Stage
 from .hubs import Hub, User
 from .processes import eventually
@@ -50,29 +48,30 @@ def test_the_hub_notices_that_a_running_machine_was_terminated(quick_hub: Hub) -
     assert holds(ned, home)
 
 
-@pytest.mark.parametrize("fault", ["refuse", "hang"])
-def test_a_machine_that_does_not_answer_in_time_is_stopped_and_the_second_try_adopts_it(
-    stage: Stage, fault: str
+def test_machines_that_do_not_answer_in_time_are_stopped_and_the_second_try_adopts_them(
+    stage: Stage,
 ) -> None:
     hub = stage.hub(stage.stub_cloud)
     hub.config["Spawner"]["start_timeout"] = 10  # the spawner's own limit is 5 s less
     hub.start_patiently()
-    oda = hub.user("oda")
+    oda, pat = hub.user("oda"), hub.user("pat")
+    pat.start()
+    pat.stop()
+    pat.becomes("stopped")
+    hub.cloud.on_worker(pat.worker()["id"], "fault", {"ssh": "hang"})
     hub.cloud.control("POST", "workers/hang-boots", {"count": 1})
-    if fault == "hang":
-        oda.ask_start()
-        eventually(oda.workers, 5, "the machine is theirs")
-        hub.cloud.on_worker(oda.worker()["id"], "fault", {"ssh": "hang"})
-        message = str(list(oda.progress())[-1]["message"])
-    else:
-        message = oda.fail_to_start()
-    assert "was not ready after 5 s" in message
-    assert "Start your server again" in message
-    assert_fit_for_a_user(message)
-    oda.becomes("stopped")
-    machine, home = oda.worker()["id"], oda.home()["id"]
-    assert machine in hub.story(), "the operator is told which machine it was"
-    hub.cloud.on_worker(machine, "fault", {"ssh": None})
-    oda.start()
-    assert [oda.worker()["id"], oda.home()["id"]] == [machine, home]
-    assert len(hub.view().alive) == 1
+    oda.ask_start()  # this one refuses connections
+    eventually(oda.workers, 5, "the machine is theirs")
+    pat.ask_start()  # this one takes them and says nothing
+    for user in (oda, pat):
+        message = str(list(user.progress())[-1]["message"])
+        assert "was not ready after 5 s" in message
+        assert "Start your server again" in message
+        assert_fit_for_a_user(message)
+        user.becomes("stopped")
+        machine, home = user.worker()["id"], user.home()["id"]
+        assert machine in hub.story(), "the operator is told which machine it was"
+        hub.cloud.on_worker(machine, "fault", {"ssh": None})
+        user.start()
+        assert [user.worker()["id"], user.home()["id"]] == [machine, home]
+    assert len(hub.view().alive) == 2

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from .beside import Beside, Stage, Step
 from .hubs import Hub, at_once
 
 ODD_NAMES = ["zoë müller", "a.b+c@x.org", "o'brien", "long" * 50]
 
 
-def test_odd_names_and_named_servers_get_machines_and_homes_of_their_own(hub: Hub) -> None:
+@Beside
+def scenario(stage: Stage, step: Step) -> None:
+    hub = stage.hub(stage.cloud).start()
     servers = [(hub.user(name), "") for name in ODD_NAMES]
     servers.append((hub.user("o'brien"), "second-try"))
     at_once(*(lambda u=user, s=server: u.start(s) for user, server in servers))
@@ -20,6 +23,11 @@ def test_odd_names_and_named_servers_get_machines_and_homes_of_their_own(hub: Hu
     assert len({user.worker(server)["id"] for user, server in servers}) == len(servers)
     assert len({user.home(server)["id"] for user, server in servers}) == len(servers)
     at_once(*(lambda u=user, s=server: u.stop(s) for user, server in servers))
+    assert hub.errors() == []
+
+
+def test_odd_names_and_named_servers_get_machines_and_homes_of_their_own() -> None:
+    scenario.outcome()
 
 
 @pytest.mark.parametrize("state", ["stopped", "running"])
