@@ -40,6 +40,13 @@ BASE_CONFIG = REPOSITORY / "jupyterhub_config.py"
 HUB_CONFIG = HERE / "hub_config.py"
 START_SECONDS = 25.0
 INVENTORY_DEFAULTS = "ec2spawner.inventory:Inventory.__init__.__kwdefaults__"
+SHORT_CALLS: dict[str, Any] = {
+    "ec2spawner.cloud:Gateway.call.__kwdefaults__": {"deadline_seconds": 2.0},
+    "ec2spawner.ec2:LISTING_DEADLINE_SECONDS": 2.0,
+    "ec2spawner.inventory:MAX_BACKOFF_SECONDS": 2.0,
+}
+"""Constants of a hub that gives calls up after 2 s and makes them again after 2 s, where a real hub
+takes a minute and half a minute."""
 ANNOUNCED = "The Amazon cloud does not answer at the moment."
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -89,7 +96,7 @@ class Hub:
         self.cluster = f"hub-{uuid.uuid4().hex[:12]}"
         self.choices = choices
         self.config: dict[str, dict[str, Any]] = {"Spawner": {"poll_interval": 1}}
-        self.constants = {INVENTORY_DEFAULTS: {"full_seconds": 2.0}}
+        self.constants: dict[str, Any] = {INVENTORY_DEFAULTS: {"full_seconds": 2.0}}
         self._death: dict[str, Any] = {}
         self.process: Process | None = None
         self.log = folder / "hub.log"

@@ -13,7 +13,7 @@ from ec2spawner.placement import FAILED_OFFERING_SECONDS
 
 from .beside import Beside, Stage, Step
 from .clouds import Cloud
-from .hubs import Hub, User, at_once
+from .hubs import SHORT_CALLS, Hub, User, at_once
 from .processes import Nursery, eventually
 from .words import assert_fit_for_a_user
 
@@ -40,7 +40,7 @@ NONSENSE = {
 @pytest.fixture(scope="module")
 def unlucky(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
     hub = Hub(stub_cloud, folder / "unlucky-hub", nursery)
-    hub.constants["ec2spawner.inventory:MAX_BACKOFF_SECONDS"] = 2.0
+    hub.constants.update(SHORT_CALLS)
     yield hub.start()
     hub.close()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ec2spawner.model import TAG_DELETED
 
 from .beside import Beside, Stage, Step
 from .clouds import Row
-from .hubs import Hub, User, at_once
+from .hubs import SHORT_CALLS, Hub, User, at_once
 from .processes import eventually
 
 
@@ -101,8 +99,7 @@ def test_after_the_grace_time_a_home_is_snapshotted_and_then_deleted() -> None:
 
 def test_a_deletion_while_aws_is_away_is_kept_until_it_is_back(stage: Stage) -> None:
     hub = stage.hub(stage.stub_cloud)
-    short: dict[str, Any] = {"deadline_seconds": 2.0}
-    hub.constants["ec2spawner.cloud:Gateway.call.__kwdefaults__"] = short
+    hub.constants.update(SHORT_CALLS)
     hub.start()
     leo = hub.user("leo")
     leo.start()

@@ -1,7 +1,7 @@
 """AWS out of reach for ten minutes: who works goes on working, and pages say what is wrong.
 
 The ten minutes pass on the fleet's clock (``Hub.advance``), so that everything that grows old does;
-and a call is given up after 2 s instead of a minute, and made again after 2 s instead of 30.
+and calls are given up and made again sooner (``SHORT_CALLS``).
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ from __future__ import annotations
 import time
 
 from .beside import Stage
-from .hubs import ANNOUNCED, at_once
+from .hubs import ANNOUNCED, SHORT_CALLS, at_once
 from .processes import eventually
 from .words import assert_fit_for_a_user
-
-SHORT = {"deadline_seconds": 2.0}
 
 
 def test_an_outage_of_ten_minutes_ends_nobodys_work(stage: Stage) -> None:
     hub = stage.hub(stage.stub_cloud, proxy=stage.proxy(), REAPER_GRACE_SECONDS=1)
-    hub.constants["ec2spawner.inventory:MAX_BACKOFF_SECONDS"] = 2.0
-    for call in ("call", "pages"):
-        hub.constants[f"ec2spawner.cloud:Gateway.{call}.__kwdefaults__"] = SHORT
+    hub.constants.update(SHORT_CALLS)
     hub.start()
     works, stops, comes = (hub.user(name) for name in ("works", "stops", "comes"))
     at_once(works.start, stops.start, comes.start)
