@@ -114,9 +114,15 @@ class Calls:
         """Ids whose state, volume or existence will change by a call of ours, and has not yet."""
         ids: set[str] = set()
         for expected in self._expected.values():
-            ids.update(expected.launched, expected.states, expected.attached, expected.snapshots)
+            ids.update(expected.states, expected.attached, expected.snapshots)
+            ids.update(i for i in expected.launched if not self._is_listed(i))
             ids.update(i for i in expected.removed if i.startswith("snap-"))
         return ids
+
+    def _is_listed(self, instance_id: str) -> bool:
+        """Whether a launched worker is listed with its volumes, which show a while later."""
+        worker = self._listing().workers.get(instance_id)
+        return worker is not None and bool(worker.volumes)
 
     def is_providing(self, worker: Worker) -> bool:
         """Whether a call that gives the worker, or its home, to its owner is not answered yet."""

@@ -136,7 +136,9 @@ class Expectation:
     def rest(self, listing: Listing, now: float) -> Expectation | None:
         """What of it must still be believed: neither shown by a later listing nor past its bound.
 
-        Id by id: one worker that never changes must not hide what became of all the others.
+        Id by id: one worker that never changes must not hide what became of all the others. What
+        was launched or tagged is believed up to the bound: a listing that shows it can be followed
+        by an older one that does not, and somebody would get a second machine.
         """
         if self.settled_at is None:
             return self
@@ -146,14 +148,8 @@ class Expectation:
         workers, volumes, snapshots = listing.workers, listing.volumes, listing.snapshots
         left = replace(
             self,
-            launched=self._unseen(listing, self.launched, lambda i, _: i in workers),
             states=self._unseen(
                 listing, self.states, lambda i, s: i not in workers or workers[i].state not in s[0]
-            ),
-            tags=self._unseen(
-                listing,
-                self.tags,
-                lambda i, t: (i in workers or i in volumes) and has_tags(listing, i, t),
             ),
             attached=self._unseen(
                 listing, self.attached, lambda v, i: v in volumes and volumes[v].attached_to == i

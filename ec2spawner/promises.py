@@ -54,8 +54,9 @@ class Promises:
 
         Nothing new is theirs until it is: a new user of a deleted one's name would be meant too.
         """
-        promises = self._journal.promises
-        return frozenset(p.owner_key for p in promises if not p.write.ids and not p.rename)
+        unknown = [p for p in self._journal.promises if not p.write.ids and not p.rename]
+        renamed = (dict(p.write.tags).get(TAG_OWNER) for p in unknown)
+        return frozenset(p.owner_key for p in unknown).union(key for key in renamed if key)
 
     def take_back_deletion(self, owner_key: str, incarnation: str) -> None:
         """The owner's row is there: its deletion, if one is promised, was not finished."""

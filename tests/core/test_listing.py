@@ -78,15 +78,16 @@ def test_what_an_earlier_listing_shows_proves_nothing() -> None:
     assert set(left.states) == {"i-0", "i-2"}
 
 
-def test_a_launch_is_over_when_all_its_workers_are_listed() -> None:
-    said = Expectation(
-        NOW - 5, NOW - 4, launched={f"i-{n}": worker(f"i-{n}", PENDING) for n in range(2)}
-    )
-    one = listing(worker("i-0", PENDING))
-    left = said.rest(one, NOW)
+def test_a_launch_is_believed_to_its_bound_since_an_older_listing_can_follow() -> None:
+    launched = {f"i-{n}": worker(f"i-{n}", PENDING) for n in range(2)}
+    said = Expectation(NOW - 5, NOW - 4, launched=launched)
+    shown = listing(worker("i-0", TERMINATED), worker("i-1", RUNNING))
+    left = said.rest(shown, NOW)
     assert left is not None
-    assert set(left.launched) == {"i-1"}
-    assert said.rest(listing(worker("i-0", TERMINATED), worker("i-1", RUNNING)), NOW) is None
+    seen = overlay(shown, [left]).workers
+    assert (seen["i-0"].state, seen["i-1"].state) == (TERMINATED, RUNNING)
+    assert set(overlay(listing(), [left]).workers) == {"i-0", "i-1"}
+    assert said.rest(listing(), NOW - 4 + EXPECTATION_BOUND_SECONDS + 1) is None
 
 
 def test_a_launch_under_way_is_never_over() -> None:
@@ -94,12 +95,12 @@ def test_a_launch_under_way_is_never_over() -> None:
     assert said.rest(listing(full_at=NOW + 1e6), NOW + 1e6) is said
 
 
-def test_tags_on_what_no_listing_shows_yet_are_believed_on() -> None:
-    left = CLAIMED.rest(listing(worker("i-1", PENDING, ANN)), NOW)
+def test_tags_are_believed_to_their_bound_since_an_older_listing_can_follow() -> None:
+    left = CLAIMED.rest(listing(worker("i-1", PENDING, ANN), home("vol-1", ANN)), NOW)
     assert left is not None
-    assert set(left.tags) == {"vol-1"}
-    late = overlay(listing(home("vol-1", None, "i-1")), [left])
-    assert late.volumes["vol-1"].owner == ANN.key
+    older = overlay(listing(worker("i-1", PENDING), home("vol-1", None, "i-1")), [left])
+    assert older.workers["i-1"].owner == older.volumes["vol-1"].owner == ANN.key
+    assert CLAIMED.rest(listing(), NOW - 4 + EXPECTATION_BOUND_SECONDS + 1) is None
 
 
 def test_a_removal_is_over_when_it_is_gone() -> None:

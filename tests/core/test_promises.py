@@ -104,7 +104,7 @@ async def test_what_is_promised_before_anything_is_listed_is_settled_by_the_firs
 ) -> None:
     town = Town(tmp_path, Listing())
     town.promises.make(ANN, ((TAG_OWNER, BOB.key),), "x")
-    assert town.promises.unsettled() == {ANN.key}
+    assert town.promises.unsettled() == {ANN.key, BOB.key}, "nothing new for either of them"
     town.look(listing(worker("i-1", STOPPED, ANN), home("vol-1", ANN, "i-1")))
     (promise,) = town.journal.promises
     assert promise.write.ids == ("i-1", "vol-1")
