@@ -38,7 +38,6 @@ def _step(name: str) -> Test:
 POINTS: dict[str, tuple[str, Test | None]] = {
     # a login
     "spawn": ("jupyterhub.user:User.spawn", None),
-    "start": ("ec2spawner.spawner:EC2Spawner.start", None),
     "save": ("ec2spawner.spawner:EC2Spawner._save_state", None),
     "launch": ("ec2spawner.ec2:EC2.launch", None),
     "start-instances": ("ec2spawner.ec2:EC2.start", None),

@@ -1,4 +1,4 @@
-"""The hub killed at each step of a first login; the next login finds everything.
+"""The hub killed at each step of a login; the next login finds everything.
 
 Whatever the step: one machine is the user's, what was on the home is on it, and what came double
 is nobody's and goes to the next newcomer.
@@ -44,6 +44,9 @@ def scenario(stage: Stage, step: Step) -> None:
     for when, at in STEPS:
         with step(f"{when}-{at}"):
             kill_in_a_first_login(hub, when, at)
+    for when in ("before", "after"):
+        with step(f"{when}-start-instances"):
+            kill_in_a_later_login(hub, when)
 
 
 def kill_in_a_first_login(hub: Hub, when: str, at: str) -> None:
@@ -66,11 +69,34 @@ def kill_in_a_first_login(hub: Hub, when: str, at: str) -> None:
     assert hub.view().spares == []
 
 
+def kill_in_a_later_login(hub: Hub, when: str) -> None:
+    user = hub.user(f"{when}-start-instances")
+    user.start()
+    had = (user.worker()["id"], user.home()["id"])
+    user.stop()
+    user.becomes("stopped")
+    hub.die_at("start-instances", when)
+    user.ask_start_of_a_mortal()
+    hub.dies()
+    hub.start()
+    user.start()
+    assert (user.worker()["id"], user.home()["id"]) == had
+    assert user.ask("GET", "api").status_code == 200
+    assert hub.view().spares == []
+
+
 @pytest.mark.parametrize("step", IDS)
 def test_a_hub_killed_in_a_first_login_leaves_one_machine_that_the_next_login_gets(
     step: str,
 ) -> None:
     scenario.outcome(step)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_hub_killed_while_it_starts_a_stopped_machine_starts_it_at_the_next_login(
+    when: str,
+) -> None:
+    scenario.outcome(f"{when}-start-instances")
 
 
 @pytest.mark.parametrize("fate", ["taken", "reaped"])
