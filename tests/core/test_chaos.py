@@ -97,7 +97,8 @@ class Story:
             person.login = asyncio.ensure_future(self.served(person))
 
     async def served(self, person: Person) -> Worker:
-        worker = await self.hub.log_in(person.name, incarnation=person.row)
+        is_known = person.home is not None  # the row says so
+        worker = await self.hub.log_in(person.name, incarnation=person.row, is_known=is_known)
         person.is_in = True
         self.saw(person, worker.home_volume_id or "")
         return worker
@@ -146,7 +147,8 @@ class Story:
         self.hub = self.hub.kill()
         for person in self.people:
             if person.is_in:  # what load_state does
-                self.hub.fleet.want(demand(person.name, incarnation=person.row))
+                runs = demand(person.name, incarnation=person.row, is_known=True)
+                self.hub.fleet.want(replace(runs, is_waiting=False))
 
     async def lose_a_reply(self) -> None:
         self.cloud.fail(

@@ -186,6 +186,27 @@ def test_of_two_workers_the_one_with_the_home_is_started() -> None:
     assert planned(view, wants(ANN)) == [Start(("i-2",), "its user wants it")]
 
 
+def test_a_double_with_a_home_that_was_never_mounted_does_not_lock_its_owner_out() -> None:
+    view = listing(
+        worker("i-1", RUNNING, ANN, launched_at=1),
+        home("vol-1", ANN, "i-1"),
+        home("vol-9", ANN, generation=1),
+    )
+    launch, stop = planned(view, wants(ANN))
+    assert isinstance(launch, Launch)
+    assert launch.home_gib == 0, "for the home that was mounted"
+    assert stop == Stop(("i-1",), "its owner has another worker", is_double=True)
+
+
+def test_a_worker_whose_own_home_was_mounted_is_no_double() -> None:
+    view = listing(
+        worker("i-1", STOPPED, ANN),
+        home("vol-1", ANN, "i-1", generation=1, created_at=1),
+        home("vol-9", ANN, generation=2, created_at=2),
+    )
+    assert planned(view, wants(ANN)) == [Start(("i-1",), "its user wants it")]
+
+
 def test_stop_of_a_double_that_failed_waits() -> None:
     view = listing(
         worker("i-1", RUNNING, ANN, home=None, launched_at=1),
