@@ -41,7 +41,7 @@ def test_without_capacity_a_student_reads_what_to_do(
         shoot(late.page, "no-capacity", 360)
         late.visit("/hub/home")
         late.page.get_by_role("button", name="Start My Server").click()
-        late.page.get_by_text("no machine").wait_for()
+        late.page.locator("#progress-message", has_text="no machine").wait_for()
     finally:
         demo.control("DELETE", "faults")
         demo.control("POST", "capacity", {})
