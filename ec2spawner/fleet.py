@@ -413,12 +413,17 @@ class Fleet:
     def _look_for_homeless(self, view: Listing, wishes: Wishes) -> Mapping[str, float]:
         self._homeless = planning.homeless(view, wishes, self._homeless)
         second_look = planning.SECOND_LOOK_SECONDS
-        if any(view.full_at < missed_at + second_look for missed_at in self._homeless.values()):
+        is_open = any(view.full_at < missed + second_look for missed in self._homeless.values())
+        if is_open or self._waits_for_a_promise():
             asyncio.get_running_loop().call_later(second_look, self._look_fully)
         return MappingProxyType(dict(self._homeless))
 
+    def _waits_for_a_promise(self) -> bool:
+        """Whether somebody gets nothing until it is known what a promise means."""
+        return not self._wanted.keys().isdisjoint(self.promises.unsettled())
+
     def _look_fully(self) -> None:
-        if self._homeless:
+        if self._homeless or self._waits_for_a_promise():
             self.inventory.hurry(full=True)
 
     async def _carry_out(self, action: Any) -> None:

@@ -13,7 +13,7 @@ from ec2spawner import planning
 from ec2spawner.calls import Calls
 from ec2spawner.errors import NameTaken
 from ec2spawner.journal import Journal, Promise, Renaming
-from ec2spawner.listing import Listing, has_tags, overlay
+from ec2spawner.listing import EXPECTATION_BOUND_SECONDS, Listing, has_tags, overlay
 from ec2spawner.model import TAG_DELETED, TAG_OWNER, TAG_USER, DeletedMark, Owner
 from ec2spawner.wishes import TagWrite, Wishes
 
@@ -44,6 +44,8 @@ class Promises:
         self._on_change = on_change
         self._outdate = outdate
         self._unfound: dict[Promise, float] = {}
+        self._begun_at = clock()
+        """So long after it, a listing may still lack what the hub before this one did last."""
 
     def writes(self) -> tuple[TagWrite, ...]:
         """What must come to stand, in the order in which it was promised."""
@@ -113,7 +115,8 @@ class Promises:
         Raises ``OSError`` where it cannot be written down.
         """
         ids = self._ids_of(owner.key)
-        if not ids and self._listing().is_known:
+        is_young = self._clock() - self._begun_at < EXPECTATION_BOUND_SECONDS
+        if not ids and self._listing().is_known and not is_young:
             return None
         promise = Promise(owner.key, self._clock(), TagWrite(ids, tags, reason), rename)
         # A deletion that cannot be put down is kept in mind at least: the hub goes on with it.

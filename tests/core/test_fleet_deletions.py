@@ -419,3 +419,16 @@ async def test_a_snapshot_whose_time_is_over_is_deleted_once(tmp_path: Path) -> 
     await asyncio.sleep(2000)
     assert cloud.count()["DeleteSnapshot"] == 1
     assert hub.fleet.problem is None
+
+
+@in_virtual_time
+async def test_who_comes_after_a_namesake_without_a_machine_waits_a_moment_only(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(5)
+    await hub.fleet.delete(ANN, row(ANN))  # who had nothing, as far as a young hub can know
+    begun = clock()
+    await hub.log_in("ann", incarnation=row(ANN, 2))
+    assert clock() - begun < 12, "it boots for 5 s"

@@ -10,7 +10,7 @@ from core.builders import ANN, BOB, NOW, STOPPED, home, listing, worker
 from core.virtual import in_virtual_time
 from ec2spawner.calls import Calls
 from ec2spawner.journal import Journal, Promise
-from ec2spawner.listing import Listing, overlay
+from ec2spawner.listing import EXPECTATION_BOUND_SECONDS, Listing, overlay
 from ec2spawner.model import TAG_OWNER, Owner
 from ec2spawner.planning import with_writes
 from ec2spawner.promises import PROMISE_SECONDS, Promises
@@ -92,10 +92,25 @@ async def test_promises_about_different_things_do_not_wait_for_each_other(tmp_pa
 
 
 @in_virtual_time
-async def test_nothing_is_promised_of_who_has_nothing(tmp_path: Path) -> None:
+async def test_nothing_is_promised_of_who_has_nothing_once_the_hub_would_know(
+    tmp_path: Path,
+) -> None:
     town = Town(tmp_path, listing())
-    assert town.promises.make(ANN, ((TAG_OWNER, BOB.key),), "x") is None
-    assert not town.journal.promises
+    town.promises.make(ANN, ((TAG_OWNER, BOB.key),), "young")
+    town.now = NOW + EXPECTATION_BOUND_SECONDS + 1
+    assert town.promises.make(CEM, ((TAG_OWNER, BOB.key),), "old") is None
+    assert [p.write.reason for p in town.journal.promises] == ["young"]
+
+
+@in_virtual_time
+async def test_what_the_hub_before_did_last_is_promised_of_though_no_listing_shows_it_yet(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path, listing(worker("i-1", STOPPED), home("vol-1", None, "i-1")))
+    town.promises.make(ANN, ((TAG_OWNER, BOB.key),), "x")
+    town.look(listing(worker("i-1", STOPPED, ANN), home("vol-1", ANN, "i-1"), full_at=NOW + 9))
+    (promise,) = town.journal.promises
+    assert promise.write.ids == ("i-1", "vol-1")
 
 
 @in_virtual_time
