@@ -18,12 +18,16 @@ from .processes import HERE, Nursery
 LOG_LINES = 150
 
 
+def only_asks(item: pytest.Item) -> bool:
+    """Whether a test asks for the outcome of a scenario, and does nothing itself."""
+    return item.path.parent == HERE and "stub_cloud" not in getattr(item, "fixturenames", ())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Within these tests, those that only ask for the outcome of a scenario come last."""
-    ours = [i for i in items if i.path.parent == HERE]
-    asking = [i for i in ours if "stub_cloud" not in getattr(i, "fixturenames", ())]
-    places = [n for n, item in enumerate(items) if item in ours]
-    for place, item in zip(places, [*(i for i in ours if i not in asking), *asking], strict=True):
+    """Within these tests, those that only ask come last."""
+    places = [n for n, item in enumerate(items) if item.path.parent == HERE]
+    ours = sorted((items[place] for place in places), key=only_asks)
+    for place, item in zip(places, ours, strict=True):
         items[place] = item
 
 
@@ -81,7 +85,8 @@ def calm_cloud(cloud: Cloud) -> Iterator[Cloud]:
 @pytest.fixture(scope="session", autouse=True)
 def beside(request: pytest.FixtureRequest, folder: Path, nursery: Nursery) -> Iterator[None]:
     """Begin the scenarios that are played beside the tests."""
-    modules = {item.module for item in request.session.items if isinstance(item, pytest.Function)}
+    chosen = (i for i in request.session.items if isinstance(i, pytest.Function))
+    modules = {item.module for item in chosen if only_asks(item)}
     scenarios = [
         (module.__name__, value)
         for module in sorted(modules, key=lambda m: m.__name__)
