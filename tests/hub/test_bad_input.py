@@ -116,7 +116,7 @@ def test_a_machine_with_another_host_key_is_not_trusted(
 @Beside
 def nonsense(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.cloud)
-    hub.config["Spawner"]["start_timeout"] = 12  # the spawner's own limit is 5 s less
+    hub.config["Spawner"]["start_timeout"] = 25  # the spawner's own limit is 5 s less
     hub.start_patiently()
     pia = hub.user("pia")
     for answers, words in NONSENSE.items():

@@ -109,7 +109,7 @@ class Server:
             await asyncio.sleep(0.1)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not await condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -240,7 +240,7 @@ async def a_terminal(server: Server) -> None:
 async def read_until(socket: WebSocketClientConnection, text: str) -> None:
     seen = ""
     while text not in seen:
-        answer = await asyncio.wait_for(socket.read_message(), 15)
+        answer = await asyncio.wait_for(socket.read_message(), 60)
         assert answer is not None
         kind, *rest = json.loads(answer)
         seen += rest[0] if kind == "stdout" else ""
