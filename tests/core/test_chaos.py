@@ -2,7 +2,7 @@
 
 Each seed is one story of logins, logouts, deletions, renames, hubs that die, replies that are
 lost, AWS out of reach, and machines ended in the console. A story that fails can be told again by
-its seed.
+its seed, and by PYTHONHASHSEED where the order of a set mattered.
 """
 
 from __future__ import annotations
@@ -220,6 +220,7 @@ class Story:
 
 
 async def tell(seed: int, folder: Path) -> None:
+    random.seed(seed)  # the poller's jitter
     story = Story(seed, folder)
     for _ in range(60):
         await story.go_on()

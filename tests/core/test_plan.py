@@ -115,6 +115,16 @@ def test_worker_without_its_home_has_it_attached() -> None:
     assert planned(view, wants(ANN)) == [Attach("vol-9", "i-1", "its owner's home")]
 
 
+def test_home_is_attached_only_once_the_claim_of_the_worker_was_answered() -> None:
+    view = listing(worker("i-1", RUNNING, home=None), home("vol-9", ANN))
+    claim = Expectation(NOW - 1, tags={"i-1": {TAG_OWNER: ANN.key}})
+    assert planned(view, wants(ANN), expectations=[claim]) == []
+    answered = replace(claim, settled_at=NOW - 0.5)
+    assert planned(view, wants(ANN), expectations=[answered]) == [
+        Attach("vol-9", "i-1", "its owner's home")
+    ]
+
+
 @pytest.mark.parametrize("state", [PENDING, STOPPING])
 def test_home_is_not_attached_to_a_worker_between_two_states(state: InstanceState) -> None:
     view = listing(worker("i-1", state, ANN, home=None), home("vol-9", ANN))
