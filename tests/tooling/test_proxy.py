@@ -46,8 +46,12 @@ async def test_routes_carry_no_time_of_traffic(proxy: RoutesOnlyProxy) -> None:
 
 @pytest.fixture
 def process() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "/x/the-proxy"]
-    with subprocess.Popen(command) as started:
+    # Right after it was started, a process may not have its command line yet.
+    code = "import time; print('up', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, "/x/the-proxy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"up\n"
         yield started
         started.kill()
 

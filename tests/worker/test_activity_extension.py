@@ -102,10 +102,16 @@ class Server:
         await asyncio.sleep(0.3)
         assert await self.last() == before
 
+    async def is_at_work(self) -> bool:
+        """Whether there is work at this moment, not only before it."""
+        now = time.time()
+        return await self.last() >= now
+
     async def stays_at_work(self, seconds: float) -> None:
+        await until(self.is_at_work)
         end = time.time() + seconds
-        while (now := time.time()) < end:
-            assert await self.last() >= now
+        while time.time() < end:
+            assert await self.is_at_work()
             await asyncio.sleep(0.1)
 
 
@@ -177,10 +183,9 @@ async def a_kernel(server: Server) -> None:
     kernel = (await server.ask("POST", "api/kernels", {}))["id"]
     path = f"api/kernels/{kernel}/channels"
     channels = await server.connect(path)
-    await channels.write_message(execute("1"))
+    await server.counts(channels.write_message(execute("1")))
     await becomes(server, kernel, "idle")
-    await server.counts(channels.write_message(execute("import time; time.sleep(1.5)")))
-    await becomes(server, kernel, "busy")
+    await server.counts(channels.write_message(execute("import time; time.sleep(2)")))
     await server.stays_at_work(0.6)  # and the cell says nothing
     mark = time.time()
     await becomes(server, kernel, "idle")
@@ -226,8 +231,7 @@ async def a_terminal(server: Server) -> None:
 
     await read_until(socket, "yours>")
     await server.counts_not(say("set_size", 30, 90, 0, 0), say("stdin", "\x1b[?1;2c"))
-    await server.counts(say("stdin", "\x15sleep 1.5\r"))
-    await asyncio.sleep(0.3)
+    await server.counts(say("stdin", "\x15sleep 2\r"))
     await server.stays_at_work(0.6)
     await read_until(socket, "yours>")
     await read_until(socket, "yours>")
