@@ -298,13 +298,22 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     async def delete_forever(self) -> None:
         """Give up worker and home; they are removed after the grace time."""
-        others = (s for s in self.user.spawners.values() if s is not self)
-        if not self.name and any(s.active for s in others):
-            # JupyterHub calls this before it finds that another server keeps the user from
-            # being deleted.
-            return
+        if not self.name:
+            # Of the default server, only a deletion of its user asks for this, and before it
+            # finds that a named server still runs, of which it gives up.
+            await self._stop_named_servers()
+            if any(s.active for s in self.user.spawners.values() if s is not self):
+                return  # one that just starts or stops: the user stays
         try:
             self._settle_renames()
             await self.servers.fleet.delete(self.owner, self._incarnation)
         except OSError as error:
             self.log.error("Not marked as deleted, its home stays: %s: %s", self.owner.key, error)
+
+    async def _stop_named_servers(self) -> None:
+        ready = [s.name for s in self.user.spawners.values() if s.name and s.ready]
+        await asyncio.gather(*(self._stop_named_server(name) for name in ready))
+
+    async def _stop_named_server(self, name: str) -> None:
+        await self.user.settings["proxy"].delete_user(self.user, name)
+        await self.user.stop(name)

@@ -50,17 +50,32 @@ def test_a_removed_server_loses_its_home_and_the_default_one_keeps_its_own(quick
     assert ida.worker()["state"] == "running"
 
 
-def test_a_user_with_a_running_named_server_cannot_be_deleted_by_half(quick_hub: Hub) -> None:
+def test_a_deleted_users_running_servers_end_and_homes_are_kept(quick_hub: Hub) -> None:
     jon = quick_hub.user("jon")
-    at_once(jon.start, lambda: jon.start("lab"))
-    answer = quick_hub.api("DELETE", f"users/{jon.path}")
-    assert answer.status_code == 500  # JupyterHub's answer to an active named server
-    assert not is_marked(jon.home())
-    assert not is_marked(jon.home("lab"))
-    assert jon.worker("lab")["state"] == "running"
-    home = jon.home()["id"]
-    jon.start()
-    assert jon.home()["id"] == home
+    at_once(jon.start, lambda: jon.start("lab"), lambda: jon.start("gym"))
+    homes = {server: jon.home(server)["id"] for server in ("", "lab", "gym")}
+    jon.delete()
+    eventually(lambda: is_over(jon, *homes), 15, "the deletion is through")
+    assert {server: jon.home(server)["id"] for server in homes} == homes
+    assert jon.path not in quick_hub.api("GET", "proxy").text
+    new = quick_hub.user("jon")
+    new.start()
+    assert [h["id"] for h in new.homes() if not is_marked(h)] != [homes[""]]
+
+
+def test_a_user_whose_named_server_just_starts_is_not_deleted_by_half(quick_hub: Hub) -> None:
+    leo = quick_hub.user("leo")
+    leo.start()
+    quick_hub.cloud.fault(action="RunInstances", fault="delay", seconds=3)
+    assert leo.ask_start("lab").status_code == 202
+    answer = quick_hub.api("DELETE", f"users/{leo.path}")
+    assert answer.status_code == 500  # JupyterHub's answer to a server that is starting
+    leo.wait_ready("lab")
+    assert not is_marked(leo.home())
+    assert not is_marked(leo.home("lab"))
+    home = leo.home()["id"]
+    leo.start()
+    assert leo.home()["id"] == home
 
 
 @Beside
