@@ -40,6 +40,8 @@ KEEPALIVE_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
+BROKEN = (OSError, asyncssh.Error, ValueError)
+"""What asyncssh raises where a peer is gone, or says what is no SSH (ValueError: undecodable)."""
 LAST_EVENTS: Mapping[str, str | None] = {"start": "ready", "stop": "stopped", "status": None}
 """What the last line of each verb says of itself; that of a status is no event."""
 Progress = Callable[[str], None]
@@ -167,7 +169,7 @@ class WorkerLink:
                 ),
                 LOGIN_SECONDS,
             )
-        except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
+        except (*BROKEN, asyncio.TimeoutError) as error:
             if check.is_mismatch:
                 raise _mismatch(worker.instance_id) from None
             raise WorkerUnreachable(
@@ -253,7 +255,9 @@ async def _run(
     """Run one verb; its last event. What the worker writes is bounded, parsed, never believed."""
     try:
         process = await connection.create_process(
-            f"{COMMAND} {verb}", encoding=None, stderr=asyncssh.DEVNULL
+            f"{COMMAND} {verb}",
+            encoding=None,
+            stderr=asyncssh.PIPE,  # not read: who writes without end there soon stands still
         )
         with contextlib.suppress(BrokenPipeError):  # it ended at once: what it said decides
             process.stdin.write(json.dumps(document).encode() if document is not None else b"")
@@ -262,7 +266,7 @@ async def _run(
             return await _last_event(process.stdout, verb, progress)
         finally:
             process.close()
-    except (OSError, asyncssh.Error) as error:
+    except BROKEN as error:
         raise WorkerUnreachable(
             "The connection to your machine broke.",
             why=f"{type(error).__name__}: {_bounded(str(error))}",
