@@ -20,8 +20,8 @@ from ec2spawner.actions import Refuse
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
-from ec2spawner.journal import Journal
-from ec2spawner.listing import Listing, overlay
+from ec2spawner.journal import Journal, Promise
+from ec2spawner.listing import Listing, current_worker, overlay
 from ec2spawner.model import (
     TAG_DELETED,
     DeletedMark,
@@ -168,11 +168,12 @@ class Fleet:
         self._tickets.pop(owner.key, None)
         self._wake_up()
 
-    def note_served(self, owner: Owner) -> None:
+    def note_served(self, owner: Owner, worker: Worker) -> None:
         """The owner's server answers: nobody waits for the worker, which is to run on."""
         demand = self._wanted.get(owner.key)
         if demand:
-            self._wanted[owner.key] = replace(demand, is_waiting=False)
+            served = replace(demand, is_waiting=False, instance_id=worker.instance_id)
+            self._wanted[owner.key] = served
 
     def note_mounted(self, worker: Worker) -> None:
         """The worker came up and its home was mounted: its generation counts from now on."""
@@ -187,14 +188,21 @@ class Fleet:
         Returns when the mark stands, or after 5 s with the promise on disk. Raises ``OSError``
         when not even that could be written.
         """
-        self.release(owner)
-        mark = DeletedMark(self._clock(), incarnation)
-        tags = ((TAG_DELETED, mark.to_tag()),)
-        promise = self.promises.make(owner, tags, f"{owner.label} was deleted")
+        promise = self.give_up(owner, incarnation)
         time_now = asyncio.get_running_loop().time
         deadline = time_now() + DELETE_WAIT_SECONDS
         while promise and self.promises.is_open(promise) and time_now() < deadline:
             await self._next_change(deadline - time_now())
+
+    def give_up(self, owner: Owner, incarnation: str) -> Promise | None:
+        """The owner's worker and home are to be marked as deleted: the promise of it, if any.
+
+        Raises ``OSError`` when it could not be written down.
+        """
+        self.release(owner)
+        mark = DeletedMark(self._clock(), incarnation)
+        tags = ((TAG_DELETED, mark.to_tag()),)
+        return self.promises.make(owner, tags, f"{owner.label} was deleted")
 
     def rename(self, old: Owner, new: Owner) -> None:
         """The owner has another name from now on, and keeps worker and home."""
@@ -266,7 +274,7 @@ class Fleet:
             return Sight("aws-away")
         if not view.is_known:
             return Sight("unknown")
-        worker = planning.current_worker(view, owner.key)
+        worker = current_worker(view, owner.key)
         if worker:
             return Sight(_STAGES[worker.state], worker)
         homes = view.homes_of(owner.key)
@@ -316,7 +324,7 @@ class Fleet:
 
     def _ready_worker(self, ticket: Ticket) -> Worker | None:
         view = self.view()
-        worker = planning.current_worker(view, ticket.key) if view.is_known else None
+        worker = current_worker(view, ticket.key) if view.is_known else None
         if worker is None or not worker.private_ip or not worker.home_volume_id:
             return None
         if worker.state not in (InstanceState.PENDING, InstanceState.RUNNING):

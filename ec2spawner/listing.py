@@ -225,6 +225,34 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
     )
 
 
+def current_worker(view: Listing, owner_key: str) -> Worker | None:
+    """The owner's one worker; of several, the one that holds the current home, else the oldest.
+
+    None of those that came double with a home which was never mounted, while another one was: the
+    owner's files are not on it.
+    """
+    homes = view.homes_of(owner_key)
+    current = homes[0] if homes else None
+    workers = [w for w in view.workers_of(owner_key) if not came_double(view, w, current)]
+    if len(workers) < 2:
+        return workers[0] if workers else None
+    holder = current.attached_to if current else None
+    return min(workers, key=lambda w: (w.instance_id != holder, w.launched_at, w.instance_id))
+
+
+def came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
+    """Whether a worker's home was never mounted, while the owner's current one was."""
+    held = view.volumes.get(worker.home_volume_id or "")
+    return (
+        current is not None
+        and current.generation > 0
+        and held is not None
+        and held.volume_id != current.volume_id
+        and held.owner == worker.owner
+        and held.generation == 0
+    )
+
+
 def _attach(
     workers: dict[str, Worker], volumes: dict[str, Volume], volume_id: str, instance_id: str
 ) -> None:

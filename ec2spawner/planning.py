@@ -20,7 +20,14 @@ from ec2spawner.errors import (
     Rejected,
     WrongState,
 )
-from ec2spawner.listing import Expectation, Launching, Listing, has_tags, overlay
+from ec2spawner.listing import (
+    Expectation,
+    Launching,
+    Listing,
+    current_worker,
+    has_tags,
+    overlay,
+)
 from ec2spawner.model import (
     TAG_DELETED,
     TAG_GENERATION,
@@ -94,33 +101,6 @@ def unwritten_ids(listing: Listing, wishes: Wishes) -> set[str]:
     """Resources whose tags are not yet what they must become."""
     tags = final_tags(wishes)
     return {i for i, due in tags.items() if not has_tags(listing, i, due)}
-
-
-def current_worker(view: Listing, owner_key: str) -> Worker | None:
-    """The owner's one worker; of several, the one that holds the current home, else the oldest.
-
-    None of those that came double with a home which was never mounted, while another one was: the
-    owner's files are not on it.
-    """
-    homes = view.homes_of(owner_key)
-    current = homes[0] if homes else None
-    workers = [w for w in view.workers_of(owner_key) if not _came_double(view, w, current)]
-    if len(workers) < 2:
-        return workers[0] if workers else None
-    holder = current.attached_to if current else None
-    return min(workers, key=lambda w: (w.instance_id != holder, w.launched_at, w.instance_id))
-
-
-def _came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
-    held = view.volumes.get(worker.home_volume_id or "")
-    return (
-        current is not None
-        and current.generation > 0
-        and held is not None
-        and held.volume_id != current.volume_id
-        and held.owner == worker.owner
-        and held.generation == 0
-    )
 
 
 def is_spare(worker: Worker) -> bool:
@@ -239,7 +219,7 @@ class _Draft:
             self._advance(demand, worker, home)
 
     def _advance(self, demand: Demand, worker: Worker, home: Volume | None) -> None:
-        dead_end = _dead_end(worker, home)
+        dead_end = _dead_end(worker, home, self._view.volumes.get(worker.home_volume_id or ""))
         if dead_end:
             self._singles.append(Refuse(demand.owner.key, dead_end))
             return
@@ -325,9 +305,9 @@ class _Draft:
 
     @staticmethod
     def _has_no_home(spare: Worker) -> bool:
-        # EC2 shows a launch's volumes only after a while: no device of a pending worker says
-        # nothing yet.
-        return spare.home_volume_id is None and bool(spare.volumes)
+        # EC2 shows a launch's volumes only after a while, and need not show all at once.
+        is_up = spare.state is not InstanceState.PENDING
+        return is_up and spare.home_volume_id is None and bool(spare.volumes)
 
     def _undelete(self, demand: Demand) -> bool:
         """A deletion that the hub did not finish (the row is still there) is taken back."""
@@ -436,11 +416,13 @@ FINAL_ERRORS = (CapacityError, QuotaError, Denied, Rejected, CredentialsError)
 """Failures that a user is told at once: more of the same waiting will not mend them."""
 
 
-def _dead_end(worker: Worker, home: Volume | None) -> LaunchFailed | None:
+def _dead_end(worker: Worker, home: Volume | None, held: Volume | None) -> LaunchFailed | None:
     """Why an owner's worker can never be the owner's again without an operator's help."""
-    if not worker.volumes or worker.home_volume_id:
+    if held and (held.deleted or held.owner not in (None, worker.owner)):
+        why = f"{worker.instance_id} holds {held.volume_id}, which was given up or is another's"
+    elif not worker.volumes or worker.home_volume_id:
         return None  # not known yet, or it has one
-    if home is None:
+    elif home is None:
         why = f"{worker.instance_id} has no home volume, and none bears its owner's tag"
     elif home.zone != worker.zone:
         why = (

@@ -66,7 +66,7 @@ class Servers:
             phases.ends("machine")
             try:
                 if await self._start_on(link, ticket, worker, make_document(worker), tell, phases):
-                    self.fleet.note_served(ticket.owner)
+                    self.fleet.note_served(ticket.owner, worker)
                     self.fleet.note_mounted(worker)
                     self.fleet.journal.note_start(kind, time.monotonic() - begun)
                     return worker
@@ -124,6 +124,8 @@ class Servers:
                 await link.stop(worker, GRACEFUL_STOP_SECONDS)
         except (EC2SpawnerError, asyncio.TimeoutError) as error:
             log.warning("Not ended gracefully (%s): %s", error, owner.key)
+        except Exception:
+            log.exception("Not ended gracefully: %s", owner.key)
         finally:
             self.fleet.release(owner)
 

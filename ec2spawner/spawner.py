@@ -19,9 +19,10 @@ from traitlets import List, Unicode, default
 from ec2spawner import story
 from ec2spawner.errors import EC2SpawnerError, StartTimeout
 from ec2spawner.model import InstanceState, Owner, Worker
+from ec2spawner.rows import row_of
 from ec2spawner.servers import Servers, start_kind
 from ec2spawner.settings import ServerConfig
-from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for, row_of
+from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for, rows
 from ec2spawner.wishes import Demand
 
 STARTING = "starting"
@@ -154,6 +155,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             time.time(),
             is_waiting=is_waiting,
             is_known=self._is_known,
+            instance_id="" if is_waiting else self._worker_id,
         )
 
     def _settle_renames(self) -> None:
@@ -298,22 +300,31 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     async def delete_forever(self) -> None:
         """Give up worker and home; they are removed after the grace time."""
-        if not self.name:
-            # Of the default server, only a deletion of its user asks for this, and before it
-            # finds that a named server still runs, of which it gives up.
-            await self._stop_named_servers()
-            if any(s.active for s in self.user.spawners.values() if s is not self):
-                return  # one that just starts or stops: the user stays
         try:
+            self._save_state()  # a deletion that is cut off is taken back by this incarnation
             self._settle_renames()
+            # Of the default server, only a deletion of its user asks for this, and before it
+            # looks whether a named server keeps the user from being deleted.
+            if not self.name and await self._others_run():
+                rows.when_deleted(self.user.orm_user, self._give_up)
+                return
             await self.servers.fleet.delete(self.owner, self._incarnation)
         except OSError as error:
             self.log.error("Not marked as deleted, its home stays: %s: %s", self.owner.key, error)
 
-    async def _stop_named_servers(self) -> None:
-        ready = [s.name for s in self.user.spawners.values() if s.name and s.ready]
-        await asyncio.gather(*(self._stop_named_server(name) for name in ready))
+    def _give_up(self) -> None:
+        self.servers.fleet.give_up(self.owner, self._incarnation)
 
-    async def _stop_named_server(self, name: str) -> None:
+    async def _others_run(self) -> bool:
+        """Whether a named server of the user still starts or stops, now that all others ended."""
+        others = [s for s in self.user.spawners.values() if s is not self]
+        ready = [s.name for s in others if s.ready]
+        ends = await asyncio.gather(*map(self._stop_other, ready), return_exceptions=True)
+        for name, error in zip(ready, ends, strict=True):
+            if isinstance(error, Exception):
+                self.log.error("Not stopped: %s/%s", self.user.name, name, exc_info=error)
+        return any(s.active for s in others)
+
+    async def _stop_other(self, name: str) -> None:
         await self.user.settings["proxy"].delete_user(self.user, name)
         await self.user.stop(name)

@@ -11,24 +11,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from jupyterhub import orm
 from markupsafe import escape
-from sqlalchemy import event
-from sqlalchemy.orm import Session, object_session
-from tornado import web
 from traitlets.log import get_logger
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
-from ec2spawner.errors import CredentialsError, Denied, NameTaken
+from ec2spawner.errors import CredentialsError, Denied
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
 from ec2spawner.journal import Journal
-from ec2spawner.model import Owner
 from ec2spawner.placement import Profile, Subnet
 from ec2spawner.remote import WorkerLink
+from ec2spawner.rows import Rows
 from ec2spawner.servers import Servers
 from ec2spawner.settings import ServerConfig, find_server_config, load_server_config
 from ec2spawner.wishes import Policy
@@ -50,6 +45,8 @@ class Cluster:
 
 
 _clusters: dict[Path, Cluster] = {}
+rows = Rows(lambda: [cluster.servers.fleet for cluster in _clusters.values()])
+"""The hub's users, whose new names and ends concern their machines."""
 
 
 def cluster_for(config_path: str | None = None, journal_dir: Path | None = None) -> Cluster:
@@ -118,8 +115,7 @@ def begin(config_path: str) -> None:
         return
     _log_like_the_hub()
     cluster_for(config_path)
-    if not event.contains(orm.User.name, "set", _on_rename):
-        event.listen(orm.User.name, "set", _on_rename)
+    rows.watch()
 
 
 def _log_like_the_hub() -> None:
@@ -129,48 +125,6 @@ def _log_like_the_hub() -> None:
         ours = logging.getLogger("ec2spawner")
         ours.parent = hub_log
         ours.setLevel(hub_log.level)
-
-
-def _on_rename(user: orm.User, new: str, old: Any, initiator: object) -> None:
-    """The hub has no hook for a user's new name: its worker and home are told of it here."""
-    if not isinstance(old, str) or old == new:
-        return
-    session = object_session(user)
-    for cluster in _clusters.values():
-        for server in sorted({"", *user.orm_spawners}):
-            owners = Owner(old, server), Owner(new, server)
-            _follow(session, cluster.servers.fleet, row_of(user), *owners)
-
-
-def row_of(user: orm.User) -> str:
-    """What tells a user's row from every other, also from one that has its number later."""
-    return f"{user.id} {user.created}"
-
-
-def _follow(session: Session | None, fleet: Fleet, row: str, old: Owner, new: Owner) -> None:
-    """Rename worker and home if, and when, the hub's database has taken the user's new name."""
-    try:
-        promise = fleet.promises.propose_rename(row, old, new)
-    except NameTaken as error:
-        raise web.HTTPError(409, error.for_user()) from None
-
-    is_open = True
-
-    def end(is_taken: bool) -> None:
-        nonlocal is_open
-        if not is_open:
-            return
-        is_open = False
-        if promise:
-            (fleet.promises.confirm if is_taken else fleet.promises.withdraw)(promise)
-        if is_taken:
-            fleet.follow_rename(old, new)
-
-    if session is None:  # never stored: nobody has that name
-        end(False)
-        return
-    event.listen(session, "after_commit", lambda _: end(True), once=True)
-    event.listen(session, "after_rollback", lambda _: end(False), once=True)
 
 
 class Announcement:

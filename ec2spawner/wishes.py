@@ -37,6 +37,8 @@ class Demand:
     that was stopped or ended outside the hub stays so until its user comes."""
     is_known: bool = False
     """Whether the row has had a worker before: its home is then not taken for missing at once."""
+    instance_id: str = ""
+    """The worker on which the owner's server answers, once it does."""
 
 
 @dataclass(frozen=True)

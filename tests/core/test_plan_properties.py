@@ -24,7 +24,7 @@ from ec2spawner.actions import (
     Terminate,
 )
 from ec2spawner.errors import CapacityError, Denied, QuotaError, Throttled, WrongState
-from ec2spawner.listing import Expectation, Launching, Listing, overlay
+from ec2spawner.listing import Expectation, Launching, Listing, current_worker, overlay
 from ec2spawner.model import (
     HOME_DEVICE,
     TAG_DELETED,
@@ -40,7 +40,7 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.placement import Failure, Offering, rungs
-from ec2spawner.planning import current_worker, plan, with_writes
+from ec2spawner.planning import plan, with_writes
 from ec2spawner.wishes import Demand, Memory, TagWrite, Wishes
 
 OWNERS = [Owner("ann"), Owner("bob"), Owner("cem", "lab"), Owner("cem")]
