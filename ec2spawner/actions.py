@@ -61,12 +61,21 @@ class Start:
 
 
 @dataclass(frozen=True)
+class ChangeType:
+    """Make a stopped worker one of another instance type."""
+
+    instance_id: str
+    instance_type: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Stop:
-    """Stop running workers; ``is_double``: although their owner is wanted, who has another."""
+    """Stop running workers; ``although_wanted``: their owners want others, or another kind."""
 
     ids: tuple[str, ...]
     reason: str
-    is_double: bool = False
+    although_wanted: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ Action = (
     | Claim
     | Tag
     | Start
+    | ChangeType
     | Stop
     | Terminate
     | Attach

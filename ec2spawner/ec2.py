@@ -48,6 +48,7 @@ class LaunchRequest:
     cost_tags: Mapping[str, str]
     root_device: str = "/dev/sda1"
     root_gib: int = 12
+    market: str = "on-demand"
 
 
 class EC2:
@@ -146,6 +147,10 @@ class EC2:
                 for kind in ("instance", "volume", "network-interface")
             ],
         }
+        if request.market == "spot":
+            # Only a persistent request's instance can be stopped, and so keep its worker.
+            options = {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
+            params["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
         if request.home_gib:
             # AWS does not say that the mappings of a call and of its launch template are merged
             # device by device: the call names the root disk too.
@@ -161,6 +166,13 @@ class EC2:
     async def start(self, ids: Sequence[str]) -> None:
         """Start stopped instances, all or none."""
         await self._on_instances("start_instances", ids)
+
+    async def set_type(self, instance_id: str, instance_type: str) -> None:
+        """Make a stopped instance one of another type, of the same architecture."""
+        params = {"InstanceId": instance_id, "InstanceType": {"Value": instance_type}}
+        await self._gateway.call(
+            "ec2", "modify_instance_attribute", params, effect=Effect.REPEATABLE
+        )
 
     async def stop(self, ids: Sequence[str]) -> None:
         """Stop running instances, all or none."""

@@ -204,3 +204,9 @@ class LaunchFailed(EC2SpawnerError):
     """An owner's machine cannot be provided now; the ladder has no rung left."""
 
     code = "launch-failed"
+
+
+class ProfileRefused(EC2SpawnerError):
+    """A user may not have the kind of machine that was asked for, or it does not exist."""
+
+    code = "profile-refused"

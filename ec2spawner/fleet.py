@@ -329,6 +329,9 @@ class Fleet:
             return None
         if worker.state not in (InstanceState.PENDING, InstanceState.RUNNING):
             return None
+        demand = self._wanted.get(ticket.key)
+        if demand and not planning.fits(worker, demand, self.policy):
+            return None
         if self._executor.calls.is_providing(worker):
             return None
         return worker if self._is_right_home(ticket, view, worker) else None

@@ -122,6 +122,8 @@ class Expectation:
         default_factory=lambda: MappingProxyType({})
     )
     """By id: tags that the call sets, or removes where None."""
+    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By id: the instance type that it becomes."""
     attached: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """By volume id: the instance it goes to."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
@@ -151,6 +153,9 @@ class Expectation:
             states=self._unseen(
                 listing, self.states, lambda i, s: i not in workers or workers[i].state not in s[0]
             ),
+            types=self._unseen(
+                listing, self.types, lambda i, t: i in workers and workers[i].instance_type == t
+            ),
             attached=self._unseen(
                 listing, self.attached, lambda v, i: v in volumes and volumes[v].attached_to == i
             ),
@@ -176,7 +181,8 @@ class Expectation:
         )
 
     def _is_something(self) -> bool:
-        said = (self.launched, self.states, self.tags, self.attached, self.snapshots, self.removed)
+        instances = (self.launched, self.states, self.types, self.tags)
+        said = (*instances, self.attached, self.snapshots, self.removed)
         return self.launching is not None or any(said)
 
 
@@ -201,6 +207,9 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
             known = workers.get(instance_id)
             if known and known.state in before:
                 workers[instance_id] = replace(known, state=after)
+        for instance_id, instance_type in expected.types.items():
+            if instance_id in workers:
+                workers[instance_id] = replace(workers[instance_id], instance_type=instance_type)
         for resource_id, tags in expected.tags.items():
             if resource_id in workers:
                 workers[resource_id] = replace(

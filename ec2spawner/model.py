@@ -220,6 +220,11 @@ class Worker(_Tagged):
         return self.tags.get(TAG_PROFILE, "")
 
     @property
+    def market(self) -> str:
+        """How it is paid for: "spot" or "on-demand"."""
+        return "spot" if self.is_spot else "on-demand"
+
+    @property
     def is_alive(self) -> bool:
         """Whether it can still serve: everything but on its way out or gone."""
         return self.state in ALIVE

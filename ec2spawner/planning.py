@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ec2spawner.actions import MAX_IDS, Action, Attach, Claim, Launch, Refuse, Start, Stop, Tag
+from ec2spawner.actions import (
+    MAX_IDS,
+    Action,
+    Attach,
+    ChangeType,
+    Claim,
+    Launch,
+    Refuse,
+    Start,
+    Stop,
+    Tag,
+)
 from ec2spawner.errors import (
     CapacityError,
     CredentialsError,
@@ -31,13 +42,14 @@ from ec2spawner.listing import (
 from ec2spawner.model import (
     TAG_DELETED,
     TAG_GENERATION,
+    TAG_PROFILE,
     InstanceState,
     Role,
     Volume,
     VolumeState,
     Worker,
 )
-from ec2spawner.placement import Offering, Profile, choose
+from ec2spawner.placement import Offering, Profile, choose, choose_type
 from ec2spawner.reaping import plan_unwanted
 from ec2spawner.wishes import Demand, Memory, Policy, Wishes
 
@@ -103,6 +115,14 @@ def unwritten_ids(listing: Listing, wishes: Wishes) -> set[str]:
     return {i for i, due in tags.items() if not has_tags(listing, i, due)}
 
 
+def fits(worker: Worker, demand: Demand, policy: Policy) -> bool:
+    """Whether a worker is of the kind that its owner wants; what an operator changed can wait."""
+    profile = policy.profiles.get(demand.profile)
+    if profile is None or worker.profile in ("", demand.profile):
+        return True
+    return worker.instance_type in profile.instance_types
+
+
 def is_spare(worker: Worker) -> bool:
     """Whether a worker is nobody's and may be given to somebody."""
     return (
@@ -145,6 +165,8 @@ class _Draft:
         self._singles: list[Action] = []
         self._starts: list[str] = []
         self._doubles: list[str] = []
+        self._others: list[str] = []
+        """Workers of another kind than their owners want now."""
         self._needs: dict[tuple[str, str | None], list[Demand]] = defaultdict(list)
         self.taken: set[str] = set()
         """Spares that are spoken for, and so no business of the reaper."""
@@ -153,17 +175,21 @@ class _Draft:
         """All that was collected, many ids in one action where EC2 allows it."""
         starts = [Start(ids, "its user wants it") for ids in _batches(self._by_kind(self._starts))]
         stops = [
-            Stop(ids, "its owner has another worker", is_double=True)
-            for ids in _batches([self._doubles])
+            Stop(ids, reason, although_wanted=True)
+            for reason, stopped in (
+                ("its owner has another worker", self._doubles),
+                ("its owner wants another kind", self._others),
+            )
+            for ids in _batches([stopped])
         ]
         return [*self._singles, *starts, *stops]
 
     def _by_kind(self, ids: list[str]) -> list[list[str]]:
-        """One batch a (type, zone): what has no capacity fails alone."""
-        kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+        """One batch a (type, zone, market): what has no capacity fails alone."""
+        kinds: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for instance_id in ids:
             worker = self._view.workers[instance_id]
-            kinds[worker.instance_type, worker.zone].append(instance_id)
+            kinds[worker.instance_type, worker.zone, worker.market].append(instance_id)
         return list(kinds.values())
 
     # ---- tags
@@ -224,9 +250,11 @@ class _Draft:
             self._singles.append(Refuse(demand.owner.key, dead_end))
             return
         if worker.state is InstanceState.STOPPED:
-            self._try(
-                "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
-            )
+            self._start(demand, worker)
+        elif not fits(worker, demand, self._policy):
+            if worker.state is InstanceState.RUNNING:
+                self._try("stop", worker.instance_id, demand, self._stopper(worker))
+            return
         settled = worker.state in (InstanceState.RUNNING, InstanceState.STOPPED)
         if home is None:
             self._adopt_blank_home(demand, worker)
@@ -238,6 +266,43 @@ class _Draft:
         ):
             action = Attach(home.volume_id, worker.instance_id, "its owner's home")
             self._try("attach", home.volume_id, demand, lambda: self._singles.append(action))
+
+    def _stopper(self, worker: Worker) -> Callable[[], object]:
+        return lambda: self._others.append(worker.instance_id)
+
+    def _start(self, demand: Demand, worker: Worker) -> None:
+        """Start a stopped worker, as the best type of its owner's profile that has room there."""
+        known = self._answered.workers.get(worker.instance_id)
+        if known and known.instance_type != worker.instance_type:
+            return  # a change of its type is under way
+        wanted = self._choose_type(demand, worker)
+        if isinstance(wanted, EC2SpawnerError):
+            self._singles.append(Refuse(demand.owner.key, wanted))
+        elif wanted != worker.instance_type:
+            reason = f"{worker.instance_type} has no room, or another is wanted"
+            self._singles.append(ChangeType(worker.instance_id, wanted, reason))
+        else:
+            if worker.profile != demand.profile and worker.profile:
+                self._retag(demand, worker)
+            self._try(
+                "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
+            )
+
+    def _choose_type(self, demand: Demand, worker: Worker) -> str | EC2SpawnerError:
+        profile = self._policy.profiles.get(demand.profile)
+        types = profile.instance_types if profile else (worker.instance_type,)
+        failure = self._memory.holds.get(("change-type", worker.instance_id))
+        if failure and failure.until > self._now:
+            # It cannot become another: it starts as it is, unless its owner chose another kind.
+            if not fits(worker, demand, self._policy):
+                return failure.error
+            types = (worker.instance_type,)
+        return choose_type(worker, types, self._memory.failed, self._now)
+
+    def _retag(self, demand: Demand, worker: Worker) -> None:
+        tags = ((TAG_PROFILE, demand.profile),)
+        action = Tag((worker.instance_id,), tags, "of another profile now")
+        self._try("tag", worker.instance_id, demand, lambda: self._singles.append(action))
 
     def _is_claimed(self, demand: Demand, worker: Worker) -> bool:
         """Whether EC2 has said that the worker is the owner's: no home goes to it on a maybe."""

@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
 from sqlalchemy.orm import object_session
 from traitlets import List, Unicode, default
 
-from ec2spawner import story
-from ec2spawner.errors import EC2SpawnerError, StartTimeout
+from ec2spawner import choosing, story
+from ec2spawner.errors import EC2SpawnerError, ProfileRefused, StartTimeout
 from ec2spawner.model import InstanceState, Owner, Worker
+from ec2spawner.placement import Profile
 from ec2spawner.rows import row_of
 from ec2spawner.servers import Servers, start_kind
 from ec2spawner.settings import ServerConfig
-from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for, rows
+from ec2spawner.wiring import Cluster, cluster_for, rows
 from ec2spawner.wishes import Demand
 
 STARTING = "starting"
@@ -73,6 +74,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._is_known = False
         self._worker_id = ""
         self._worker_ip = ""
+        self._profile = ""
         self._be(secrets.token_hex(8))
         self._step = ""
         self._begun_at = 0.0
@@ -117,6 +119,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         state["incarnation"] = self._incarnation
         if self._phase:
             state.update(phase=self._phase, worker=self._worker_id, address=self._worker_ip)
+            state["profile"] = self._profile
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -129,6 +132,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             # login, and nobody wants it to run until then.
             return
         self._phase = RUNNING
+        self._profile = state.get("profile", "")
         self._worker_id = state.get("worker", "")
         self._worker_ip = state.get("address", "")
         self.servers.fleet.want(self._demand(is_waiting=False))
@@ -150,7 +154,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._settle_renames()
         return Demand(
             self.owner,
-            DEFAULT_PROFILE,
+            self._profile or next(iter(self.servers.fleet.policy.profiles)),
             self._incarnation,
             time.time(),
             is_waiting=is_waiting,
@@ -168,6 +172,38 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             return None
         return Worker(self._worker_id, InstanceState.RUNNING, private_ip=self._worker_ip)
 
+    # ---- the kind of machine
+
+    def _offered(self) -> tuple[Profile, ...]:
+        groups = [group.name for group in self.user.groups]
+        profiles = self.servers.fleet.policy.profiles.values()
+        return choosing.allowed(profiles, groups, is_admin=self.user.admin)
+
+    def _choose_profile(self) -> str:
+        """What was chosen, if it may be: here, for options come by the API as well as by the form.
+
+        JupyterHub has stored them already; what is refused must not come up at the next start.
+        """
+        try:
+            options: dict[str, Any] = self.user_options
+            return choosing.choose(options, self._offered()).slug
+        except ProfileRefused:
+            self.orm_spawner.user_options = {}
+            self._save_state()  # before a request that ends meanwhile rolls it back
+            raise
+
+    @default("options_form")
+    def _default_options_form(self) -> Callable[[Any], str]:
+        return _form_of
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, Any]]:
+        return choosing.options_of
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Callable[[Any, Any], None]:
+        return _apply_at_start
+
     # ---- start
 
     async def start(self) -> str:
@@ -176,6 +212,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._save_state()
         seconds = self._deadline_seconds()
         try:
+            self._profile = self._choose_profile()
             return await asyncio.wait_for(self._start(), seconds)
         except asyncio.TimeoutError:
             raise self._failure(self._timeout(seconds)) from None
@@ -328,3 +365,11 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
     async def _stop_other(self, name: str) -> None:
         await self.user.settings["proxy"].delete_user(self.user, name)
         await self.user.stop(name)
+
+
+def _form_of(spawner: EC2Spawner) -> str:
+    return choosing.form(spawner._offered(), str(spawner.user_options.get(choosing.OPTION, "")))
+
+
+def _apply_at_start(spawner: EC2Spawner, user_options: Mapping[str, Any]) -> None:
+    """Options are read by ``start``, where an operator's own hook cannot leave the rules out."""

@@ -21,7 +21,7 @@ from ec2spawner.errors import CredentialsError, Denied
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
 from ec2spawner.journal import Journal
-from ec2spawner.placement import Profile, Subnet
+from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.remote import WorkerLink
 from ec2spawner.rows import Rows
 from ec2spawner.servers import Servers
@@ -83,13 +83,31 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
 
 def policy_of(config: ServerConfig) -> Policy:
     """What the configuration says, as decisions need it."""
-    profile = Profile(DEFAULT_PROFILE, (config.WORKER_INSTANCE_TYPE,), config.USER_HOME_EBS_SIZE)
     return Policy(
-        profiles=MappingProxyType({DEFAULT_PROFILE: profile}),
+        profiles=MappingProxyType({profile.slug: profile for profile in profiles_of(config)}),
         subnets=tuple(Subnet(s.SUBNET_ID, s.ZONE) for s in config.WORKER_SUBNETS),
         reaper_grace_seconds=config.REAPER_GRACE_SECONDS,
         delete_grace_seconds=config.DELETE_GRACE_DAYS * DAY_SECONDS,
         snapshot_expire_seconds=config.SNAPSHOT_EXPIRE_DAYS * DAY_SECONDS,
+    )
+
+
+def profiles_of(config: ServerConfig) -> tuple[Profile, ...]:
+    """PROFILES, the usual one first; without any, the one of WORKER_INSTANCE_TYPE."""
+    home_gib = config.USER_HOME_EBS_SIZE
+    if not config.PROFILES:
+        return (Profile(DEFAULT_PROFILE, (config.WORKER_INSTANCE_TYPE,), home_gib),)
+    return tuple(
+        Profile(
+            choice.SLUG,
+            choice.INSTANCE_TYPES,
+            choice.HOME_GIB or home_gib,
+            tuple(Market(market) for market in choice.MARKET.split("-then-")),
+            choice.NAME,
+            choice.DESCRIPTION,
+            frozenset(choice.GROUPS),
+        )
+        for choice in config.PROFILES
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ec2spawner.model import Owner
-from ec2spawner.placement import Failure, Offering, Profile, Subnet
+from ec2spawner.placement import Failure, Profile, Scope, Subnet
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Wishes:
 class Memory:
     """What earlier attempts and listings taught."""
 
-    failed: Mapping[Offering, Failure] = field(default_factory=lambda: MappingProxyType({}))
+    failed: Mapping[Scope, Failure] = field(default_factory=lambda: MappingProxyType({}))
     holds: Mapping[tuple[str, str], Failure] = field(default_factory=lambda: MappingProxyType({}))
     """By (kind of action, id): not to be tried again before its time."""
     unwanted: Mapping[str, tuple[float, float]] = field(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import (
     INSTANCE_CONFIG_NAME,
     OBSOLETE_INSTANCE_KEYS,
@@ -81,6 +82,7 @@ def documentation() -> str:
     """docs/configuration.md."""
     shared = dict(Choices.model_fields)
     parts = [HEAD, "## In both files", table_of(shared)]
+    parts += ["### Keys of a profile in `PROFILES`", table_of(ProfileChoice.model_fields)]
     for kind, name, obsolete in (
         (InstanceConfig, INSTANCE_CONFIG_NAME, OBSOLETE_INSTANCE_KEYS),
         (ServerConfig, SERVER_CONFIG_NAME, OBSOLETE_SERVER_KEYS),

@@ -39,7 +39,7 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
-from ec2spawner.placement import Failure, Offering, rungs
+from ec2spawner.placement import Failure, rungs, scopes
 from ec2spawner.planning import plan, with_writes
 from ec2spawner.wishes import Demand, Memory, TagWrite, Wishes
 
@@ -163,7 +163,7 @@ def wishes(draw: st.DrawFn) -> Wishes:
 
 
 ERRORS = [Denied("no"), Throttled("no"), CapacityError("no"), WrongState("no"), QuotaError("no")]
-OFFERINGS: list[Offering] = list(rungs(POLICY.profiles["default"], POLICY.subnets))
+SCOPES = [s for o in rungs(POLICY.profiles["default"], POLICY.subnets) for s in scopes(o)]
 
 
 @st.composite
@@ -173,7 +173,7 @@ def memories(draw: st.DrawFn) -> Memory:
     failures = st.builds(Failure, st.sampled_from(ERRORS), st.sampled_from([NOW - 1, NOW + 9]))
     seen = st.tuples(st.sampled_from([NOW - 900, NOW - 9]), st.sampled_from([NOW - 950, NOW - 1]))
     return Memory(
-        failed=draw(st.dictionaries(st.sampled_from(OFFERINGS), failures)),
+        failed=draw(st.dictionaries(st.sampled_from(SCOPES), failures)),
         holds=draw(st.dictionaries(st.tuples(kinds, subjects), failures, max_size=4)),
         unwanted=draw(st.dictionaries(st.sampled_from(WORKER_IDS + VOLUME_IDS), seen)),
     )
@@ -277,7 +277,7 @@ def check_a_wanted_owners_only_worker_is_never_stopped(
             stopped = view.workers[i]
             assert stopped.state is InstanceState.RUNNING
             if stopped.owner in wanted.wanted and stopped.deleted is None:
-                assert action.is_double
+                assert action.although_wanted
                 current = current_worker(view, stopped.owner or "")
                 assert current is None or current.instance_id != i
                 assert current or view.homes_of(stopped.owner or "")[0].generation, "not theirs"

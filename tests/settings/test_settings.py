@@ -41,6 +41,9 @@ SERVER: dict[str, Any] = {
 }
 
 
+PROFILE: dict[str, Any] = {"SLUG": "big", "NAME": "Big", "INSTANCE_TYPES": ["m7i.large"]}
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Any:
     def write(content: Any) -> Path:
@@ -113,6 +116,32 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             "WORKER_NOTEBOOK_PORT: 2222",
             "is WORKER_SSH_PORT too",
         ),
+        ({"PROFILES": {}}, "PROFILES: {}", "is an object. Write a list such as"),
+        (
+            {"PROFILES": [{"NAME": "Big", "INSTANCE_TYPES": ["m7i.large"]}]},
+            "PROFILES[0].SLUG",
+            "is missing",
+        ),
+        ({"PROFILES": [{**PROFILE, "SLUG": "Big"}]}, 'PROFILES[0].SLUG: "Big"', "form"),
+        ({"PROFILES": [{**PROFILE, "COLOUR": 1}]}, "PROFILES[0].COLOUR", "is not a known key"),
+        ({"PROFILES": [{**PROFILE, "MARKET": "black"}]}, "PROFILES[0].MARKET", "form"),
+        ({"PROFILES": [{**PROFILE, "HOME_GIB": 0}]}, "PROFILES[0].HOME_GIB: 0", "less than 1"),
+        (
+            {"PROFILES": [{**PROFILE, "INSTANCE_TYPES": []}]},
+            "PROFILES[0].INSTANCE_TYPES",
+            "has 0 entries",
+        ),
+        (
+            {"PROFILES": [{**PROFILE, "INSTANCE_TYPES": ["t3.medium", "big"]}]},
+            'PROFILES[0].INSTANCE_TYPES[1]: "big"',
+            "form",
+        ),
+        (
+            {"PROFILES": [{**PROFILE, "INSTANCE_TYPES": ["t3.medium", "t3.medium"]}]},
+            "PROFILES[0].INSTANCE_TYPES",
+            "names t3.medium twice",
+        ),
+        ({"PROFILES": [PROFILE, PROFILE]}, "PROFILES", "two profiles with the SLUG 'big'"),
         ({"WORKER_SUDO": 1}, "WORKER_SUDO: 1", "true or false, without quotes"),
         ({"WORKER_SUDO": "no"}, 'WORKER_SUDO: "no"', "true or false, without quotes"),
         ({"REGION": "Virginia"}, 'REGION: "Virginia"', '"us-east-1"'),
@@ -333,3 +362,18 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_words(
     for load in (load_instance_config, load_server_config):
         with suppress(ConfigFileError):  # any other error fails the test
             load(path)
+
+
+def test_profiles_are_written_and_read_again(write: Any, tmp_path: Path) -> None:
+    full = {
+        **PROFILE,
+        "DESCRIPTION": "2 processors",
+        "HOME_GIB": 50,
+        "MARKET": "spot-then-on-demand",
+        "GROUPS": ["ml"],
+    }
+    config, _ = load_server_config(write({**SERVER, "PROFILES": [full]}))
+    assert config.PROFILES[0].model_dump(mode="json") == full
+    path = tmp_path / "again.json"
+    write_server_config(path, config)
+    assert load_server_config(path) == (config, ())
