@@ -18,7 +18,7 @@ MAX_IDS = 500
 
 @dataclass(frozen=True)
 class Launch:
-    """Launch ``count`` workers for nobody; ``for_owners`` are those who wait for them."""
+    """Launch ``count`` workers for nobody; ``for_owners`` are those who wait for them, if any."""
 
     offering: Offering
     profile: str
@@ -54,10 +54,11 @@ class Tag:
 
 @dataclass(frozen=True)
 class Start:
-    """Start stopped workers."""
+    """Start stopped workers; ``is_ahead``: before anybody waits for them."""
 
     ids: tuple[str, ...]
     reason: str
+    is_ahead: bool = False
 
 
 @dataclass(frozen=True)

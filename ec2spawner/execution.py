@@ -375,7 +375,7 @@ class Executor:
         places = {offering_of(workers[i]) for i in ids if i in workers}
         if verb == "start" and isinstance(error, (CapacityError, QuotaError)) and places:
             for place in places:
-                self.failures.leave_out(place, error)
+                self.failures.leave_out(place, error, is_start=True)
         else:
             self.failures.hold(verb, ids, error)
 

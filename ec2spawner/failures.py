@@ -90,9 +90,9 @@ class Failures:
         else:
             self.hold("launch", [profile], error)
 
-    def leave_out(self, offering: Offering, error: CloudError) -> None:
+    def leave_out(self, offering: Offering, error: CloudError, *, is_start: bool = False) -> None:
         """Remember that there is no room: for the type in its zone, in the subnet, or at all."""
-        scope = scope_of(offering, error)
+        scope = scope_of(offering, error, is_start=is_start)
         self._places[scope] = Failure(error, self._clock() + FAILED_OFFERING_SECONDS)
         report = log.error if isinstance(error, (SubnetFull, QuotaError)) else log.warning
         report("Not tried again for 3 min: %s: %s", " ".join(scope), error)

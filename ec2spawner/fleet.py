@@ -17,6 +17,7 @@ from typing import Any
 
 from ec2spawner import metrics, planning, reaping
 from ec2spawner.actions import Refuse
+from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
@@ -108,6 +109,10 @@ class Fleet:
         self._wanted: dict[str, Demand] = {}
         self._released: set[str] = set()
         self._mounted: set[str] = set()
+        self._prepared: set[str] = set()
+        self._unfit: set[str] = set()
+        self._ahead: Mapping[str, int] = MappingProxyType({})
+        self._expected: frozenset[str] = frozenset()
         self._tickets: dict[str, Ticket] = {}
         self._watched: set[str] = set()
         self._missing: dict[str, float] = {}
@@ -182,6 +187,44 @@ class Fleet:
             self._mounted.add(worker.home_volume_id)
             self._wake_up()
 
+    def prepare_ahead(self, spares: Mapping[str, int], owners: Collection[Owner]) -> None:
+        """So many more spares of each profile, and these owners' workers, are to run for a class.
+
+        Replaces what was said before; nothing is said again each minute.
+        """
+        expected = frozenset(owner.key for owner in owners)
+        if (dict(spares), expected) != (dict(self._ahead), self._expected):
+            self._ahead, self._expected = MappingProxyType(dict(spares)), expected
+            self._wake_up()
+
+    def note_prepared(self, spare: Worker) -> None:
+        """The spare was looked at, and is as it should be."""
+        self._executor.failures.ended([spare.instance_id])
+        self._prepared.add(spare.instance_id)
+        self._wake_up()
+
+    def note_unfit(self, spare: Worker) -> None:
+        """Nobody is to be given this spare; another one is launched in its place."""
+        log.error("A spare does not come up, and is replaced: %s", spare.instance_id)
+        self._unfit.add(spare.instance_id)
+        self._wake_up()
+
+    def unprepared_spares(self) -> list[Worker]:
+        """Running spares of a pool that were never looked at."""
+        return [
+            w
+            for w in self.view().workers.values()
+            if w.state is InstanceState.RUNNING and w.private_ip and is_spare(w)
+            if not w.is_prepared and w.instance_id not in self._prepared | self._unfit
+            if self._has_pool(w.profile)
+        ]
+
+    def _has_pool(self, slug: str) -> bool:
+        profile = self.policy.profiles.get(slug)
+        return profile is not None and bool(
+            profile.pool_running or profile.pool_stopped or self._ahead.get(slug)
+        )
+
     async def delete(self, owner: Owner, incarnation: str) -> None:
         """Give up the owner's worker and home: marked now, removed after the grace time.
 
@@ -192,7 +235,7 @@ class Fleet:
         time_now = asyncio.get_running_loop().time
         deadline = time_now() + DELETE_WAIT_SECONDS
         while promise and self.promises.is_open(promise) and time_now() < deadline:
-            await self._next_change(deadline - time_now())
+            await self.next_change(deadline - time_now())
 
     def give_up(self, owner: Owner, incarnation: str) -> Promise | None:
         """The owner's worker and home are to be marked as deleted: the promise of it, if any.
@@ -233,6 +276,10 @@ class Fleet:
             released=frozenset(self._released),
             writes=self.promises.writes(),
             mounted=frozenset(self._mounted),
+            prepared=frozenset(self._prepared),
+            unfit=frozenset(self._unfit),
+            ahead=self._ahead,
+            expected=self._expected,
         )
 
     # ---- what is known
@@ -304,7 +351,7 @@ class Fleet:
             worker = self._ready_worker(ticket)
             if worker:
                 return worker
-            await self._next_change()
+            await self.next_change()
 
     async def lost(self, ticket: Ticket, worker: Worker) -> None:
         """Return once the worker is no longer the one to wait for."""
@@ -312,7 +359,7 @@ class Fleet:
             now = self._ready_worker(ticket)
             if now is None or now.instance_id != worker.instance_id or ticket.refusal:
                 return
-            await self._next_change()
+            await self.next_change()
 
     def watch(self, worker: Worker, on: bool) -> None:
         """Have a worker listed every second: it should answer, and does not."""
@@ -376,7 +423,7 @@ class Fleet:
         self._wake.set()
         self.inventory.nudge()
 
-    async def _next_change(self, timeout_seconds: float | None = None) -> None:
+    async def next_change(self, timeout_seconds: float | None = None) -> None:
         """Wait for the next moment at which something may be different."""
         if self._changed is None or self._changed.done():
             self._changed = asyncio.get_running_loop().create_future()
@@ -461,6 +508,10 @@ class Fleet:
         self._mounted = {
             i for i in self._mounted if i not in view.volumes or not view.volumes[i].generation
         }
+        self._prepared = {
+            i for i in self._prepared if i not in view.workers or not view.workers[i].is_prepared
+        }
+        self._unfit = {i for i in self._unfit if i not in view.workers or view.workers[i].is_alive}
         self.journal.forget_pins({i for i, w in view.workers.items() if not w.is_alive})
 
 

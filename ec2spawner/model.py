@@ -26,6 +26,7 @@ TAG_USER = "ec2spawner:user"
 TAG_CLAIM = "ec2spawner:claim"  # random, written with the owner; a rename leaves it as it is
 TAG_GENERATION = "ec2spawner:generation"
 TAG_DELETED = "ec2spawner:deleted"
+TAG_PREPARED = "ec2spawner:prepared"  # on a spare that was booted to the end and looked at
 TAG_REQUEST = "ec2spawner:request"  # on a snapshot: random, tells what a lost reply had made
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
 
@@ -218,6 +219,11 @@ class Worker(_Tagged):
     def profile(self) -> str:
         """Slug of the profile it was launched for, or ""."""
         return self.tags.get(TAG_PROFILE, "")
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it was booted to the end once and looked at: a start of it is fast."""
+        return TAG_PREPARED in self.tags
 
     @property
     def market(self) -> str:

@@ -42,6 +42,10 @@ class Profile:
     description: str = ""
     groups: frozenset[str] = frozenset()
     """Groups of the hub whose members may have it; none: everybody may."""
+    pool_running: int = 0
+    """Spares that run, for first logins."""
+    pool_stopped: int = 0
+    """Spares that were booted once and are stopped."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,25 @@ Scope = tuple[str, ...]
 """How far a failure reaches: of a quota, of a subnet, or of a type in a zone."""
 
 
-def scopes(offering: Offering) -> tuple[Scope, Scope, Scope]:
-    """All that can stand in an offering's way: its quota, its subnet, its capacity."""
-    return (
-        ("quota", offering.market.value, quota_class(offering.instance_type)),
-        ("subnet", offering.subnet_id),
-        ("capacity", offering.instance_type, offering.zone, offering.market.value),
-    )
+def scopes(offering: Offering, *, is_start: bool = False) -> tuple[Scope, ...]:
+    """All that can stand in an offering's way: its quota, its subnet, its capacity.
+
+    A start needs no address, and is tried although a launch found no capacity: who has a stopped
+    machine has no other.
+    """
+    quota = ("quota", offering.market.value, quota_class(offering.instance_type))
+    place = (offering.instance_type, offering.zone, offering.market.value)
+    if is_start:
+        return quota, ("capacity to start", *place)
+    return quota, ("subnet", offering.subnet_id), ("capacity", *place)
 
 
-def scope_of(offering: Offering, error: CloudError) -> Scope:
+def scope_of(offering: Offering, error: CloudError, *, is_start: bool = False) -> Scope:
     """What else will fail as this offering has."""
-    quota, subnet, capacity = scopes(offering)
+    quota, *others = scopes(offering, is_start=is_start)
     if isinstance(error, QuotaError):
         return quota
-    return subnet if isinstance(error, SubnetFull) else capacity
+    return others[0] if isinstance(error, SubnetFull) else others[-1]
 
 
 def quota_class(instance_type: str) -> str:
@@ -112,9 +120,8 @@ def quota_class(instance_type: str) -> str:
 def why_not(
     offering: Offering, failed: Mapping[Scope, Failure], now: float, *, is_start: bool = False
 ) -> CloudError | None:
-    """Why an offering is known not to work now; a start does not need an address of its subnet."""
-    quota, subnet, capacity = scopes(offering)
-    for scope in (quota, capacity) if is_start else (quota, subnet, capacity):
+    """Why an offering is known not to work now."""
+    for scope in scopes(offering, is_start=is_start):
         failure = failed.get(scope)
         if failure and failure.until > now:
             return failure.error

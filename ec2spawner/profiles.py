@@ -14,6 +14,7 @@ from .configmodel import Frozen
 PROFILES_MAX = 20
 TYPES_MAX = 10
 """Each further type is a further rung that a user may have to wait for."""
+POOL_MAX = 1000
 VOLUME_MAX_GIB = 16384  # AWS EBS user guide, "Quotas": gp3 takes at least 16 TiB, 2026
 INSTANCE_TYPE = r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$"
 
@@ -52,6 +53,20 @@ class ProfileChoice(Frozen):
     GROUPS: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...] = Field(
         (),
         description="Groups of the hub whose members may choose it, and admins; none: everybody.",
+    )
+
+    POOL_RUNNING: int = Field(
+        0,
+        ge=0,
+        le=POOL_MAX,
+        description="Spare machines that run: a first login takes one within seconds.",
+    )
+    POOL_STOPPED: int = Field(
+        0,
+        ge=0,
+        le=POOL_MAX,
+        description="Spare machines that were booted once and are stopped: cheap, and started"
+        " faster than a new one.",
     )
 
     @field_validator("INSTANCE_TYPES")

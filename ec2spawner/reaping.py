@@ -80,10 +80,12 @@ def sightings(
 
 
 def is_wanted(worker: Worker, wishes: Wishes) -> bool:
-    """Whether somebody waits for, or works on, this worker; a double of it is not wanted."""
+    """Whether somebody waits for, works on, or is expected on this worker; none is on a double."""
     demand = wishes.wanted.get(worker.owner or "")
-    if demand is None or worker.deleted is not None:
+    if worker.deleted is not None:
         return False
+    if demand is None:
+        return worker.owner in wishes.expected
     return demand.instance_id in ("", worker.instance_id)
 
 

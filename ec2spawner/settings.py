@@ -20,7 +20,14 @@ from .configfile import ConfigFileError, read_object, write_atomically
 from .configmodel import Frozen, a_number, a_text, faults_of
 from .errors import ConfigError
 from .model import TAG_VALUE_MAX
-from .profiles import INSTANCE_TYPE, PROFILES_MAX, VOLUME_MAX_GIB, ProfileChoice, check_profiles
+from .profiles import (
+    INSTANCE_TYPE,
+    POOL_MAX,
+    PROFILES_MAX,
+    VOLUME_MAX_GIB,
+    ProfileChoice,
+    check_profiles,
+)
 
 CONFIG_ENVIRONMENT = "EC2SPAWNER_CONFIG"
 SERVER_CONFIG_NAME = "server_config.json"
@@ -116,6 +123,22 @@ class Choices(Frozen):
             ' "INSTANCE_TYPES": ["t3.medium"]}]'
         },
     )
+    POOL_RUNNING: int = a_number(
+        0,
+        0,
+        POOL_MAX,
+        "",
+        "Spare machines that run: a first login takes one within seconds. With PROFILES, each"
+        " profile has its own.",
+    )
+    POOL_STOPPED: int = a_number(
+        0,
+        0,
+        POOL_MAX,
+        "",
+        "Spare machines that were booted once and are stopped: cheap, and started faster than a"
+        " new one. With PROFILES, each profile has its own.",
+    )
     JUPYTER_NOTEBOOK_TIMEOUT: int = a_number(
         3600,
         1,
@@ -140,6 +163,13 @@ class Choices(Frozen):
     @classmethod
     def _are_different(cls, value: tuple[ProfileChoice, ...]) -> tuple[ProfileChoice, ...]:
         return check_profiles(value)
+
+    @field_validator("POOL_RUNNING", "POOL_STOPPED")
+    @classmethod
+    def _is_said_once(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("PROFILES"):
+            raise ValueError("is for a cluster without PROFILES: write it into a profile")
+        return value
 
     @field_validator("WORKER_NOTEBOOK_PORT")
     @classmethod

@@ -96,7 +96,14 @@ def profiles_of(config: ServerConfig) -> tuple[Profile, ...]:
     """PROFILES, the usual one first; without any, the one of WORKER_INSTANCE_TYPE."""
     home_gib = config.USER_HOME_EBS_SIZE
     if not config.PROFILES:
-        return (Profile(DEFAULT_PROFILE, (config.WORKER_INSTANCE_TYPE,), home_gib),)
+        usual = Profile(
+            DEFAULT_PROFILE,
+            (config.WORKER_INSTANCE_TYPE,),
+            home_gib,
+            pool_running=config.POOL_RUNNING,
+            pool_stopped=config.POOL_STOPPED,
+        )
+        return (usual,)
     return tuple(
         Profile(
             choice.SLUG,
@@ -106,6 +113,8 @@ def profiles_of(config: ServerConfig) -> tuple[Profile, ...]:
             choice.NAME,
             choice.DESCRIPTION,
             frozenset(choice.GROUPS),
+            choice.POOL_RUNNING,
+            choice.POOL_STOPPED,
         )
         for choice in config.PROFILES
     )

@@ -60,6 +60,14 @@ class Wishes:
     writes: tuple[TagWrite, ...] = ()
     mounted: frozenset[str] = frozenset()
     """Homes that were mounted since the hub started."""
+    prepared: frozenset[str] = frozenset()
+    """Spares that were looked at since the hub started, and are as they should be."""
+    unfit: frozenset[str] = frozenset()
+    """Spares that nobody is to be given."""
+    ahead: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By profile: how many more spares are to run, for a class that is about to begin."""
+    expected: frozenset[str] = frozenset()
+    """Owners whose class is about to begin: their workers are to run, though nobody waits yet."""
 
 
 @dataclass(frozen=True)

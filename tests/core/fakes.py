@@ -585,6 +585,8 @@ class FakeLink:
         self.server_seconds = server_seconds
         self.started: list[tuple[str, Mapping[str, Any]]] = []
         self.stopped: list[str] = []
+        self.prepared: list[str] = []
+        self.first_boot_seconds = 20.0
         self.failures: list[Exception] = []
         self.claims: dict[str, Any] = {}
         """What each machine's own record says: it serves one claim only."""
@@ -600,6 +602,13 @@ class FakeLink:
         await asyncio.sleep(self.server_seconds)
         await until(lambda: self._answers(worker), 1e6, 0.1)  # down meanwhile, nobody is told
         return {"event": "ready"}
+
+    async def prepare(self, worker: Worker, document: Mapping[str, Any]) -> dict[str, Any]:
+        await until(lambda: self._answers(worker), 1e6, 0.1)
+        await asyncio.sleep(self.first_boot_seconds)
+        self._fail_if_told()
+        self.prepared.append(worker.instance_id)
+        return {"event": "prepared"}
 
     async def stop(self, worker: Worker, timeout_seconds: float) -> dict[str, Any]:
         self._fail_if_told()

@@ -27,8 +27,12 @@ GPU = Profile("gpu", ("g5.xlarge", "t3.large"), 10)
 SPOT, ON_DEMAND = Market.SPOT, Market.ON_DEMAND
 
 
-def after(*failures: tuple[Offering, CloudError]) -> MappingProxyType[object, Failure]:
-    return MappingProxyType({scope_of(o, e): Failure(e, NOW + 180) for o, e in failures})
+def after(
+    *failures: tuple[Offering, CloudError], is_start: bool = False
+) -> MappingProxyType[object, Failure]:
+    return MappingProxyType(
+        {scope_of(o, e, is_start=is_start): Failure(e, NOW + 180) for o, e in failures}
+    )
 
 
 def at(kind: str, subnet: str = "s-a1", market: Market = ON_DEMAND) -> Offering:
@@ -119,11 +123,14 @@ def test_a_stopped_worker_is_started_as_the_best_type_that_has_room_in_its_zone(
     types = ("t3.large", "m7i.large")
     assert choose_type(stopped, types, {}, NOW) == "t3.large"
     no_room = (at("t3.large"), CapacityError("no"))
-    assert choose_type(stopped, types, after(no_room), NOW) == "m7i.large"
+    assert choose_type(stopped, types, after(no_room, is_start=True), NOW) == "m7i.large"
     elsewhere = (at("t3.large", "s-b"), CapacityError("no"))
-    assert choose_type(stopped, types, after(elsewhere), NOW) == "t3.large"
+    assert choose_type(stopped, types, after(elsewhere, is_start=True), NOW) == "t3.large"
     # it has its address, whatever its subnet says to others
     full = (Offering("t3.large", "subnet-a", "a"), SubnetFull("no"))
     assert choose_type(stopped, types, after(full), NOW) == "t3.large"
     last = CapacityError("none of these either")
-    assert choose_type(stopped, types, after(no_room, (at("m7i.large"), last)), NOW) is last
+    assert (
+        choose_type(stopped, types, after(no_room, (at("m7i.large"), last), is_start=True), NOW)
+        is last
+    )

@@ -128,6 +128,12 @@ def test_home_is_attached_only_once_the_claim_of_the_worker_was_answered() -> No
     ]
 
 
+@pytest.mark.parametrize("zone", ["a", "b"])
+def test_home_is_not_attached_to_a_worker_whose_volumes_are_not_listed_yet(zone: str) -> None:
+    view = listing(worker("i-1", RUNNING, ANN, known_volumes=False), home("vol-9", ANN, zone=zone))
+    assert planned(view, wants(ANN)) == []
+
+
 @pytest.mark.parametrize("state", [PENDING, STOPPING])
 def test_home_is_not_attached_to_a_worker_between_two_states(state: InstanceState) -> None:
     view = listing(worker("i-1", state, ANN, home=None), home("vol-9", ANN))
@@ -465,7 +471,7 @@ def anns(state: InstanceState = STOPPED, **more: Any) -> Listing:
 
 
 def test_a_stopped_worker_without_room_becomes_another_type_and_then_starts() -> None:
-    no_room = failed(a_small=CapacityError("no"))
+    no_room = failed(a_small=CapacityError("no"), is_start=True)
     (change,) = planned(anns(), wants(ANN), memory=no_room)
     assert isinstance(change, ChangeType)
     assert (change.instance_id, change.instance_type) == ("i-1", "large")
@@ -475,8 +481,13 @@ def test_a_stopped_worker_without_room_becomes_another_type_and_then_starts() ->
     ]
 
 
-def test_a_worker_whose_type_is_being_changed_is_not_started_before_that_is_answered() -> None:
+def test_a_start_is_tried_although_a_launch_found_no_room() -> None:
     no_room = failed(a_small=CapacityError("no"))
+    assert planned(anns(), wants(ANN), memory=no_room) == [Start(("i-1",), "its user wants it")]
+
+
+def test_a_worker_whose_type_is_being_changed_is_not_started_before_that_is_answered() -> None:
+    no_room = failed(a_small=CapacityError("no"), is_start=True)
     changing = Expectation(NOW - 1, types={"i-1": "large"})
     assert planned(anns(), wants(ANN), memory=no_room, expectations=[changing]) == []
 
@@ -489,7 +500,7 @@ def test_a_stopped_worker_goes_back_to_the_best_type_once_there_is_room() -> Non
 
 @pytest.mark.parametrize("error", [CapacityError("no"), QuotaError("no")])
 def test_a_stopped_worker_without_room_as_any_type_is_told(error: CloudError) -> None:
-    memory = failed(a_small=error, a_large=error)
+    memory = failed(a_small=error, a_large=error, is_start=True)
     assert planned(anns(), wants(ANN), memory=memory) == [Refuse(ANN.key, error)]
 
 
@@ -548,11 +559,14 @@ def test_spot_and_on_demand_workers_are_started_apart() -> None:
 # ---- the ladder
 
 
-def failed(**errors: CloudError) -> Memory:
+def failed(*, is_start: bool = False, **errors: CloudError) -> Memory:
     places = {"a_small": A_SMALL, "b_small": B_SMALL, "a_large": A_LARGE, "b_large": B_LARGE}
     return Memory(
         failed=MappingProxyType(
-            {scope_of(places[k], e): Failure(e, NOW + 180) for k, e in errors.items()}
+            {
+                scope_of(places[k], e, is_start=is_start): Failure(e, NOW + 180)
+                for k, e in errors.items()
+            }
         )
     )
 

@@ -163,7 +163,12 @@ def wishes(draw: st.DrawFn) -> Wishes:
 
 
 ERRORS = [Denied("no"), Throttled("no"), CapacityError("no"), WrongState("no"), QuotaError("no")]
-SCOPES = [s for o in rungs(POLICY.profiles["default"], POLICY.subnets) for s in scopes(o)]
+SCOPES = [
+    scope
+    for offering in rungs(POLICY.profiles["default"], POLICY.subnets)
+    for is_start in (False, True)
+    for scope in scopes(offering, is_start=is_start)
+]
 
 
 @st.composite

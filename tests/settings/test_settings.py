@@ -142,6 +142,13 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             "names t3.medium twice",
         ),
         ({"PROFILES": [PROFILE, PROFILE]}, "PROFILES", "two profiles with the SLUG 'big'"),
+        ({"POOL_RUNNING": -1}, "POOL_RUNNING: -1", "is less than 0"),
+        (
+            {"PROFILES": [PROFILE], "POOL_STOPPED": 2},
+            "POOL_STOPPED: 2",
+            "is for a cluster without PROFILES",
+        ),
+        ({"PROFILES": [{**PROFILE, "POOL_RUNNING": 1.5}]}, "PROFILES[0].POOL_RUNNING", "decimal"),
         ({"WORKER_SUDO": 1}, "WORKER_SUDO: 1", "true or false, without quotes"),
         ({"WORKER_SUDO": "no"}, 'WORKER_SUDO: "no"', "true or false, without quotes"),
         ({"REGION": "Virginia"}, 'REGION: "Virginia"', '"us-east-1"'),
@@ -371,6 +378,8 @@ def test_profiles_are_written_and_read_again(write: Any, tmp_path: Path) -> None
         "HOME_GIB": 50,
         "MARKET": "spot-then-on-demand",
         "GROUPS": ["ml"],
+        "POOL_RUNNING": 2,
+        "POOL_STOPPED": 3,
     }
     config, _ = load_server_config(write({**SERVER, "PROFILES": [full]}))
     assert config.PROFILES[0].model_dump(mode="json") == full
