@@ -1,0 +1,509 @@
+"""The lease on a cluster: of all hubs that were ever started on it, one may write.
+
+Owns one object in the cluster's bucket, which the holder writes anew every few seconds, and the
+answer to "may this hub write now?". Must not know EC2, nor what is written.
+
+Who takes over, and when, is decided without comparing clocks of two machines. The holder counts
+from the moment at which its last successful renewal was *sent*; a challenger counts from the
+moment at which it first *saw* the object as it still is, which is later, and waits longer. Only a
+process that is known to be gone is not waited for: its own machine can tell. A hub that has lost
+the lease to another one never takes it again: what it had begun may be the other's meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, Protocol, TypeVar
+
+from ec2spawner import metrics
+from ec2spawner.errors import (
+    AnotherHub,
+    CloudError,
+    ConditionFailed,
+    Denied,
+    NotFound,
+    NotTheHolder,
+    OutcomeUnknown,
+    Rejected,
+    Unreachable,
+)
+from ec2spawner.identity import Process, is_gone
+from ec2spawner.s3 import NO_SUCH_KEY, Stored
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30.0
+"""So long must a challenger have seen the object unchanged before it takes over."""
+MARGIN_SECONDS = 5.0
+"""By so much earlier the holder stops writing: for calls that are on their way, and for clocks of
+which one goes faster than the other."""
+RENEW_SECONDS = 10.0
+LOOK_SECONDS = 3.0
+"""How often a challenger looks."""
+ANSWER_SECONDS = 5.0
+"""So long is one answer waited for; a lost one leaves time for the next within the lease."""
+MAX_RETRY_SECONDS = 4.0
+RELEASE_SECONDS = 3.0
+"""So long may a hub's end be held up by giving the lease back."""
+REMEMBERED_WRITES = 16
+
+R = TypeVar("R")
+
+
+def key_of(cluster: str) -> str:
+    """The object's key in the bucket; several clusters may share one bucket."""
+    return f"hub-lease/{cluster}.json"
+
+
+# ---- what is in the object
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a holder writes: who it is. No two writes are the same, so each changes the ETag."""
+
+    holder: str  # random, of one process
+    beat: int  # of this holder's writes
+    since: str  # for people, by the holder's own clock
+    process: Process
+    is_ended: bool = False
+
+    def to_bytes(self) -> bytes:
+        """The object's content."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+
+def read_record(body: bytes) -> Record | None:
+    """What an object says; None for what no hub has written."""
+    try:
+        raw = json.loads(body)
+        fields = Process.__dataclass_fields__
+        process = Process(**{name: raw["process"][name] for name in fields})
+        record = Record(raw["holder"], raw["beat"], raw["since"], process, raw["is_ended"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    texts = (record.holder, record.since, process.host, process.boot_id, process.pid_namespace)
+    numbers = (record.beat, process.pid, process.started)
+    is_sound = all(isinstance(text, str) for text in (*texts, process.instance_id)) and all(
+        isinstance(number, int) and number >= 0 for number in numbers
+    )
+    return record if is_sound and process.pid > 0 and isinstance(record.is_ended, bool) else None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The object as it is, as far as is known."""
+
+    etag: str
+    record: Record | None  # None: of no hub
+    at: float
+    """Since when it is known to be so; monotonic."""
+    is_alive: bool = False
+    """Whether its holder was seen to write: it had written before."""
+
+
+# ---- decisions
+
+
+class Step(Enum):
+    """What to do next."""
+
+    CREATE = "create"
+    RENEW = "renew"
+    TAKE = "take"
+    WAIT = "wait"
+
+
+class Standing(Enum):
+    """Whose the lease is."""
+
+    UNKNOWN = "unknown"  # not known yet
+    HELD = "held"
+    LAPSED = "lapsed"  # ours, as far as is known, but not renewed in time
+    ANOTHERS = "another's"
+
+
+def look(before: Seen | None, stored: Stored | None, now: float) -> Seen | None:
+    """What is known after the object was read at ``now``; None: there is none."""
+    if stored is None:
+        return None
+    if before and before.etag == stored.etag:
+        return before
+    record = read_record(stored.body)
+    known = before.record if before else None
+    wrote = record is not None and known is not None and record.holder == known.holder
+    return Seen(stored.etag, record, now, is_alive=wrote)
+
+
+def decide(seen: Seen | None, holder: str, is_dead: bool, now: float) -> Step:
+    """The next step of ``holder``; ``is_dead``: the process that wrote is known to be gone."""
+    if seen is None:
+        return Step.CREATE
+    if seen.record and seen.record.holder == holder:
+        return Step.RENEW
+    if seen.record and (seen.record.is_ended or is_dead):
+        return Step.TAKE
+    return Step.TAKE if now - seen.at >= LEASE_SECONDS else Step.WAIT
+
+
+def held_until(sent_at: float) -> float:
+    """How long a holder is one by a write that it sent at that moment; both monotonic."""
+    return sent_at + LEASE_SECONDS - MARGIN_SECONDS
+
+
+def monotonic() -> float:
+    """Seconds that go on also while the machine is suspended, unlike ``time.monotonic``'s."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def another_hub(seen: Seen, place: str, *, was_ours: bool) -> AnotherHub:
+    """The error that names the other hub."""
+    record = seen.record
+    who = "something that is no hub's"
+    if record:
+        machine = f" ({record.process.instance_id})" if record.process.instance_id else ""
+        who = (
+            f"held by process {record.process.pid} on {record.process.host}{machine} since "
+            f"{record.since}"
+        )
+    return AnotherHub(
+        "Another hub serves this cluster.",
+        why=f"the lease {place} is {who}" + (", it was this hub's before" if was_ours else ""),
+        next_step="Stop one of both hubs. This one starts, stops and changes nothing"
+        + (" until it is restarted." if was_ours else " as long as the other one runs."),
+    )
+
+
+# ---- what the fleet needs of it
+
+
+class Tenancy(Protocol):
+    """Whether this hub may write."""
+
+    on_change: Callable[[], None]
+
+    @property
+    def standing(self) -> Standing:
+        """Whose the lease is now."""
+
+    @property
+    def problem(self) -> CloudError | None:
+        """Why it is not ours; None while it is, or where nothing is known yet."""
+
+    async def run(self) -> None:
+        """Keep it; ends only by cancellation, and gives it back then."""
+
+
+class SoleHub:
+    """The tenancy of a hub that is certainly the only one: nothing is asked, all is permitted."""
+
+    standing = Standing.HELD
+    problem: CloudError | None = None
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        """Nothing to keep."""
+
+
+class Store(Protocol):
+    """What the lease needs of S3; ``s3.Objects`` is the real one."""
+
+    bucket: str
+
+    async def get(self, key: str) -> Stored | None:
+        """The object, if it is there."""
+
+    async def put(self, key: str, body: bytes, *, replaces: str | None) -> str:
+        """Write it, if it is what it is to replace; its new etag."""
+
+
+class Lease:
+    """One hub's hold on the lease of a cluster. ``clock`` is monotonic, ``jitter`` within 0..1."""
+
+    def __init__(
+        self,
+        store: Store,
+        cluster: str,
+        process: Process,
+        *,
+        clock: Callable[[], float] = monotonic,
+        jitter: Callable[[], float] = random.random,
+        is_dead: Callable[[Process, Process], bool] = is_gone,
+    ) -> None:
+        self.place = f"s3://{store.bucket}/{key_of(cluster)}"
+        self.on_change: Callable[[], None] = lambda: None
+        self.holder = secrets.token_hex(16)
+        self._store = store
+        self._key = key_of(cluster)
+        self._process = process
+        self._clock = clock
+        self._jitter = jitter
+        self._is_dead = is_dead
+        self._seen: Seen | None = None
+        self._must_look = False
+        self._record = Record(self.holder, 0, "", process)
+        self._sent: dict[int, float] = {}
+        """When each of our last writes was sent, by its beat."""
+        self._held_until: float | None = None  # None: it was never ours
+        self._is_lost = False
+        self._is_over = False
+        self._failure: CloudError | None = None
+        self._failures = 0
+        self._told: Standing = Standing.UNKNOWN
+
+    # ---- what is asked of it, from any thread
+
+    @property
+    def standing(self) -> Standing:
+        """Whose the lease is now."""
+        if self._is_lost:
+            return Standing.ANOTHERS
+        if self._held_until is not None:
+            is_ours = self._clock() < self._held_until and not self._is_over
+            return Standing.HELD if is_ours else Standing.LAPSED
+        seen = self._seen
+        if seen and (seen.record is None or seen.record.holder != self.holder) and seen.is_alive:
+            return Standing.ANOTHERS
+        return Standing.UNKNOWN
+
+    def is_held(self) -> bool:
+        """Whether this hub may write now."""
+        return self.standing is Standing.HELD
+
+    @property
+    def problem(self) -> CloudError | None:
+        """Why the lease is not ours; None while it is, or where nothing is known yet."""
+        standing, seen = self.standing, self._seen
+        if standing is Standing.HELD:
+            return None
+        if standing is Standing.ANOTHERS and seen:
+            return another_hub(seen, self.place, was_ours=self._is_lost)
+        return self._failure
+
+    def permit(self) -> CloudError | None:
+        """Why no call that changes something may be sent now; None while it may."""
+        if self.is_held():
+            return None
+        problem = self.problem
+        if isinstance(problem, AnotherHub):
+            return problem
+        return NotTheHolder(
+            "This hub does not hold its cluster's lease at the moment.",
+            why=problem.for_operator() if problem else f"{self.place} is not decided yet",
+            next_step="A hub tries again by itself.",
+        )
+
+    # ---- the loop
+
+    async def run(self) -> None:
+        """Take the lease, keep it, give it back at the end; ends only by cancellation."""
+        try:
+            while not self._is_lost:
+                pause = await self._round()
+                self._tell()
+                await asyncio.sleep(pause * (0.8 + 0.2 * self._jitter()))
+        finally:
+            await self._release()
+
+    async def _round(self) -> float:
+        """One step; seconds until the next."""
+        try:
+            pause = await self._step()
+        except CloudError as error:
+            self._failed(error)
+            return self._retry_seconds()
+        except Exception as error:
+            log.exception("The lease %s cannot be dealt with", self.place)
+            self._failed(_unforeseen(error))
+            return self._retry_seconds()
+        self._failure, self._failures = None, 0
+        return pause
+
+    async def _step(self) -> float:
+        if self._must_look:
+            await self._look()
+        now = self._clock()
+        if self._must_look and self._renewed_after_all():
+            self._must_look = False
+            return RENEW_SECONDS
+        step = Step.WAIT if self._is_lost else decide(self._seen, self.holder, self._dead(), now)
+        if step is Step.WAIT:
+            self._must_look = True
+            return LOOK_SECONDS
+        self._must_look = True  # unless this write is known to have been made
+        await self._write(step)
+        self._must_look = False
+        return RENEW_SECONDS
+
+    async def _look(self) -> None:
+        stored = await _answered(self._store.get(self._key), Unreachable("No answer came."))
+        seen = look(self._seen, stored, self._clock())
+        record = seen.record if seen else None
+        is_ours = record is not None and record.holder == self.holder
+        if seen and self._held_until is not None and not is_ours:
+            self._is_lost = True
+        if seen and record and not is_ours and not seen.is_alive:
+            # A process that this machine can see needs not be watched to be known to live.
+            on_our_machine = record.process.boot_id == self._process.boot_id != ""
+            seen = replace(seen, is_alive=on_our_machine and not self._dead(record))
+        self._seen = seen
+
+    def _dead(self, record: Record | None = None) -> bool:
+        record = record or (self._seen.record if self._seen else None)
+        return record is not None and self._is_dead(record.process, self._process)
+
+    def _renewed_after_all(self) -> bool:
+        """Whether the last write, of which no answer came, is what stands now."""
+        record = self._seen.record if self._seen else None
+        if record is None or record.holder != self.holder or record.beat not in self._sent:
+            return False
+        self._hold(record.beat)
+        return record.beat == self._record.beat
+
+    async def _write(self, step: Step) -> None:
+        before = self._seen.record if self._seen else None
+        since = self._record.since or datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        self._record = replace(self._record, beat=self._record.beat + 1, since=since)
+        record = self._record
+        self._note_sent(record.beat)
+        try:
+            etag = await self._put(record)
+        except CloudError as error:
+            metrics.LEASE_RENEWALS.labels(error.code).inc()
+            raise
+        metrics.LEASE_RENEWALS.labels("ok").inc()
+        self._seen = Seen(etag, record, self._clock())
+        self._hold(record.beat)
+        if step is Step.TAKE and before:
+            log.warning(
+                "Took the lease over from process %d on %s (%s): %s",
+                before.process.pid,
+                before.process.host,
+                "it ended" if before.is_ended else "it is gone or silent",
+                self.place,
+            )
+
+    async def _put(self, record: Record) -> str:
+        replaces = self._seen.etag if self._seen else None
+        return await _answered(
+            self._store.put(self._key, record.to_bytes(), replaces=replaces),
+            OutcomeUnknown("No answer came.", action="PutObject"),
+        )
+
+    def _note_sent(self, beat: int) -> None:
+        self._sent[beat] = self._clock()
+        for old in [b for b in self._sent if b <= beat - REMEMBERED_WRITES]:
+            del self._sent[old]
+
+    def _hold(self, beat: int) -> None:
+        until = held_until(self._sent[beat])
+        self._held_until = max(until, self._held_until or until)
+
+    def _failed(self, error: CloudError) -> None:
+        self._failures += 1
+        is_race = isinstance(error, ConditionFailed) or _is_gone(error)
+        self._failure = None if is_race else error
+        report = log.debug if is_race else log.info
+        report("The lease was not written or read (%s), trying again: %s", error, self.place)
+
+    def _retry_seconds(self) -> float:
+        """At once after the first failure of a row: a look shows what became of it."""
+        if self._failures == 1:
+            return 0.0
+        return float(min(MAX_RETRY_SECONDS, 2.0 ** (self._failures - 2)))
+
+    # ---- words
+
+    def _tell(self) -> None:
+        """Say once what has changed."""
+        standing, told = self.standing, self._told
+        self._told = standing
+        metrics.LEASE_HELD.set(standing is Standing.HELD)
+        if standing is not told:
+            self._log_change(told, standing)
+        if standing is not told or standing is not Standing.HELD:
+            self.on_change()
+
+    def _log_change(self, told: Standing, standing: Standing) -> None:
+        if standing is Standing.ANOTHERS:
+            log.error("%s", self.problem)
+        elif standing is Standing.LAPSED:
+            log.warning(
+                "The lease could not be renewed in time, nothing is written until it is (%s): %s",
+                self._failure,
+                self.place,
+            )
+        elif standing is Standing.HELD:
+            report = log.warning if told is Standing.LAPSED else log.info
+            report("This hub holds the lease: %s", self.place)
+
+    # ---- the end
+
+    async def _release(self) -> None:
+        """Give the lease back, so that any hub may have it at once; raises no ``CloudError``."""
+        is_ours, self._is_over = self.is_held(), True
+        metrics.LEASE_HELD.set(0)
+        if not is_ours:
+            return
+        try:
+            await asyncio.wait_for(self._give_back(), RELEASE_SECONDS)
+        except (CloudError, asyncio.TimeoutError) as error:
+            log.warning("The lease was not given back (%s): %s", error, self.place)
+        else:
+            log.info("The lease was given back: %s", self.place)
+
+    async def _give_back(self) -> None:
+        ended = replace(self._record, beat=self._record.beat + 1, is_ended=True)
+        if not self._must_look:  # no write is under way whose outcome is not known
+            with contextlib.suppress(ConditionFailed):
+                await self._put(ended)
+                return
+        await self._look()
+        if not self._is_lost:
+            await self._put(ended)
+
+
+def is_final(problem: CloudError | None) -> bool:
+    """Whether waiting will not mend what keeps the lease from being ours."""
+    return isinstance(problem, (AnotherHub, Denied, NotFound, Rejected))
+
+
+def _is_gone(error: CloudError) -> bool:
+    return isinstance(error, NotFound) and error.aws_code == NO_SUCH_KEY
+
+
+def _unforeseen(error: Exception) -> Rejected:
+    return Rejected(
+        "The hub's lease met a fault of the hub's own.",
+        why=f"{type(error).__name__}: {str(error)[:200]}",
+        next_step="See the traceback in the hub's log.",
+    )
+
+
+async def _answered(call: Awaitable[R], no_answer: CloudError) -> R:
+    """The call's result; ``no_answer`` is raised where none comes in time.
+
+    What is under way in a thread goes on, and may take effect later.
+    """
+    task: asyncio.Future[Any] = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({task}, timeout=ANSWER_SECONDS)
+    finally:
+        if not task.done():
+            task.cancel()
+    if task.cancelled() or not task.done():
+        raise no_answer
+    result: R = task.result()
+    return result
