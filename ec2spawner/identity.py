@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ASSET_TAG = Path("/sys/devices/virtual/dmi/id/board_asset_tag")
+ASSET_TAG = "/sys/devices/virtual/dmi/id/board_asset_tag"
 """Holds the instance's id on every Nitro instance (EC2 user guide, "Detect whether a host is an EC2
 instance", read 2026); what it holds elsewhere does not look like one."""
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 """Random, made anew at each boot of a kernel."""
 
 
@@ -97,8 +97,8 @@ def _instance_id() -> str:
     return tag if re.fullmatch(r"i-[0-9a-f]{8,17}", tag) else ""
 
 
-def _first_line(path: Path) -> str:
+def _first_line(path: str) -> str:
     try:
-        return path.read_text(errors="replace").strip()
+        return Path(path).read_text(errors="replace").strip()
     except OSError:
         return ""

@@ -90,13 +90,13 @@ def test_the_instances_id_is_what_the_board_says_if_it_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str, instance_id: str
 ) -> None:
     (tmp_path / "tag").write_text(tag)
-    monkeypatch.setattr(identity, "ASSET_TAG", tmp_path / "tag")
+    monkeypatch.setattr(identity, "ASSET_TAG", str(tmp_path / "tag"))
     assert this_process().instance_id == instance_id
 
 
 def test_a_machine_that_says_nothing_of_itself_is_no_instance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "ASSET_TAG", tmp_path / "absent")
-    monkeypatch.setattr(identity, "BOOT_ID", tmp_path / "absent")
+    monkeypatch.setattr(identity, "ASSET_TAG", str(tmp_path / "absent"))
+    monkeypatch.setattr(identity, "BOOT_ID", str(tmp_path / "absent"))
     assert this_process().instance_id == this_process().boot_id == ""
