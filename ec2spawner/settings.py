@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     BaseModel,
@@ -22,6 +24,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from .configfile import (
@@ -58,6 +61,8 @@ HOME_DEFAULT_GIB = 10
 ROOT_MIN_GIB = 8  # root snapshot of Ubuntu's and Debian's EC2 images, 2026
 VOLUME_MAX_GIB = 16384  # AWS EBS user guide, "Quotas": gp3 takes at least 16 TiB, 2026
 TAG_KEY_MAX = 128  # characters; AWS EC2 user guide, "Tag restrictions", 2026
+CLASSES_MAX = 200
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 COST_TAGS_MAX = 30  # EC2 allows 50 tags a resource; the rest is the cluster's own
 
 _DAY_SECONDS = 86_400
@@ -87,6 +92,62 @@ def _text(default: Any, pattern: str | None, instead: str, about: str) -> Any:
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ScheduledClass(_Frozen):
+    """One class of the week: machines for its group, or for a number of people, run in time."""
+
+    WEEKDAY: str = Field(description="Day of the week on which it begins.")
+    TIME: str = Field(description="When it begins, by the clocks of its time zone.")
+    TIME_ZONE: str = Field(description="Time zone of TIME.")
+    MINUTES_AHEAD: int = Field(
+        default=15, ge=0, le=180, description="So long before it begins, machines are started."
+    )
+    KEEP_MINUTES: int = Field(
+        default=30,
+        ge=1,
+        le=720,
+        description="So long after it begins, machines wait for who is late.",
+    )
+    GROUP: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="Group of the hub whose members come.",
+    )
+    COUNT: int | None = Field(
+        default=None, ge=1, le=2000, description="How many come, where nobody knows who."
+    )
+
+    @field_validator("WEEKDAY")
+    @classmethod
+    def _is_weekday(cls, value: str) -> str:
+        if value not in WEEKDAYS:
+            raise ValueError("is no weekday such as monday, in small letters")
+        return value
+
+    @field_validator("TIME")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+            raise ValueError("is no time from 00:00 to 23:59")
+        return value
+
+    @field_validator("TIME_ZONE")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):  # unknown, no name of a zone at all, or a folder
+            raise ValueError("is no time zone that this computer knows") from None
+        return value
+
+    @model_validator(mode="after")
+    def _is_for_somebody(self) -> ScheduledClass:
+        if (self.GROUP is None) == (self.COUNT is None):
+            both = "has neither GROUP nor COUNT" if self.GROUP is None else "has GROUP and COUNT"
+            raise ValueError(f"{both}; one of them says for whom it is")
+        return self
 
 
 class Choices(_Frozen):
@@ -162,6 +223,17 @@ class Choices(_Frozen):
     )
     SNAPSHOT_EXPIRE_DAYS: int = _whole(
         30, 1, 3650, "days", "A snapshot of a removed home is kept for this time."
+    )
+
+    CLASS_SCHEDULE: tuple[ScheduledClass, ...] = Field(
+        default=(),
+        max_length=CLASSES_MAX,
+        description="Classes of the week: before each begins, its machines are started.",
+        json_schema_extra={
+            "x-instead": 'a list such as [{"WEEKDAY": "monday", "TIME": "09:15",'
+            ' "TIME_ZONE": "Europe/Berlin", "MINUTES_AHEAD": 15, "GROUP": "biology101",'
+            ' "KEEP_MINUTES": 30}], with either GROUP or COUNT (of people)'
+        },
     )
 
     @field_validator("WORKER_NOTEBOOK_PORT")
