@@ -402,7 +402,8 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        retry_at = self._executor.failures.next_retry_at()
+        has_lease = self._lease.standing is Standing.HELD
+        retry_at = self._executor.failures.next_retry_at() if has_lease else None
         pause = None if retry_at is None else max(0.05, retry_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return

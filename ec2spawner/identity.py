@@ -1,4 +1,4 @@
-"""Which process on which machine this is, and whether another one that once was is gone.
+"""Which process on which machine this is, and whether another one that was there still lives.
 
 Owns what Linux tells of processes, boots and machines. No clock of a machine is ever compared with
 another's.
@@ -55,16 +55,17 @@ def is_running(process: Process) -> bool:
     return state not in "ZX" and started == process.started
 
 
-def is_gone(other: Process, me: Process, runs: Callable[[Process], bool] = is_running) -> bool:
-    """Whether the other process certainly does nothing any more; in doubt it is not.
+def lives(other: Process, me: Process, runs: Callable[[Process], bool] = is_running) -> bool | None:
+    """Whether another process lives, as far as it is certain; None: nobody here can tell.
 
-    Certain are: a process of this machine that is not there; and one of before this machine's last
+    Certain is it of a process that this one can see; and of one of before this machine's last
     boot, where EC2 says that it is the same machine (a copy of a disk is another machine).
     """
     if other.boot_id and other.boot_id == me.boot_id:
         is_visible = bool(me.pid_namespace) and other.pid_namespace == me.pid_namespace
-        return is_visible and not runs(other)
-    return bool(other.instance_id) and other.instance_id == me.instance_id
+        return runs(other) if is_visible else None
+    is_same_machine = bool(other.instance_id) and other.instance_id == me.instance_id
+    return False if is_same_machine and other.boot_id and me.boot_id else None
 
 
 def _state_and_start(pid: int) -> tuple[str, int]:

@@ -37,7 +37,7 @@ from ec2spawner.errors import (
     Rejected,
     Unreachable,
 )
-from ec2spawner.identity import Process, is_gone
+from ec2spawner.identity import Process, lives
 from ec2spawner.s3 import NO_SUCH_KEY, Stored
 
 log = logging.getLogger(__name__)
@@ -169,16 +169,15 @@ def monotonic() -> float:
 def another_hub(seen: Seen, place: str, *, was_ours: bool) -> AnotherHub:
     """The error that names the other hub."""
     record = seen.record
-    who = "something that is no hub's"
+    who = "is something that no hub has written"
     if record:
-        machine = f" ({record.process.instance_id})" if record.process.instance_id else ""
-        who = (
-            f"held by process {record.process.pid} on {record.process.host}{machine} since "
-            f"{record.since}"
-        )
+        process = record.process
+        verb = "was" if record.is_ended else "is"
+        machine = process.host + (f" ({process.instance_id})" if process.instance_id else "")
+        who = f"{verb} held by process {process.pid} on {machine} since {record.since}"
     return AnotherHub(
         "Another hub serves this cluster.",
-        why=f"the lease {place} is {who}" + (", it was this hub's before" if was_ours else ""),
+        why=f"the lease {place} {who}" + (", it was this hub's before" if was_ours else ""),
         next_step="Stop one of both hubs. This one starts, stops and changes nothing"
         + (" until it is restarted." if was_ours else " as long as the other one runs."),
     )
@@ -240,7 +239,7 @@ class Lease:
         *,
         clock: Callable[[], float] = monotonic,
         jitter: Callable[[], float] = random.random,
-        is_dead: Callable[[Process, Process], bool] = is_gone,
+        lives: Callable[[Process, Process], bool | None] = lives,
     ) -> None:
         self.place = f"s3://{store.bucket}/{key_of(cluster)}"
         self.on_change: Callable[[], None] = lambda: None
@@ -250,7 +249,7 @@ class Lease:
         self._process = process
         self._clock = clock
         self._jitter = jitter
-        self._is_dead = is_dead
+        self._lives = lives
         self._seen: Seen | None = None
         self._must_look = False
         self._record = Record(self.holder, 0, "", process)
@@ -333,19 +332,28 @@ class Lease:
 
     async def _step(self) -> float:
         if self._must_look:
-            await self._look()
+            await self._look_or_create()
         now = self._clock()
         if self._must_look and self._renewed_after_all():
             self._must_look = False
             return RENEW_SECONDS
-        step = Step.WAIT if self._is_lost else decide(self._seen, self.holder, self._dead(), now)
-        if step is Step.WAIT:
+        step = decide(self._seen, self.holder, self._is_writer_dead(), now)
+        if self._is_lost or step is Step.WAIT:
             self._must_look = True
             return LOOK_SECONDS
         self._must_look = True  # unless this write is known to have been made
         await self._write(step)
         self._must_look = False
         return RENEW_SECONDS
+
+    async def _look_or_create(self) -> None:
+        try:
+            await self._look()
+        except Denied:
+            # Said also of an object that is not there, to a role that may not list: whether it is
+            # there, an attempt to make it tells.
+            self._must_look, self._seen = False, None
+            raise
 
     async def _look(self) -> None:
         stored = await _answered(self._store.get(self._key), Unreachable("No answer came."))
@@ -354,15 +362,14 @@ class Lease:
         is_ours = record is not None and record.holder == self.holder
         if seen and self._held_until is not None and not is_ours:
             self._is_lost = True
-        if seen and record and not is_ours and not seen.is_alive:
-            # A process that this machine can see needs not be watched to be known to live.
-            on_our_machine = record.process.boot_id == self._process.boot_id != ""
-            seen = replace(seen, is_alive=on_our_machine and not self._dead(record))
+        if seen and record and not is_ours and self._lives(record.process, self._process):
+            seen = replace(seen, is_alive=True)  # it need not be watched to be known to live
         self._seen = seen
 
-    def _dead(self, record: Record | None = None) -> bool:
-        record = record or (self._seen.record if self._seen else None)
-        return record is not None and self._is_dead(record.process, self._process)
+    def _is_writer_dead(self) -> bool:
+        """Whether the process that wrote what is seen is known not to live."""
+        record = self._seen.record if self._seen else None
+        return record is not None and self._lives(record.process, self._process) is False
 
     def _renewed_after_all(self) -> bool:
         """Whether the last write, of which no answer came, is what stands now."""
@@ -386,12 +393,11 @@ class Lease:
         metrics.LEASE_RENEWALS.labels("ok").inc()
         self._seen = Seen(etag, record, self._clock())
         self._hold(record.beat)
-        if step is Step.TAKE and before:
+        if step is Step.TAKE and before and not before.is_ended:
             log.warning(
-                "Took the lease over from process %d on %s (%s): %s",
+                "Took the lease over from process %d on %s, which is gone or silent: %s",
                 before.process.pid,
                 before.process.host,
-                "it ended" if before.is_ended else "it is gone or silent",
                 self.place,
             )
 

@@ -7,7 +7,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ec2spawner.errors import ConditionFailed, NotFound, OutcomeUnknown, Throttled, Unreachable
+from ec2spawner.errors import (
+    ConditionFailed,
+    Denied,
+    NotFound,
+    OutcomeUnknown,
+    Throttled,
+    Unreachable,
+)
 from ec2spawner.s3 import NO_SUCH_KEY, Stored
 
 TROUBLES = (
@@ -56,6 +63,7 @@ class Door:
         self._troubles = troubles or iter(())
         self.is_away = False
         self.is_dead = False
+        self.may_list = True
         self.calls: Counter[str] = Counter()
         self.latency_seconds = 0.05
 
@@ -63,6 +71,8 @@ class Door:
         self.calls["get"] += 1
         trouble = await self._begin()
         found = self._bucket.objects.get(key)
+        if found is None and not self.may_list:
+            raise Denied("You may not.", aws_code="AccessDenied")
         if trouble in ("lost-before", "lost-after"):
             raise Unreachable("No answer came.")
         if trouble in ("late", "silent"):

@@ -213,6 +213,35 @@ async def test_a_running_worker_serves_its_owner_also_while_aws_is_away(tmp_path
 
 
 @in_virtual_time
+async def test_what_is_to_be_tried_again_keeps_nobody_busy_while_the_lease_is_away(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, Standing.HELD)
+    site.cloud.put_instance(STOPPED, OWNED)
+    site.fleet.start()
+    await asyncio.sleep(1)
+    site.cloud.fail("StartInstances", Unreachable("away", action="StartInstances"), times=9)
+    coming = asyncio.ensure_future(site.provided())
+    await until(lambda: site.writes(), 2)
+    await asyncio.sleep(0.5)
+    site.tenant.becomes(Standing.LAPSED, Unreachable("away"))
+    ticks = 0
+    tick = site.fleet.tick
+
+    def counted() -> None:
+        nonlocal ticks
+        ticks += 1
+        tick()
+
+    site.fleet.tick = counted  # type: ignore[method-assign]
+    await asyncio.sleep(300)
+    assert ticks < 100, "what is listed every second, or half a minute, and nothing else"
+    site.cloud.faults.clear()
+    site.tenant.becomes(Standing.HELD)
+    await asyncio.wait_for(coming, 5)
+
+
+@in_virtual_time
 async def test_another_hubs_servers_are_not_ended(tmp_path: Path) -> None:
     site = Site(tmp_path, Standing.ANOTHERS, another())
     link = FakeLink(site.cloud)

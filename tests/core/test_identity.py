@@ -1,4 +1,4 @@
-"""Which process is certainly gone: of this machine only, and in doubt none."""
+"""Which process certainly lives, and which is gone: in doubt nobody can tell."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from pathlib import Path
 import pytest
 
 from ec2spawner import identity
-from ec2spawner.identity import Process, is_gone, is_running, this_process
+from ec2spawner.identity import Process, is_running, lives, this_process
 
 ME = Process("here", "i-0123456789abcdef0", "boot-1", "pid:[1]", 100, 5)
 
 
 @pytest.mark.parametrize(
-    ("other", "runs", "gone"),
+    ("other", "runs", "known"),
     [
-        (replace(ME, pid=90), False, True),
-        (replace(ME, pid=90), True, False),
-        (replace(ME, pid=90, pid_namespace="pid:[2]"), False, False),  # cannot be seen
-        (replace(ME, pid=90, boot_id="boot-0"), True, True),  # before the last boot
-        (replace(ME, boot_id="boot-0", instance_id=""), False, False),
-        (replace(ME, boot_id="boot-0", instance_id="i-0123456789abcdef1"), False, False),
-        (replace(ME, boot_id="", instance_id=""), False, False),
+        (replace(ME, pid=90), False, False),
+        (replace(ME, pid=90), True, True),
+        (replace(ME, pid=90, pid_namespace="pid:[2]"), False, None),  # cannot be seen
+        (replace(ME, pid=90, boot_id="boot-0"), True, False),  # before the last boot
+        (replace(ME, boot_id="boot-0", instance_id=""), False, None),
+        (replace(ME, boot_id="boot-0", instance_id="i-0123456789abcdef1"), False, None),
+        (replace(ME, boot_id=""), False, None),
+        (replace(ME, boot_id="", instance_id=""), False, None),
     ],
 )
-def test_who_is_gone(other: Process, runs: bool, gone: bool) -> None:
-    assert is_gone(other, ME, lambda process: runs) is gone
+def test_of_whom_it_is_known_whether_it_lives(
+    other: Process, runs: bool, known: bool | None
+) -> None:
+    assert lives(other, ME, lambda process: runs) is known
 
 
-def test_without_a_boot_id_or_a_namespace_nobody_is_known_to_be_gone() -> None:
+def test_without_a_boot_id_or_a_namespace_nothing_is_known_of_anybody() -> None:
     me = replace(ME, boot_id="", instance_id="")
-    assert not is_gone(me, me, lambda process: False)
+    assert lives(me, me, lambda process: False) is None
     me = replace(ME, pid_namespace="")
-    assert not is_gone(me, me, lambda process: False)
+    assert lives(me, me, lambda process: False) is None
 
 
 def test_this_process_runs_and_is_told_from_one_that_had_its_pid() -> None:
@@ -46,7 +49,7 @@ def test_this_process_runs_and_is_told_from_one_that_had_its_pid() -> None:
     assert me.pid_namespace.startswith("pid:[")
     assert is_running(me)
     assert not is_running(replace(me, started=me.started - 1))
-    assert not is_gone(me, me)
+    assert lives(me, me) is True
 
 
 def test_a_child_is_gone_once_it_was_killed_whether_or_not_anybody_has_noticed() -> None:
@@ -55,13 +58,13 @@ def test_a_child_is_gone_once_it_was_killed_whether_or_not_anybody_has_noticed()
         state, started = identity._state_and_start(child.pid)
         process = replace(this_process(), pid=child.pid, started=started)
         assert state in "RSD"
-        assert not is_gone(process, this_process())
+        assert lives(process, this_process()) is True
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie
-        assert is_gone(process, this_process())
+        assert lives(process, this_process()) is False
     finally:
         child.communicate()
-    assert is_gone(process, this_process())
+    assert lives(process, this_process()) is False
 
 
 def test_a_process_that_proc_hides_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:

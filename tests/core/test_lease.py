@@ -139,7 +139,10 @@ def test_the_error_names_the_other_hub_and_what_to_do() -> None:
     assert "Stop one of both" in error.next_step
     assert "restarted" not in error.next_step
     assert "restarted" in another_hub(Seen("e", OTHERS, NOW), "p", was_ours=True).next_step
-    assert "no hub's" in another_hub(Seen("e", None, NOW), "p", was_ours=False).why
+    assert "no hub has written" in another_hub(Seen("e", None, NOW), "p", was_ours=False).why
+    assert "is held by" in error.why
+    ended = Seen("e", replace(OTHERS, is_ended=True), NOW)
+    assert "was held by" in another_hub(ended, "p", was_ours=True).why
     assert "there" not in error.for_user()
     assert error.for_user().startswith("Another hub serves this cluster. Tell ")
 
@@ -205,14 +208,14 @@ class Hub:
             "class",
             process,
             clock=lambda: offset + rate * asyncio.get_running_loop().time(),
-            is_dead=self._knows_to_be_dead,
+            lives=self._knows_to_live,
         )
         self.task = asyncio.ensure_future(self.lease.run())
 
-    def _knows_to_be_dead(self, other: Process, me: Process) -> bool:
+    def _knows_to_live(self, other: Process, me: Process) -> bool | None:
         """Only of its own machine."""
         ours = [h for h in self._town.hubs if h.process == other and other.boot_id == me.boot_id]
-        return bool(ours) and ours[0].is_dead
+        return not ours[0].is_dead if ours else None
 
     def may_write(self) -> bool:
         return self.lease.is_held() and not self.is_dead
@@ -467,16 +470,31 @@ async def test_of_many_challengers_one_takes_over() -> None:
         assert len(town.holders()) == 1
 
 
+@pytest.mark.parametrize("may_list", [True, False])
 @in_virtual_time
-async def test_an_object_that_was_removed_is_made_anew() -> None:
+async def test_an_object_that_was_removed_is_made_anew(may_list: bool) -> None:
     town = Town()
     hub = town.hub(HERE)
+    hub.door.may_list = may_list
     await until(hub.may_write)
     town.bucket.objects.clear()
     for _ in range(600):
         await asyncio.sleep(0.1)
         assert hub.may_write()
     assert KEY in town.bucket.objects
+
+
+@in_virtual_time
+async def test_a_challenger_that_may_not_list_finds_an_object_gone() -> None:
+    town = Town()
+    first = town.hub(HERE)
+    await until(first.may_write)
+    second = town.hub(THERE)
+    second.door.may_list = False
+    await asyncio.sleep(5)
+    first.kill()
+    town.bucket.objects.clear()
+    await until(second.may_write, LOOK_SECONDS + 3)
 
 
 @in_virtual_time
