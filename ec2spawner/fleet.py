@@ -21,7 +21,6 @@ from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
 from ec2spawner.journal import Journal
-from ec2spawner.lease import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.listing import Listing, overlay
 from ec2spawner.model import (
     TAG_DELETED,
@@ -33,6 +32,7 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.promises import Promises
+from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.wishes import Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)

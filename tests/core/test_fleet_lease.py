@@ -21,10 +21,10 @@ from ec2spawner.errors import (
 )
 from ec2spawner.fleet import Fleet
 from ec2spawner.journal import Journal
-from ec2spawner.lease import Standing
 from ec2spawner.model import TAG_CLAIM, TAG_GENERATION, TAG_OWNER, Owner, Worker
 from ec2spawner.remote import WorkerLink
 from ec2spawner.servers import Servers
+from ec2spawner.tenancy import Standing
 
 ANN = Owner("ann")
 OWNED = {TAG_OWNER: ANN.key, TAG_GENERATION: "1", TAG_CLAIM: "c"}

@@ -26,12 +26,11 @@ from ec2spawner.errors import (
     Unreachable,
 )
 from ec2spawner.identity import Process
-from ec2spawner.lease import (
+from ec2spawner.lease import LOOK_SECONDS, RENEW_SECONDS, Lease, monotonic
+from ec2spawner.s3 import Stored
+from ec2spawner.tenancy import (
     LEASE_SECONDS,
-    LOOK_SECONDS,
     MARGIN_SECONDS,
-    RENEW_SECONDS,
-    Lease,
     Record,
     Seen,
     Standing,
@@ -42,10 +41,8 @@ from ec2spawner.lease import (
     is_final,
     key_of,
     look,
-    monotonic,
     read_record,
 )
-from ec2spawner.s3 import Stored
 
 KEY = key_of("class")
 HERE = Process("here", "i-0123456789abcdef0", "boot-1", "pid:[1]", 100, 5)

@@ -10,8 +10,8 @@ from core.botos import FakeBoto, answered, gateway
 from core.virtual import in_virtual_time
 from ec2spawner import wiring
 from ec2spawner.errors import AnotherHub, Denied, NotTheHolder
-from ec2spawner.lease import Standing
 from ec2spawner.settings import ServerConfig, WorkerSubnet
+from ec2spawner.tenancy import Standing
 
 CONFIG = ServerConfig(
     CLUSTER_NAME="biology101",

@@ -14,8 +14,8 @@ from .words import assert_fit_for_a_user
 ANOTHER = "Another hub serves this cluster"
 CALL = re.compile(r'ec2spawner_aws_calls_total\{action="(\w+)",outcome="([\w-]+)"\} (\d+)')
 SHORT_LEASE: dict[str, Any] = {
-    "ec2spawner.lease:LEASE_SECONDS": 4.0,
-    "ec2spawner.lease:MARGIN_SECONDS": 1.0,
+    "ec2spawner.tenancy:LEASE_SECONDS": 4.0,
+    "ec2spawner.tenancy:MARGIN_SECONDS": 1.0,
     "ec2spawner.lease:RENEW_SECONDS": 1.0,
     "ec2spawner.lease:LOOK_SECONDS": 0.3,
 }

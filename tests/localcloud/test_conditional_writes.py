@@ -12,8 +12,9 @@ import pytest
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import CloudError, ConditionFailed, NotFound, OutcomeUnknown, Unreachable
 from ec2spawner.identity import this_process
-from ec2spawner.lease import Lease, key_of
+from ec2spawner.lease import Lease
 from ec2spawner.s3 import Objects, Stored
+from ec2spawner.tenancy import key_of
 from localcloud.serving import Serving
 
 KEY = key_of("class")
