@@ -33,6 +33,7 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.promises import Promises
+from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.wishes import Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,10 @@ class Fleet:
         journal: Journal,
         *,
         clock: Callable[[], float] = time.time,
+        lease: Tenancy | None = None,
     ) -> None:
+        self._lease = lease or SoleHub()
+        self._lease.on_change = self._wake_up
         self.policy = policy
         self.journal = journal
         self._clock = clock
@@ -128,11 +132,12 @@ class Fleet:
 
     def start(self) -> None:
         """Begin to list and to reconcile; needs a running event loop."""
+        self._spawn(self._lease.run(), "lease")
         self._spawn(self.inventory.run(), "inventory")
         self._spawn(self._run(), "fleet")
 
     async def close(self) -> None:
-        """End all tasks; nothing in the cluster changes by it."""
+        """End all tasks and give the lease back; nothing in the cluster changes by it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -158,7 +163,7 @@ class Fleet:
         self._released.discard(key)
         self.promises.take_back_deletion(key, demand.incarnation)
         ticket = self._tickets.setdefault(key, Ticket(demand.owner))
-        ticket.refusal = None
+        ticket.refusal = self._no_tenancy()
         self._wake_up()
         return ticket
 
@@ -311,8 +316,18 @@ class Fleet:
 
     @property
     def problem(self) -> CloudError | None:
-        """Why the cluster cannot be listed at the moment; None while it can."""
-        return self.inventory.problem
+        """Why the cluster cannot be served or listed at the moment; None while it can."""
+        return self._no_tenancy() or self.inventory.problem or self._lease.problem
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether another hub serves the cluster: whatever runs there is that hub's."""
+        return self._lease.standing is Standing.ANOTHERS
+
+    def _no_tenancy(self) -> CloudError | None:
+        """Why this hub cannot serve anybody, where waiting will not mend it."""
+        problem = self._lease.problem
+        return problem if is_final(problem) else None
 
     def sight(self, owner: Owner) -> Sight:
         """What is to be seen of an owner's machine."""
@@ -348,7 +363,9 @@ class Fleet:
         while True:
             if ticket.refusal:
                 raise ticket.refusal
-            worker = self._ready_worker(ticket)
+            # Once it was ours, a lapse is no reason: nothing is written for who is ready already.
+            is_ours = self._lease.standing in (Standing.HELD, Standing.LAPSED)
+            worker = self._ready_worker(ticket) if is_ours else None
             if worker:
                 return worker
             await self.next_change()
@@ -443,7 +460,8 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        retry_at = self._executor.failures.next_retry_at()
+        has_lease = self._lease.standing is Standing.HELD
+        retry_at = self._executor.failures.next_retry_at() if has_lease else None
         pause = None if retry_at is None else max(0.05, retry_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return
@@ -451,7 +469,10 @@ class Fleet:
         self._wake.clear()
 
     def tick(self) -> None:
-        """Plan once, and begin to carry out what is planned."""
+        """Plan once, and begin to carry out what is planned; nothing without the lease."""
+        if self._lease.standing is not Standing.HELD:
+            self._stand_by()
+            return
         self.promises.keep()
         self._outdate()
         raw, expectations, now = self._raw(), self._executor.calls.expectations(), self._clock()
@@ -466,6 +487,15 @@ class Fleet:
             else:
                 self._spawn(self._carry_out(action), type(action).__name__)
         self._forget(view)
+        self._pulse()
+
+    def _stand_by(self) -> None:
+        """Tell those who wait why they do, if waiting is of no use."""
+        refusal = self._no_tenancy()
+        for ticket in self._tickets.values():
+            ticket.refusal = ticket.refusal or refusal
+        if self.is_anothers:
+            self._released.clear()  # whose machine it was to be is for the other hub to say
         self._pulse()
 
     def _look_for_homeless(self, view: Listing, wishes: Wishes) -> Mapping[str, float]:

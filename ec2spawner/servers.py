@@ -116,10 +116,11 @@ class Servers:
     async def stop(self, owner: Owner, worker: Worker | None) -> None:
         """End the owner's server gracefully if it can be reached, and let the machine stop.
 
-        Never raises: what cannot be ended goes down with its machine.
+        Never raises: what cannot be ended goes down with its machine. Another hub's servers are
+        left alone.
         """
         try:
-            if worker and worker.private_ip:
+            if worker and worker.private_ip and not self.fleet.is_anothers:
                 link = await asyncio.wait_for(self.link(), KEY_SECONDS)
                 await link.stop(worker, GRACEFUL_STOP_SECONDS)
         except (EC2SpawnerError, asyncio.TimeoutError) as error:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from .classes import CLASSES_MAX, ScheduledClass
 from .configfile import ConfigFileError, read_object, write_atomically
 from .configmodel import Frozen, a_number, a_text, faults_of
 from .errors import ConfigError
@@ -157,6 +158,17 @@ class Choices(Frozen):
     )
     SNAPSHOT_EXPIRE_DAYS: int = a_number(
         30, 1, 3650, "days", "A snapshot of a removed home is kept for this time."
+    )
+
+    CLASS_SCHEDULE: tuple[ScheduledClass, ...] = Field(
+        default=(),
+        max_length=CLASSES_MAX,
+        description="Classes of the week: before each begins, its machines are started.",
+        json_schema_extra={
+            "x-instead": 'a list such as [{"WEEKDAY": "monday", "TIME": "09:15",'
+            ' "TIME_ZONE": "Europe/Berlin", "MINUTES_AHEAD": 15, "GROUP": "biology101",'
+            ' "KEEP_MINUTES": 30}], with either GROUP or COUNT (of people)'
+        },
     )
 
     @field_validator("PROFILES")

@@ -17,13 +17,16 @@ from traitlets.log import get_logger
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
-from ec2spawner.errors import CredentialsError, Denied
+from ec2spawner.errors import AnotherHub, CredentialsError, Denied
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
+from ec2spawner.identity import this_process
 from ec2spawner.journal import Journal
+from ec2spawner.lease import Lease
 from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.remote import WorkerLink
 from ec2spawner.rows import Rows
+from ec2spawner.s3 import Objects
 from ec2spawner.servers import Servers
 from ec2spawner.settings import ServerConfig, find_server_config, load_server_config
 from ec2spawner.wishes import Policy
@@ -71,7 +74,9 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     ec2 = EC2(gateway, config.CLUSTER_NAME)
     journal = Journal(journal_dir / JOURNAL_NAME)
     log.info("What the hub remembers beside EC2's tags is in %s", journal_dir / JOURNAL_NAME)
-    fleet = Fleet(ec2, policy_of(config), launch_settings_of(config), journal)
+    lease = Lease(Objects(gateway, config.BUCKET), config.CLUSTER_NAME, this_process())
+    gateway.guard("ec2", lease.permit)
+    fleet = Fleet(ec2, policy_of(config), launch_settings_of(config), journal, lease=lease)
 
     async def open_link() -> WorkerLink:
         key = await ec2.secret(config.SSH_KEY_PARAMETER)
@@ -155,12 +160,17 @@ def _log_like_the_hub() -> None:
 
 
 class Announcement:
-    """The hub's announcement on every page while AWS does not answer; nothing otherwise."""
+    """The hub's announcement on every page while it cannot serve anybody; nothing otherwise."""
 
     def _text(self) -> str:
         problems = [c.servers.fleet.problem for c in _clusters.values()]
         if not any(problems):
             return ""
+        if any(isinstance(p, AnotherHub) for p in problems):
+            return (
+                "Another hub serves this cluster, so this one starts and stops no servers. Nothing "
+                "is lost. The people who run this hub find in its log which one, and what to do."
+            )
         if any(isinstance(p, (Denied, CredentialsError)) for p in problems):
             return (
                 "The Amazon cloud does not let this hub in at the moment. Servers that run go on; "
