@@ -13,8 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ec2spawner.localcloud.cloud import EmulatedCloud
+from ec2spawner.localcloud.ec2 import health
 from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
+from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.ec2.lifecycle import USER_STOP, begin_terminate
 from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.faults import OUTAGES, FaultFormatError
@@ -194,6 +196,8 @@ class Control:
         if action not in WORKER_ACTIONS:
             raise ControlError(f"unknown action {action!r}; known: {', '.join(WORKER_ACTIONS)}")
         core = self._core_of(instance_id)
+        if action in ON_RECORD:
+            return self._on_record(core, instance_id, action, document)
         machines = self._need_machines()
         if action not in ("terminate", "power-off") and not _has_machine(core, instance_id):
             raise ControlError(f"{instance_id} is no worker, so it has no machine")
@@ -213,6 +217,20 @@ class Control:
         else:
             self._end_instance(core, instance_id, action)
         return result
+
+    def _on_record(
+        self, core: EmulatedEC2, instance_id: str, action: str, document: Any
+    ) -> dict[str, Any]:
+        """What EC2 itself is told; the machine, if there is one, follows."""
+        with self._cloud.lock:
+            self._cloud.settle()
+            try:
+                ON_RECORD[action](core, core.instances[instance_id], document)
+            except EC2Error as error:
+                raise ControlError(error.message) from error
+            finally:
+                self._cloud.commit()
+        return {"instance": instance_id, "action": action}
 
     def _set_worker_fault(self, machines: Machines, instance_id: str, document: Any) -> None:
         allowed = {
@@ -246,6 +264,20 @@ class Control:
             self._cloud.commit()
 
 
+def _impair(core: EmulatedEC2, instance: Instance, document: Any) -> None:
+    check = document.get("check", "instance")
+    if check not in health.CHECKS:
+        raise ControlError(f"check must be one of {', '.join(health.CHECKS)}, not {check!r}")
+    health.impair(core, instance, check)
+
+
+ON_RECORD: dict[str, Callable[[EmulatedEC2, Instance, Any], None]] = {
+    "impair": _impair,
+    "panic": lambda core, instance, _: health.panic(core, instance),
+    "stick": lambda core, instance, _: health.stick(core, instance),
+    "heal": lambda core, instance, _: health.heal(core, instance),
+}
+
 WORKER_ACTIONS = {
     "kill-server": "kill the notebook server; the machine stays on",
     "power-off": "the machine shuts itself down: the instance goes to stopped",
@@ -256,6 +288,10 @@ WORKER_ACTIONS = {
     "restore-network": "they are answered again",
     "fresh-host-key": "the machine boots again with another SSH host key",
     "fault": '{"ssh": "hang"}, {"command": "garbage"}, ...; null takes it back',
+    "impair": '{"check": "instance" | "system" | "ebs"}: this status check fails',
+    "panic": "the kernel panics: silence, and a while later the status check fails",
+    "stick": "its stop, now or later, does not end: it stays in stopping",
+    "heal": "takes back impair, panic and stick",
 }
 
 

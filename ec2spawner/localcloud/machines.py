@@ -120,8 +120,11 @@ class Machines:
         """Give the orders that an event asks for."""
         if event.name in ("booted", "rebooted"):
             self._order_boot(core, event.id)
+        elif event.name == "panicked":
+            self._order(lambda: self._driver.cut_network(event.id, cut=True))
         elif event.name in ("stopping", "terminating"):
-            self._order(lambda: self._shut_down(event.id))
+            end = self._power_off if _is_dead(core, event.id) else self._shut_down
+            self._order(lambda: end(event.id))
         elif event.name == "stopped":
             self._order(lambda: self._power_off(event.id))
         elif event.name == "terminated":
@@ -131,7 +134,7 @@ class Machines:
         """After a restart: boot what should run; its servers are gone, as after a host's crash."""
         for core in cores:
             for instance in core.instances.values():
-                if instance.state in _ON:
+                if instance.state in _ON and not _is_dead(core, instance.id):
                     self._order_boot(core, instance.id)
 
     def _order(self, order: Callable[[], None]) -> None:
@@ -276,3 +279,9 @@ class Machines:
         self._closing = True
         self._driver.wake()
         self._thread.join(timeout=1)
+
+
+def _is_dead(core: EmulatedEC2, instance_id: str) -> bool:
+    """Whether its kernel has panicked: it hears nothing, and nothing of it runs on."""
+    instance = core.instances.get(instance_id)
+    return instance is not None and instance.panicked_at is not None

@@ -139,6 +139,26 @@ def test_workers_can_be_ended_and_cut_off_by_control(
     until(lambda: state_of(ec2, one) == "terminated")
 
 
+def test_a_panicked_machine_is_silent_and_healed_by_another_boot(
+    served: Serving, ec2: Any, subnet: str
+) -> None:
+    one = launch_worker(ec2, subnet)["InstanceId"]
+    pid = pid_of(served.state_dir, one)
+    until(lambda: state_of(ec2, one) == "running")
+    served.control("POST", f"workers/{one}/panic", {})
+    until(lambda: "T" in _process_state(pid))
+    assert state_of(ec2, one) == "running"
+    console = ec2.get_console_output(InstanceId=one)["Output"]
+    assert console.startswith("booted")
+    assert "Kernel panic" in console
+    served.control("POST", f"workers/{one}/heal", {})
+    until(lambda: boots(served.state_dir, one) == 2)
+    served.control("POST", f"workers/{one}/panic", {})
+    ec2.stop_instances(InstanceIds=[one])
+    until(lambda: not is_alive(pid_of(served.state_dir, one)))
+    until(lambda: state_of(ec2, one) == "stopped")
+
+
 def _process_state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 

@@ -210,6 +210,27 @@ def test_timings_and_capacity_can_be_set(whole: InProcessCloud, ec2: Any, subnet
     refused("InsufficientInstanceCapacity", launch, ec2=ec2, subnet=subnet)
 
 
+def test_instances_can_be_made_ill_stuck_and_well(
+    whole: InProcessCloud, ec2: Any, subnet: str
+) -> None:
+    one = launch(ec2, subnet)["InstanceId"]
+    assert "not running" in control(whole, "POST", f"workers/{one}/panic", {}, 400)["error"]
+    whole.clock.advance(100)
+    control(whole, "POST", f"workers/{one}/panic", {})
+    whole.clock.advance(60)
+    filters = [{"Name": "instance-status.status", "Values": ["impaired"]}]
+    (status,) = ec2.describe_instance_status(Filters=filters)["InstanceStatuses"]
+    (detail,) = status["InstanceStatus"]["Details"]
+    assert detail["ImpairedSince"].timestamp() == whole.clock.now
+    assert "Kernel panic" in ec2.get_console_output(InstanceId=one, Latest=True)["Output"]
+    control(whole, "POST", f"workers/{one}/stick", {})
+    ec2.stop_instances(InstanceIds=[one])
+    whole.clock.advance(1000)
+    control(whole, "POST", f"workers/{one}/heal", {})
+    (shown,) = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"]
+    assert shown["State"]["Name"] == "stopped"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "document", "status", "word"),
     [

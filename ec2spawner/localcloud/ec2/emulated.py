@@ -12,6 +12,7 @@ from typing import Any
 
 from ec2spawner.localcloud.clock import Clock
 from ec2spawner.localcloud.ec2 import (
+    health,
     images,
     inspecting,
     launching,
@@ -34,12 +35,12 @@ ACTIONS: dict[str, Action] = {
     "RebootInstances": power.reboot_instances,
     "TerminateInstances": power.terminate_instances,
     "DescribeInstances": inspecting.describe_instances,
-    "DescribeInstanceStatus": inspecting.describe_instance_status,
+    "DescribeInstanceStatus": health.describe_instance_status,
     "DescribeInstanceAttribute": inspecting.describe_instance_attribute,
     "DescribeInstanceCreditSpecifications": inspecting.describe_instance_credit_specifications,
     "ModifyInstanceAttribute": inspecting.modify_instance_attribute,
     "ModifyInstanceMetadataOptions": inspecting.modify_instance_metadata_options,
-    "GetConsoleOutput": inspecting.get_console_output,
+    "GetConsoleOutput": health.get_console_output,
     "DescribeNetworkInterfaces": inspecting.describe_network_interfaces,
     "CreateVolume": storage.create_volume,
     "DeleteVolume": storage.delete_volume_call,
@@ -107,15 +108,6 @@ class EmulatedEC2(State):
         with self.lock:
             self.settle()
             power.machine_powered_off(self, instance_id)
-
-    def stop_is_done(self, instance_id: str) -> None:
-        """The machine of a stopping instance is off: no need to wait any longer."""
-        with self.lock:
-            instance = self.instances.get(instance_id)
-            if instance and instance.state.value in ("stopping", "shutting-down"):
-                instance.due_at = self.clock()
-                self.touch(instance)
-                self.settle()
 
     def copied(self, kind: str, id_: str) -> None:
         """The files of a new volume or snapshot are in place."""

@@ -79,14 +79,23 @@ def begin_start(ec2: State, instance: Instance) -> None:
     change_state(ec2, instance, InstanceState.PENDING, ec2.timings.pending_seconds)
     instance.launched_at = ec2.clock()
     instance.reason_code = instance.reason_message = instance.transition_reason = ""
+    instance.impaired = {}  # it may be another host
+    recover(instance)
     if instance.wants_public_ip:
         instance.public_ip = public_address(ec2)
     ec2.happened("booted", instance.id)
 
 
+def recover(instance: Instance) -> None:
+    """Its kernel is a new one: a panic is over, and what the check of the machine found."""
+    instance.panicked_at = None
+    instance.impaired.pop("instance", None)
+
+
 def begin_stop(ec2: State, instance: Instance, reason: tuple[str, str]) -> None:
-    """A running instance shuts down to ``stopped``."""
-    change_state(ec2, instance, InstanceState.STOPPING, ec2.timings.stopping_seconds)
+    """A running instance shuts down to ``stopped``, unless it gets stuck on its way."""
+    seconds = None if instance.is_stuck else ec2.timings.stopping_seconds
+    change_state(ec2, instance, InstanceState.STOPPING, seconds)
     _give_reason(ec2, instance, reason)
     instance.public_ip = ""
     ec2.happened("stopping", instance.id)

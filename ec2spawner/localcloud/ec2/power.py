@@ -22,6 +22,7 @@ from ec2spawner.localcloud.ec2.lifecycle import (
     begin_start,
     begin_stop,
     begin_terminate,
+    recover,
 )
 from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.ec2.state import State
@@ -93,15 +94,28 @@ def _check_room(ec2: State, instances: list[Instance]) -> None:
 
 
 def stop_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
-    """StopInstances: from ``running``; nothing to do for what is stopped or stopping."""
+    """StopInstances: from ``running``; nothing to do for what is stopped or stopping.
+
+    With Force, what is stuck gets the time of a stop once more, and is cut off then (EC2 user
+    guide, "Troubleshoot instance stop issues", 2026).
+    """
     instances = ec2.find_instances(read_ids(params))
     for instance in instances:
         _check_stoppable(instance)
     before = [(i, i.state) for i in instances]
     for instance in instances:
+        if params.get("Force"):
+            _unstick(ec2, instance)
         if instance.state is InstanceState.RUNNING:
             begin_stop(ec2, instance, USER_STOP)
     return {"StoppingInstances": _changes(before)}
+
+
+def _unstick(ec2: State, instance: Instance) -> None:
+    if instance.is_stuck and instance.state is InstanceState.STOPPING:
+        instance.due_at = ec2.clock() + ec2.timings.stopping_seconds
+    instance.is_stuck = False
+    ec2.touch(instance)
 
 
 def _check_stoppable(instance: Instance) -> None:
@@ -148,6 +162,8 @@ def reboot_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
             raise wrong_state(f"The instance '{instance.id}' is not in a valid state.")
     for instance in instances:
         if instance.state in (InstanceState.RUNNING, InstanceState.PENDING):
+            recover(instance)
+            ec2.touch(instance)
             ec2.happened("rebooted", instance.id)
     return {}
 

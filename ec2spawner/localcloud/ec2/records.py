@@ -68,6 +68,9 @@ class Instance(Record):
     reason_code: str = ""
     reason_message: str = ""
     transition_reason: str = ""
+    impaired: dict[str, float] = field(default_factory=dict)  # status check -> since when
+    panicked_at: float | None = None
+    is_stuck: bool = False  # its stop does not end
     is_spot: bool = False
     spot_is_persistent: bool = False
     spot_request_id: str = ""

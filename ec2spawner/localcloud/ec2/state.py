@@ -46,6 +46,7 @@ class Timings:
     mappings_hidden_seconds: float = 0.3
     listing_lag_seconds: float = 0.0
     terminated_shown_seconds: float = 3600.0
+    status_check_seconds: float = 60.0  # from a machine's death to its status check's failing
 
     def change(self, values: dict[str, Any]) -> None:
         """Set some of them; ValueError names what is wrong and what is known."""
