@@ -99,6 +99,24 @@ def test_a_lost_reply_leaves_the_effect(whole: InProcessCloud, ec2: Any, subnet:
     assert calls["RunInstances"] == {"ok": 1, "reply-lost": 1}
 
 
+def test_lost_replies_of_volumes_and_snapshots_leave_their_effect(
+    whole: InProcessCloud, ec2: Any
+) -> None:
+    control(whole, "POST", "faults", {"action": "Create*", "fault": "lose-reply", "count": 2})
+    params = {"AvailabilityZone": "us-east-1a", "Size": 1, "ClientToken": "t"}
+    with pytest.raises(ConnectionClosedError):
+        ec2.create_volume(**params)
+    (volume,) = ec2.describe_volumes()["Volumes"]
+    whole.clock.advance(5)
+    with pytest.raises(ConnectionClosedError):
+        ec2.create_snapshot(
+            VolumeId=volume["VolumeId"], TagSpecifications=[tags("snapshot", request="r")]
+        )
+    found = ec2.describe_snapshots(Filters=[{"Name": "tag:request", "Values": ["r"]}])["Snapshots"]
+    assert [s["VolumeId"] for s in found] == [volume["VolumeId"]]
+    assert ec2.create_volume(**params)["VolumeId"] == volume["VolumeId"]
+
+
 def test_a_call_lost_before_it_arrives_has_no_effect(
     whole: InProcessCloud, ec2: Any, subnet: str
 ) -> None:

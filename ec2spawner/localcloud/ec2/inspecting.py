@@ -209,8 +209,8 @@ def _change_type(ec2: State, instance: Instance, name: str) -> None:
         raise bad_value(f"Invalid value '{name}' for InstanceType.")
     if instance.architecture not in type_.architectures:
         raise EC2Error(
-            "InvalidParameterCombination",
-            f"The instance type '{name}' does not fit the architecture of the instance.",
+            "InvalidInstanceAttributeValue",
+            f"Modifying the instance type from {instance.instance_type} to {name} is not allowed.",
         )
     if instance.zone not in type_.zones:
         raise EC2Error(
