@@ -92,6 +92,7 @@ CODES: Mapping[str, type[errors.CloudError]] = {
     "ParameterNotFound": errors.NotFound,
     "NoSuchBucket": errors.NotFound,
     "NoSuchKey": errors.NotFound,
+    "NoSuchResourceException": errors.NotFound,  # a service or quota that is none
     "404": errors.NotFound,
 }
 """AWS error code to class (EC2 API reference "Error codes", read 2026; see ``classify``)."""
