@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ec2spawner.localcloud.cloud import EmulatedCloud
-from ec2spawner.localcloud.ec2 import health
+from ec2spawner.localcloud.ec2 import health, spot
 from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.failures import EC2Error
@@ -24,8 +24,12 @@ from ec2spawner.localcloud.front import Reply
 from ec2spawner.localcloud.machines import Machines
 from ec2spawner.model import TAG_OWNER, TAG_ROLE, InstanceState, Role
 
+NOTICE_SECONDS = 120
+"""How long before its end EC2 tells a spot instance (EC2 user guide, "Spot Instance interruption
+notices", 2026)."""
+
 PATHS = {
-    "GET state": "instances, volumes, snapshots, owners",
+    "GET state": "instances, volumes, snapshots, spot requests, owners",
     "GET calls": "count per action and outcome",
     "POST calls/reset": "count from zero",
     "GET faults": "rules in force",
@@ -111,6 +115,7 @@ class Control:
             instances = [self._instance(c, i) for c in cores for i in c.instances.values()]
             volumes = [self._row(c, v) for c in cores for v in c.volumes.values()]
             snapshots = [self._row(c, s) for c in cores for s in c.snapshots.values()]
+            requests = [self._row(c, r) for c in cores for r in c.spot_requests.values()]
         owners: dict[str, dict[str, list[str]]] = {}
         for kind, rows in (("instances", instances), ("volumes", volumes)):
             for row in rows:
@@ -123,6 +128,7 @@ class Control:
             "instances": instances,
             "volumes": volumes,
             "snapshots": snapshots,
+            "spot_requests": requests,
             "owners": owners,
         }
 
@@ -134,8 +140,9 @@ class Control:
     @staticmethod
     def _row(core: EmulatedEC2, record: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"region": core.region, **record.to_json()}
-        row["state"] = record.state.value
-        row.pop("user_data", None)
+        row["state"] = getattr(record.state, "value", record.state)
+        for name in ("user_data", "launch"):  # long, and of no interest here
+            row.pop(name, None)
         return row
 
     def _reset_calls(self) -> dict[str, Any]:
@@ -271,8 +278,16 @@ def _impair(core: EmulatedEC2, instance: Instance, document: Any) -> None:
     health.impair(core, instance, check)
 
 
+def _interrupt(core: EmulatedEC2, instance: Instance, document: Any) -> None:
+    seconds = document.get("seconds", NOTICE_SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0:
+        raise ControlError(f"seconds must be a number from 0, not {seconds!r}")
+    spot.interrupt(core, instance, seconds)
+
+
 ON_RECORD: dict[str, Callable[[EmulatedEC2, Instance, Any], None]] = {
     "impair": _impair,
+    "interrupt": _interrupt,
     "panic": lambda core, instance, _: health.panic(core, instance),
     "stick": lambda core, instance, _: health.stick(core, instance),
     "heal": lambda core, instance, _: health.heal(core, instance),
@@ -289,6 +304,7 @@ WORKER_ACTIONS = {
     "fresh-host-key": "the machine boots again with another SSH host key",
     "fault": '{"ssh": "hang"}, {"command": "garbage"}, ...; null takes it back',
     "impair": '{"check": "instance" | "system" | "ebs"}: this status check fails',
+    "interrupt": '{"seconds": 120}: EC2 takes a spot instance back after that notice',
     "panic": "the kernel panics: silence, and a while later the status check fails",
     "stick": "its stop, now or later, does not end: it stays in stopping",
     "heal": "takes back impair, panic and stick",

@@ -259,7 +259,7 @@ def _welcome() -> Reply:
 
 
 def _tags_others(params: Mapping[str, Any]) -> bool:
-    own = ("i-", "vol-", "snap-", "ami-")
+    own = ("i-", "vol-", "snap-", "ami-", "sir-")
     return any(not r.startswith(own) for r in params.get("Resources") or ())
 
 

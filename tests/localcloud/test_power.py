@@ -176,7 +176,10 @@ def test_a_one_time_spot_instance_cannot_be_stopped(cloud: Cloud) -> None:
     spot = {"MarketType": "spot"}
     ids = cloud.running(InstanceMarketOptions=spot)
     cloud.refused("UnsupportedOperation", "StopInstances", InstanceIds=ids)
-    lasting = {**spot, "SpotOptions": {"SpotInstanceType": "persistent"}}
+    lasting = {
+        **spot,
+        "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+    }
     cloud.call("StopInstances", InstanceIds=cloud.running(InstanceMarketOptions=lasting))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
+from ec2spawner.localcloud.clock import ManualClock
 from ec2spawner.localcloud.inprocess import InProcessCloud
 from localcloud.support import AMI, HOME, tags
 
@@ -29,6 +31,10 @@ def ec2(whole: InProcessCloud) -> Any:
 
 @pytest.fixture
 def subnet(ec2: Any) -> str:
+    return _subnet_of(ec2)
+
+
+def _subnet_of(ec2: Any) -> str:
     vpc = ec2.create_vpc(CidrBlock="127.77.0.0/16")["Vpc"]["VpcId"]
     made = ec2.create_subnet(VpcId=vpc, CidrBlock="127.77.1.0/24", AvailabilityZone="us-east-1a")
     return str(made["Subnet"]["SubnetId"])
@@ -247,6 +253,49 @@ def test_instances_can_be_made_ill_stuck_and_well(
     control(whole, "POST", f"workers/{one}/heal", {})
     (shown,) = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"]
     assert shown["State"]["Name"] == "stopped"
+
+
+def test_a_spot_instance_is_taken_back_and_its_request_outlives_the_cloud(
+    tmp_path: Path,
+) -> None:
+    options = {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
+    market = {"MarketType": "spot", "SpotOptions": options}
+    with InProcessCloud(state_dir=tmp_path) as first:
+        ec2 = first.client("ec2")
+        template = ec2.create_launch_template(
+            LaunchTemplateName="t", LaunchTemplateData={"InstanceMarketOptions": market}
+        )["LaunchTemplate"]["LaunchTemplateId"]
+        one = launch(
+            ec2,
+            _subnet_of(ec2),
+            LaunchTemplate={"LaunchTemplateId": template},
+            TagSpecifications=[tags("spot-instances-request", a="b")],
+        )
+        first.clock.advance(5)
+        path = f"workers/{one['InstanceId']}/interrupt"
+        assert "seconds must be" in control(first, "POST", path, {"seconds": "x"}, 400)["error"]
+        control(first, "POST", path, {"seconds": 10})
+        now = first.clock.now
+    with InProcessCloud(state_dir=tmp_path, clock=ManualClock(now)) as second:
+        ec2 = second.client("ec2")
+        ids = [one["InstanceId"]]
+        assert one["InstanceLifecycle"] == "spot"
+        (request,) = ec2.describe_spot_instance_requests()["SpotInstanceRequests"]
+        assert request["SpotInstanceRequestId"] == one["SpotInstanceRequestId"]
+        assert request["Status"]["Code"] == "marked-for-stop"
+        assert request["Tags"] == [{"Key": "a", "Value": "b"}]
+        second.clock.advance(10)
+        (shown,) = ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"]
+        assert shown["StateReason"]["Code"] == "Server.SpotInstanceShutdown"
+        second.clock.advance(20)
+        refused("IncorrectSpotRequestState", ec2.start_instances, InstanceIds=ids)
+        rows = control(second, "GET", "state")["spot_requests"]
+        assert [(r["state"], r["instance_id"]) for r in rows] == [("disabled", *ids)]
+        sirs = [request["SpotInstanceRequestId"]]
+        ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=sirs)
+        second.clock.advance(20)
+        (shown,) = ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"]
+        assert shown["State"]["Name"] == "terminated"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ MARKETS = ("on-demand", "spot")
 ACTIONS = ("RunInstances", "StartInstances")
 _RULE_KEYS = {"type", "zone", "market", "max_running", "code", "actions", "message"}
 
+_NO_SPOT = "There is no Spot capacity available that matches your request."
 _MESSAGES = {
     "InsufficientInstanceCapacity": (
         "We currently do not have sufficient {type} capacity in the Availability Zone you "
@@ -79,8 +80,10 @@ class Rule:
             and fnmatchcase(market, self.market)
         )
 
-    def error(self, type_: str, zone: str) -> EC2Error:
+    def error(self, type_: str, zone: str, market: str) -> EC2Error:
         """What a call gets that this rule stops."""
+        if market == "spot" and self.code == "InsufficientInstanceCapacity" and not self.message:
+            return EC2Error(self.code, _NO_SPOT, 500)
         text = self.message or _MESSAGES.get(self.code, "There is no capacity for {type}.")
         status = 500 if self.code.startswith("Insufficient") else 400
         return EC2Error(self.code, text.replace("{type}", type_).replace("{zone}", zone), status)
@@ -110,7 +113,7 @@ class Capacity:
             used = sum(1 for o in running if rule.matches(o.type, o.zone, o.market))
             free = max(0, rule.max_running - used)
             if least is None or free < least:
-                least, reason = free, rule.error(wanted.type, wanted.zone)
+                least, reason = free, rule.error(wanted.type, wanted.zone, wanted.market)
         quota = (self.vcpu_quota or {}).get(wanted.market)
         if quota is not None:
             used = sum(o.vcpus for o in running if o.market == wanted.market)

@@ -18,11 +18,13 @@ from ec2spawner.localcloud.ec2 import (
     launching,
     lifecycle,
     power,
+    spot,
     storage,
     tagging,
 )
 from ec2spawner.localcloud.ec2.capacity import CapacityFile
 from ec2spawner.localcloud.ec2.failures import EC2Error
+from ec2spawner.localcloud.ec2.records import SpotRequest
 from ec2spawner.localcloud.ec2.state import State, Timings
 from ec2spawner.localcloud.ec2.surroundings import StaticSurroundings, Surroundings
 
@@ -42,6 +44,8 @@ ACTIONS: dict[str, Action] = {
     "ModifyInstanceMetadataOptions": inspecting.modify_instance_metadata_options,
     "GetConsoleOutput": health.get_console_output,
     "DescribeNetworkInterfaces": inspecting.describe_network_interfaces,
+    "DescribeSpotInstanceRequests": spot.describe_spot_instance_requests,
+    "CancelSpotInstanceRequests": spot.cancel_spot_instance_requests,
     "CreateVolume": storage.create_volume,
     "DeleteVolume": storage.delete_volume_call,
     "DescribeVolumes": storage.describe_volumes,
@@ -101,7 +105,11 @@ class EmulatedEC2(State):
     def settle(self) -> None:
         """Carry out everything whose time has come."""
         with self.lock:
-            lifecycle.settle(self)
+            while (record := self.pop_due()) is not None:
+                if isinstance(record, SpotRequest):
+                    spot.advance(self, record)
+                else:
+                    lifecycle.advance(self, record)
 
     def powered_off(self, instance_id: str) -> None:
         """The machine of an instance shut itself down."""

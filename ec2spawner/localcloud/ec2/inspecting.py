@@ -147,6 +147,13 @@ def modify_instance_attribute(ec2: State, params: Mapping[str, Any]) -> dict[str
     """ModifyInstanceAttribute: type and user data only while the instance is stopped."""
     (instance,) = ec2.find_instances([params.get("InstanceId") or "i-"])
     changes = _read_changes(params)
+    for name in ("InstanceType", "DisableApiTermination"):
+        if name in changes and instance.is_spot:
+            attribute = name[0].lower() + name[1:]
+            raise EC2Error(
+                "UnsupportedOperation",
+                f"Modifying '{attribute}' is not supported for spot instances.",
+            )
     for name in ("InstanceType", "UserData"):
         if name in changes and instance.state is not InstanceState.STOPPED:
             raise wrong_state(f"The instance '{instance.id}' is not in the 'stopped' state.")
