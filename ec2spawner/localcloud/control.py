@@ -205,8 +205,11 @@ class Control:
         core = self._core_of(instance_id)
         if action in ON_RECORD:
             return self._on_record(core, instance_id, action, document)
+        if action in ("terminate", "power-off"):
+            self._end_instance(core, instance_id, action)
+            return {"instance": instance_id, "action": action}
         machines = self._need_machines()
-        if action not in ("terminate", "power-off") and not _has_machine(core, instance_id):
+        if not _has_machine(core, instance_id):
             raise ControlError(f"{instance_id} is no worker, so it has no machine")
         result: dict[str, Any] = {"instance": instance_id, "action": action}
         if action == "kill-server":
@@ -219,10 +222,8 @@ class Control:
             machines.reboot(core, instance_id, hang=True)
         elif action == "fresh-host-key":
             machines.fresh_host_key(core, instance_id)
-        elif action == "fault":
-            self._set_worker_fault(machines, instance_id, document)
         else:
-            self._end_instance(core, instance_id, action)
+            self._set_worker_fault(machines, instance_id, document)
         return result
 
     def _on_record(

@@ -255,6 +255,31 @@ def test_instances_can_be_made_ill_stuck_and_well(
     assert shown["State"]["Name"] == "stopped"
 
 
+def test_quotas_are_those_of_the_capacity_file(whole: InProcessCloud) -> None:
+    control(whole, "POST", "capacity", {"vcpu_quota": {"on-demand": {"standard": 5}, "spot": 7}})
+    quotas = whole.client("service-quotas")
+
+    def value(code: str) -> float:
+        quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+        assert quota["QuotaCode"] == code
+        return float(quota["Value"])
+
+    assert (value("L-1216C47A"), value("L-34B43A08"), value("L-3819A6DF")) == (5.0, 7.0, 7.0)
+    assert value("L-DB2E81BA") == 1_000_000
+    pages = quotas.get_paginator("list_service_quotas").paginate(
+        ServiceCode="ec2", PaginationConfig={"PageSize": 5}
+    )
+    names = {q["QuotaCode"]: q["QuotaName"] for page in pages for q in page["Quotas"]}
+    assert names["L-DB2E81BA"] == "Running On-Demand G and VT instances"
+    assert len(names) >= 18
+    refused("NoSuchResourceException", quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-0")
+    assert quotas.get_service_quota(ServiceCode="vpc", QuotaCode="L-F678F1CE")["Quota"]
+    assert control(whole, "GET", "calls")["calls"]["servicequotas:GetServiceQuota"] == {
+        "ok": 5,
+        "NoSuchResourceException": 1,
+    }
+
+
 def test_a_spot_instance_is_taken_back_and_its_request_outlives_the_cloud(
     tmp_path: Path,
 ) -> None:
