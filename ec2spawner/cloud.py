@@ -98,6 +98,7 @@ CODES: Mapping[str, type[errors.CloudError]] = {
     "ParameterNotFound": errors.NotFound,
     "NoSuchBucket": errors.NotFound,
     "NoSuchKey": errors.NotFound,
+    "NoSuchResourceException": errors.NotFound,  # a service or quota that is none
     "404": errors.NotFound,
 }
 """AWS error code to class (API references of EC2 and S3, "Error codes", 2026; see ``classify``)."""

@@ -93,8 +93,8 @@ class Cloud(Lister, Protocol):
     async def stop(self, ids: Sequence[str]) -> None:
         """Stop instances, all or none."""
 
-    async def terminate(self, ids: Sequence[str]) -> None:
-        """Terminate instances, all or none."""
+    async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
+        """Terminate instances, all or none, and with them their spot requests."""
 
     async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -325,7 +325,13 @@ class Executor:
                 self.failures.hold("terminate", [kept], somebodys)
             if ids:
                 self.failures.ended(ids)
-                await self._change_state(ids, "terminate", self._cloud.terminate, before, after)
+                await self._change_state(ids, "terminate", self._end, before, after)
+
+    async def _end(self, ids: Sequence[str]) -> None:
+        """Terminate, spot requests and all: EC2 would launch another instance for each of them."""
+        workers = self._view().workers
+        requests = (workers[i].spot_request_id for i in ids if i in workers)
+        await self._cloud.terminate(ids, tuple(filter(None, requests)))
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
         return (

@@ -275,6 +275,10 @@ class _Owners:
     def _choose_type(self, demand: Demand, worker: Worker) -> str | EC2SpawnerError:
         profile = self._draft.policy.profiles.get(demand.profile)
         types = profile.instance_types if profile else (worker.instance_type,)
+        if worker.is_spot:  # EC2 changes no spot instance's type
+            if not fits(worker, demand, self._draft.policy):
+                return _cannot_become(worker, demand.profile)
+            types = (worker.instance_type,)
         failure = self._draft.memory.holds.get(("change-type", worker.instance_id))
         if failure and failure.until > self._draft.now:
             # It cannot become another: it starts as it is, unless its owner chose another kind.
@@ -385,6 +389,14 @@ class _Owners:
         action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
         self._draft.attempt("tag", homes[0], demand, lambda: self._draft.actions.append(action))
         return True
+
+
+def _cannot_become(worker: Worker, profile: str) -> LaunchFailed:
+    return LaunchFailed(
+        "Your machine cannot become the kind that you chose.",
+        why=f"{worker.instance_id} is a spot instance of another profile than {profile}",
+        next_step="Choose the kind that you had, or tell the people who run this hub.",
+    )
 
 
 def _dead_end(worker: Worker, home: Volume | None, held: Volume | None) -> LaunchFailed | None:

@@ -420,7 +420,7 @@ class FakeCloud:
                 instance.state.set(now, STOPPING)
                 instance.state.then(now + self.stop_seconds, STOPPED)
 
-    async def terminate(self, ids: Sequence[str]) -> None:
+    async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
         await self._call("TerminateInstances", tuple(ids), lambda: self._terminate(ids))
 
     def _terminate(self, ids: Sequence[str]) -> None:

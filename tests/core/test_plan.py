@@ -520,6 +520,16 @@ def test_a_worker_that_cannot_become_what_its_user_chose_is_told() -> None:
     ]
 
 
+def test_a_spot_worker_keeps_its_type() -> None:
+    view = anns(kind="large")
+    cheap = replace(view.workers["i-1"], is_spot=True)
+    view = replace(view, workers=MappingProxyType({"i-1": cheap}))
+    assert planned(view, wants(ANN)) == [Start(("i-1",), "its user wants it")]
+    (refusal,) = planned(view, wants_kind("gpu"), policy=TWO_KINDS)
+    assert isinstance(refusal, Refuse)
+    assert "cannot become" in refusal.error.for_user()
+
+
 def test_another_kind_is_another_type_and_a_tag_that_says_so() -> None:
     (change,) = planned(anns(), wants_kind("gpu"), policy=TWO_KINDS)
     assert isinstance(change, ChangeType)
