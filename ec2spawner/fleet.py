@@ -34,7 +34,7 @@ from ec2spawner.model import (
 )
 from ec2spawner.promises import Promises
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
-from ec2spawner.wishes import Demand, Policy, Wishes
+from ec2spawner.wishes import Crowd, Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,8 @@ class Fleet:
         self._mounted: set[str] = set()
         self._prepared: set[str] = set()
         self._unfit: set[str] = set()
-        self._ahead: Mapping[str, int] = MappingProxyType({})
         self._expected: frozenset[str] = frozenset()
+        self._crowds: tuple[Crowd, ...] = ()
         self._tickets: dict[str, Ticket] = {}
         self._watched: set[str] = set()
         self._missing: dict[str, float] = {}
@@ -142,6 +142,10 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.journal.close()
+
+    def accompany(self, work: Any, name: str) -> None:
+        """Run something that speaks to the fleet for as long as the fleet runs."""
+        self._spawn(work, name)
 
     def _spawn(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
@@ -192,14 +196,14 @@ class Fleet:
             self._mounted.add(worker.home_volume_id)
             self._wake_up()
 
-    def prepare_ahead(self, spares: Mapping[str, int], owners: Collection[Owner]) -> None:
-        """So many more spares of each profile, and these owners' workers, are to run for a class.
+    def prepare_ahead(self, owners: Collection[Owner], crowds: tuple[Crowd, ...]) -> None:
+        """These owners' workers, and spares for these crowds, are to run for a class.
 
         Replaces what was said before; nothing is said again each minute.
         """
         expected = frozenset(owner.key for owner in owners)
-        if (dict(spares), expected) != (dict(self._ahead), self._expected):
-            self._ahead, self._expected = MappingProxyType(dict(spares)), expected
+        if (expected, crowds) != (self._expected, self._crowds):
+            self._expected, self._crowds = expected, crowds
             self._wake_up()
 
     def note_prepared(self, spare: Worker) -> None:
@@ -227,7 +231,7 @@ class Fleet:
     def _has_pool(self, slug: str) -> bool:
         profile = self.policy.profiles.get(slug)
         return profile is not None and bool(
-            profile.pool_running or profile.pool_stopped or self._ahead.get(slug)
+            profile.pool_running or profile.pool_stopped or self._expected or self._crowds
         )
 
     async def delete(self, owner: Owner, incarnation: str) -> None:
@@ -283,8 +287,8 @@ class Fleet:
             mounted=frozenset(self._mounted),
             prepared=frozenset(self._prepared),
             unfit=frozenset(self._unfit),
-            ahead=self._ahead,
             expected=self._expected,
+            crowds=self._crowds,
         )
 
     # ---- what is known

@@ -25,10 +25,12 @@ from ec2spawner.journal import Journal
 from ec2spawner.lease import Lease
 from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.remote import WorkerLink
-from ec2spawner.rows import Rows
+from ec2spawner.rows import Rows, members_of
 from ec2spawner.s3 import Objects
+from ec2spawner.schedule import classes_of
 from ec2spawner.servers import Servers
 from ec2spawner.settings import ServerConfig, find_server_config, load_server_config
+from ec2spawner.timetable import Timetable
 from ec2spawner.wishes import Policy
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,8 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
         return WorkerLink(key, journal, port=config.WORKER_SSH_PORT)
 
     fleet.start()
+    timetable = Timetable(fleet, classes_of(config.CLASS_SCHEDULE), members_of)
+    fleet.accompany(timetable.run(), "timetable")
     return Cluster(config, Servers(fleet, open_link), asyncio.get_running_loop())
 
 
