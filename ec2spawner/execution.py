@@ -47,6 +47,7 @@ from ec2spawner.errors import (
 from ec2spawner.failures import Failures
 from ec2spawner.inventory import Lister
 from ec2spawner.listing import Expectation, Launching, Listing
+from ec2spawner.metquotas import MetQuotas, Quotas
 from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
@@ -73,7 +74,7 @@ REPEAT_SECONDS = 5.0
 R = TypeVar("R")
 
 
-class Cloud(Lister, Protocol):
+class Cloud(Lister, Quotas, Protocol):
     """What the fleet needs of EC2; ``ec2.EC2`` is the real one."""
 
     cluster: str
@@ -152,6 +153,7 @@ class Executor:
         self.calls = Calls(clock, listing, on_change)
         self.failures = Failures(clock)
         self._launched_here: set[str] = set()
+        self.quotas = MetQuotas(cloud, view)
 
     # ---- carrying out
 
@@ -381,6 +383,7 @@ class Executor:
         places = {offering_of(workers[i]) for i in ids if i in workers}
         if verb == "start" and isinstance(error, (CapacityError, QuotaError)) and places:
             for place in places:
+                self.quotas.note(place, error)
                 self.failures.leave_out(place, error, is_start=True)
         else:
             self.failures.hold(verb, ids, error)
@@ -449,6 +452,7 @@ class Executor:
 
     def _note_failure(self, action: Action, error: CloudError) -> None:
         if isinstance(action, Launch):
+            self.quotas.note(action.offering, error)
             self.failures.note_launch(action.offering, action.profile, error)
             return
         if isinstance(error, (NotFound, WrongState, OutcomeUnknown)):

@@ -524,6 +524,7 @@ class Fleet:
         finally:
             self._wake_up()
             self._pulse()
+        await self._executor.quotas.tell()
 
     def _refuse(self, action: Refuse) -> None:
         ticket = self._tickets.get(action.owner_key)
