@@ -249,6 +249,7 @@ class Executor:
                 tags[TAG_CLAIM] = await self._claim_of(ids, action.owner.key) or tags[TAG_CLAIM]
             await self._until_answered(lambda: self._cloud.tag(ids, tags))
             call.expected = replace(call.expected, tags=same_tags(ids, tags))
+        metrics.CLAIMS.inc()
         log.info("Claimed for %s (%s): %s", action.owner.key, action.reason, ",".join(ids))
 
     async def _claim_of(self, ids: Sequence[str], owner_key: str) -> str | None:
@@ -375,6 +376,8 @@ class Executor:
         else:
             if verb == "start":
                 self.failures.started(ids)
+            elif verb == "terminate":
+                metrics.REAPED.labels("worker").inc(len(ids))
             log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
 
     def _note_unchanged(self, verb: str, ids: tuple[str, ...], error: CloudError) -> None:
@@ -419,6 +422,7 @@ class Executor:
         removed = frozenset({action.volume_id})
         with self.calls.begun(Expectation(self._clock(), removed=removed)):
             await self._delete_saved(action)
+        metrics.REAPED.labels("home").inc()
         log.info("Deleted (%s): %s", action.reason, action.volume_id)
 
     async def _delete_saved(self, action: DeleteVolume) -> None:
@@ -446,6 +450,7 @@ class Executor:
         removed = frozenset({action.snapshot_id})
         with self.calls.begun(Expectation(self._clock(), removed=removed)):
             await self._cloud.delete_snapshot(action.snapshot_id)
+        metrics.REAPED.labels("snapshot").inc()
         log.info("Deleted (%s): %s", action.reason, action.snapshot_id)
 
     # ---- failures

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import metrics, planning, reaping
+from ec2spawner import census, metrics, planning, reaping
 from ec2spawner.actions import Refuse
 from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
@@ -123,6 +123,7 @@ class Fleet:
         """By id: the first full listing that lacked a worker which was asked for."""
         self._unwanted: dict[str, tuple[float, float]] = {}
         self._homeless: dict[str, float] = {}
+        self._counted_at = 0.0
         self._view: Listing | None = None
         self._wake = asyncio.Event()
         self._changed: asyncio.Future[None] | None = None
@@ -311,7 +312,15 @@ class Fleet:
         self._outdate()
         self._executor.failures.look(self._raw())
         self.promises.keep()
+        self._count()
         self._wake_up()
+
+    def _count(self) -> None:
+        """Count the cluster for the metrics, at each full listing."""
+        view, now = self.view(), self._clock()
+        if view.full_at > self._counted_at:
+            self._counted_at = view.full_at
+            census.take(view, self._executor.failures.memory(MappingProxyType({})), now)
 
     def _on_call(self) -> None:
         """A call of ours was sent or answered: other ids are to be watched."""
