@@ -40,7 +40,12 @@ KEEPALIVE_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
-LAST_EVENTS: Mapping[str, str | None] = {"start": "ready", "stop": "stopped", "status": None}
+LAST_EVENTS: Mapping[str, str | None] = {
+    "prepare": "prepared",
+    "start": "ready",
+    "stop": "stopped",
+    "status": None,
+}
 """What the last line of each verb says of itself; that of a status is no event."""
 Progress = Callable[[str], None]
 
@@ -107,6 +112,18 @@ class WorkerLink:
         progress("connected")
         try:
             return await _run(connection, "start", document, progress)
+        finally:
+            connection.close()
+
+    async def prepare(self, worker: Worker, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a worker checked that is nobody's yet, and told its hub; its prepared event.
+
+        Tries to connect until it is cancelled: the machine may still be booting. The caller has
+        the deadline. Raises a ``WorkerError``.
+        """
+        connection = await self._connect_until_up(worker)
+        try:
+            return await _run(connection, "prepare", document, _ignore)
         finally:
             connection.close()
 

@@ -46,6 +46,9 @@ class Timings:
     mappings_hidden_seconds: float = 0.3
     listing_lag_seconds: float = 0.0
     terminated_shown_seconds: float = 3600.0
+    watchdog_seconds: float = (
+        60.0  # between two looks of a machine's dead-man switch; from its boot
+    )
 
     def change(self, values: dict[str, Any]) -> None:
         """Set some of them; ValueError names what is wrong and what is known."""
