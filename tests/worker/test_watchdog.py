@@ -217,9 +217,13 @@ def test_a_command_that_comes_during_a_look_keeps_the_machine_on(
     worker.hub_is_up = False
     worker.looks_until(3500)
     worker.now += 120
-    setattr(worker, moment, worker.start)
+
+    def command() -> None:
+        setattr(worker, moment, lambda: None)
+        worker.start()
+
+    setattr(worker, moment, command)
     worker.look()
-    setattr(worker, moment, lambda: None)
     assert not worker.system.powered_off
     worker.looks_until(99_999)
     assert worker.system.powered_off
