@@ -40,7 +40,7 @@ def look_once(host: Host, events: Events, senses: Senses | None = None) -> None:
     now = senses.now()  # after all moments that others wrote
     watch = deadman.look(before, seen, now)
     records.write_watch(host.runtime_directory, boot.boot_id, watch)
-    _tell_change(events, before, watch)
+    _tell_change(events, before, watch, seen)
     if deadman.reason_to_power_off(watch, seen, now):
         _power_off(host, boot, watch, seen, events, senses)
 
@@ -99,7 +99,8 @@ def _lock(host: Host, boot: Boot, senses: Senses) -> Iterator[bool]:
         yield is_free
 
 
-def _tell_change(events: Events, before: Watch | None, watch: Watch) -> None:
+def _tell_change(events: Events, before: Watch | None, watch: Watch, seen: Seen) -> None:
     if before is not None and before.is_hub_reached == watch.is_hub_reached:
         return
-    events.write(event="watch", hub="reached" if watch.is_hub_reached else "away")
+    away = "away" if seen.terms else "unknown"
+    events.write(event="watch", hub="reached" if watch.is_hub_reached else away)

@@ -155,6 +155,7 @@ def test_the_culler_s_failure_is_made_good(worker: Worker) -> None:
 
 def test_a_worker_of_which_no_hub_ever_heard_goes_off(worker: Worker) -> None:
     told = worker.looks_until(99_999)
+    assert told[0] == {"event": "watch", "hub": "unknown"}
     assert told[-1]["reason"] == "no-hub"
     assert 1800 <= worker.now < 1860
     assert worker.asked == []
