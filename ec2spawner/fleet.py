@@ -220,7 +220,9 @@ class Fleet:
         self._wake_up()
 
     def unprepared_spares(self) -> list[Worker]:
-        """Running spares of a pool that were never looked at."""
+        """Running spares of a pool that were never looked at; none of another hub's."""
+        if self._lease.standing is not Standing.HELD:
+            return []
         return [
             w
             for w in self.view().workers.values()

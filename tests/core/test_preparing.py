@@ -36,7 +36,7 @@ class Town:
         self._begin()
 
     def _begin(self) -> None:
-        preparing = Preparing(self.hub.fleet, self.open_link, {})  # type: ignore[arg-type]
+        preparing = Preparing(self.hub.fleet, self.open_link, dict)  # type: ignore[arg-type]
         self.task = asyncio.ensure_future(preparing.run())
 
     async def open_link(self) -> FakeLink:
