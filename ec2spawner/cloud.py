@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from ec2spawner import errors, metrics
-from ec2spawner.throttle import Throttle
+from ec2spawner.throttle import ON_WAIT, Throttle
 
 log = logging.getLogger(__name__)
 
@@ -360,6 +360,8 @@ class Gateway:
         if request.service == "ec2":
             wait = self._throttle.reserve(action, request.instances, self._clock())
             if wait > 0:
+                if on_wait := ON_WAIT.get():
+                    on_wait(wait)
                 await self._sleep(wait)
         loop = asyncio.get_running_loop()
         try:

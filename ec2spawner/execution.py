@@ -46,6 +46,7 @@ from ec2spawner.errors import (
 )
 from ec2spawner.failures import Failures
 from ec2spawner.inventory import Lister
+from ec2spawner.line import Line
 from ec2spawner.listing import Expectation, Launching, Listing
 from ec2spawner.metquotas import MetQuotas, Quotas
 from ec2spawner.model import (
@@ -63,6 +64,7 @@ from ec2spawner.model import (
 )
 from ec2spawner.placement import offering_of
 from ec2spawner.reaping import is_wanted
+from ec2spawner.throttle import ON_WAIT
 from ec2spawner.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -154,12 +156,15 @@ class Executor:
         self.failures = Failures(clock)
         self._launched_here: set[str] = set()
         self.quotas = MetQuotas(cloud, view)
+        self.line = Line()
 
     # ---- carrying out
 
     async def execute(self, action: Action) -> None:
         """Carry one action out; what fails is remembered and shows in the next plan."""
         kind = type(action).__name__
+        owners = self._waiting_for(action)
+        held_back = ON_WAIT.set(lambda s: self.line.enter(owners, self._clock() + s))
         try:
             await self._do(action)
         except CloudError as error:
@@ -172,6 +177,20 @@ class Executor:
             self._note_failure(action, _unforeseen(action, error))
         else:
             metrics.ACTIONS.labels(kind, "ok").inc()
+        finally:
+            ON_WAIT.reset(held_back)
+            self.line.leave(owners)
+
+    def _waiting_for(self, action: Action) -> tuple[str, ...]:
+        """Keys of the owners who wait for an action."""
+        if isinstance(action, Claim):
+            return (action.owner.key,)
+        if isinstance(action, Launch):
+            return action.for_owners
+        if isinstance(action, Start):
+            workers = self._view().workers
+            return tuple(w.owner for i in action.ids if (w := workers.get(i)) and w.owner)
+        return ()
 
     @singledispatchmethod
     async def _do(self, action: Action) -> None:

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 GATHER_SECONDS = 0.05
 """How long a tick waits for more of the same: a class's clicks fall into one."""
 DELETE_WAIT_SECONDS = 5.0
+LINE_SECONDS = 2.0
+"""Who waits longer than this for EC2's limits reads it."""
 NEW_HOME_SECONDS = 120.0
 """How long after a launch its home is looked for by id, until a listing of volumes shows it."""
 
@@ -62,12 +64,14 @@ class Ticket:
 class Sight:
     """What the fleet knows of one owner's machine, for the progress that a user reads.
 
-    ``stage``: "aws-away", "unknown", "launching", "home-busy", "starting", "stopping", "booting"
-    or "running".
+    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "starting", "stopping",
+    "booting" or "running". ``place`` in line, from 1 on, and the ``seconds`` until their turn.
     """
 
     stage: str
     worker: Worker | None = None
+    place: int = 0
+    seconds: float = 0.0
 
 
 class Fleet:
@@ -352,6 +356,10 @@ class Fleet:
         if not view.is_known:
             return Sight("unknown")
         worker = current_worker(view, owner.key)
+        in_line = self._executor.line.place(owner.key)
+        if in_line and in_line[1] - self._clock() > LINE_SECONDS:
+            place, until = in_line
+            return Sight("in-line", worker, place, until - self._clock())
         if worker:
             return Sight(_STAGES[worker.state], worker)
         homes = view.homes_of(owner.key)

@@ -294,12 +294,15 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         told = story.line(story.OPENING_STAGES[kind], 0, usual)
         idle = 0.0
         while True:
-            stage = self._step or fleet.sight(self.owner).stage
+            sight = fleet.sight(self.owner)
+            stage = self._step or sight.stage
             if stage in story.WAITING_STAGES:
                 idle += PROGRESS_SECONDS
             elapsed = time.monotonic() - self._begun_at - idle
             done = story.percent(elapsed, usual)
             words = story.line(stage, elapsed, usual)
+            if stage == "in-line":
+                words = story.in_line(sight.place, sight.seconds)
             if words and words != told:
                 told = words
                 yield {"progress": done, "message": words}
