@@ -18,7 +18,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ class Bed:
             raise launch.failure("command failed")
 
     async def hub(self, name: str, spawner: str = "ec2", poll_seconds: int = 30) -> Hub:
-        """A hub on a cluster of its own, answering; ``spawner``: "ec2" or "nothing"."""
+        """A hub on a cluster of its own, answering; ``spawner``: "ec2", "nothing" or "one-call"."""
         hub = Hub(self, name, spawner, poll_seconds)
         self._parts.append(hub.process)
         if spawner == "nothing":
@@ -184,9 +184,16 @@ class Bed:
 
     async def refused(self) -> dict[str, int]:
         """How often each action was not carried out."""
+        return await self._counted(lambda outcome: outcome != "ok")
+
+    async def throttled(self) -> dict[str, int]:
+        """How often each action was refused because there were too many calls."""
+        return await self._counted(lambda outcome: outcome == "RequestLimitExceeded")
+
+    async def _counted(self, counts: Callable[[str], bool]) -> dict[str, int]:
         counted = (await self.control("GET", "calls"))["calls"]
-        bad = {a: sum(n for o, n in os.items() if o != "ok") for a, os in counted.items()}
-        return {action: count for action, count in bad.items() if count}
+        sums = {a: sum(n for o, n in os.items() if counts(o)) for a, os in counted.items()}
+        return {action: count for action, count in sums.items() if count}
 
     async def instances(self) -> dict[str, Row]:
         """Instances by the key of their owner, without terminated ones."""
