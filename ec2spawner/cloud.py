@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from ec2spawner import errors, metrics
-from ec2spawner.throttle import Throttle
+from ec2spawner.throttle import Throttle, Turn
 
 log = logging.getLogger(__name__)
 
@@ -259,13 +259,14 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        slack_seconds: float = 0.0,
     ) -> None:
         self._region = region
         self._session_factory = session_factory
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
-        self._throttle = Throttle(clock())
+        self._throttle = Throttle(clock(), slack_seconds)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         self._lock = threading.Lock()
         self._session: Any = None
@@ -314,6 +315,10 @@ class Gateway:
         if maybe_done and not is_answer and effect is not Effect.READ:
             return _error(errors.OutcomeUnknown, action, failed.error.aws_code, failed.error.why)
         return failed.error
+
+    def turn(self, action: str, left_share: float = 0.0) -> Turn:
+        """How many calls of an EC2 action would be sent at once now."""
+        return self._throttle.turn(action, left_share, self._clock())
 
     async def _attempt(
         self, service: str, operation: str, action: str, params: Mapping[str, Any], instances: int

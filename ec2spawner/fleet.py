@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import metrics, planning, reaping
+from ec2spawner import metrics, pacing, planning, reaping
 from ec2spawner.actions import Refuse
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
@@ -32,6 +32,7 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.promises import Promises
+from ec2spawner.throttle import Turn
 from ec2spawner.wishes import Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,11 @@ class Sight:
 
 
 class Fleet:
-    """Keeps one cluster as it is wished. ``clock`` gives epoch seconds."""
+    """Keeps one cluster as it is wished.
+
+    ``clock`` gives epoch seconds; ``turn`` tells how many calls of an EC2 action are free now, if a
+    share of its bucket is left.
+    """
 
     def __init__(
         self,
@@ -79,10 +84,14 @@ class Fleet:
         journal: Journal,
         *,
         clock: Callable[[], float] = time.time,
+        turn: Callable[[str, float], Turn] = pacing.no_limit,
     ) -> None:
         self.policy = policy
         self.journal = journal
         self._clock = clock
+        self._turn = turn
+        self._due_at: float | None = None
+        """When EC2's limits allow what the last tick left out."""
         self.inventory = Inventory(
             cloud, clock=clock, on_change=self._on_listing, watched=self._watched_ids
         )
@@ -385,8 +394,9 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        retry_at = self._executor.failures.next_retry_at()
-        pause = None if retry_at is None else max(0.05, retry_at - self._clock())
+        moments = (self._executor.failures.next_retry_at(), self._due_at)
+        next_at = min((at for at in moments if at is not None), default=None)
+        pause = None if next_at is None else max(0.05, next_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return
         await asyncio.sleep(GATHER_SECONDS)
@@ -402,7 +412,10 @@ class Fleet:
         self._unwanted = reaping.sightings(view, wishes, self._unwanted, now)
         memory = self._executor.failures.memory(MappingProxyType(self._unwanted))
         memory = replace(memory, homeless=self._look_for_homeless(view, wishes))
-        for action in planning.plan(raw, expectations, wishes, self.policy, memory, now):
+        planned = planning.plan(raw, expectations, wishes, self.policy, memory, now)
+        actions, pause = pacing.due(planned, self._turn)
+        self._due_at = None if pause is None else now + pause
+        for action in actions:
             if isinstance(action, Refuse):
                 self._refuse(action)
             else:
