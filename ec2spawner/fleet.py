@@ -39,9 +39,20 @@ log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.05
 """How long a tick waits for more of the same: a class's clicks fall into one."""
+APART = 4.0
+"""And so many times as long as the last tick took: the more there is to look at, the more falls
+into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
 NEW_HOME_SECONDS = 120.0
 """How long after a launch its home is looked for by id, until a listing of volumes shows it."""
+
+
+class _Waiter:
+    """One wait for something to be different; ``is_over`` is asked at each tick."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self.is_over = is_over
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Ticket:
@@ -125,7 +136,8 @@ class Fleet:
         self._homeless: dict[str, float] = {}
         self._view: Listing | None = None
         self._wake = asyncio.Event()
-        self._changed: asyncio.Future[None] | None = None
+        self._waiters: set[_Waiter] = set()
+        self._tick_seconds = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- life
@@ -203,7 +215,8 @@ class Fleet:
         time_now = asyncio.get_running_loop().time
         deadline = time_now() + DELETE_WAIT_SECONDS
         while promise and self.promises.is_open(promise) and time_now() < deadline:
-            await self._next_change(deadline - time_now())
+            kept = _Waiter(lambda: not self.promises.is_open(promise))
+            await self._until(kept, deadline - time_now())
 
     def rename(self, old: Owner, new: Owner) -> None:
         """The owner has another name from now on, and keeps worker and home."""
@@ -245,7 +258,7 @@ class Fleet:
         """The cluster as it will be once our calls show."""
         if self._view is None:
             accepted = overlay(self._raw(), self._executor.calls.expectations())
-            self._view = planning.with_writes(accepted, self._wishes())
+            self._view = planning.with_writes(accepted, Wishes(writes=self.promises.writes()))
         return self._view
 
     def _outdate(self) -> None:
@@ -305,15 +318,17 @@ class Fleet:
             worker = self._ready_worker(ticket)
             if worker:
                 return worker
-            await self._next_change()
+            await self._until(_Waiter(lambda: bool(self._ready_worker(ticket) or ticket.refusal)))
 
     async def lost(self, ticket: Ticket, worker: Worker) -> None:
         """Return once the worker is no longer the one to wait for."""
-        while True:
+
+        def is_lost() -> bool:
             now = self._ready_worker(ticket)
-            if now is None or now.instance_id != worker.instance_id or ticket.refusal:
-                return
-            await self._next_change()
+            return now is None or now.instance_id != worker.instance_id or bool(ticket.refusal)
+
+        while not is_lost():
+            await self._until(_Waiter(is_lost))
 
     def watch(self, worker: Worker, on: bool) -> None:
         """Have a worker listed every second: it should answer, and does not."""
@@ -374,21 +389,27 @@ class Fleet:
         self._wake.set()
         self.inventory.nudge()
 
-    async def _next_change(self, timeout_seconds: float | None = None) -> None:
-        """Wait for the next moment at which something may be different."""
-        if self._changed is None or self._changed.done():
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait({self._changed}, timeout=timeout_seconds)
+    async def _until(self, waiter: _Waiter, timeout_seconds: float | None = None) -> None:
+        """Wait until a tick finds that the wait is over; it may not be any more at the return."""
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait({waiter.over}, timeout=timeout_seconds)
+        finally:
+            self._waiters.discard(waiter)
 
     def _pulse(self) -> None:
-        if self._changed and not self._changed.done():
-            self._changed.set_result(None)
+        """Wake those whose wait is over. To wake all costs a class a hundred times as much."""
+        for waiter in list(self._waiters):
+            if not waiter.over.done() and waiter.is_over():
+                waiter.over.set_result(None)
 
     async def _run(self) -> None:
         while True:
             await self._wait_for_work()
             try:
+                begun = asyncio.get_running_loop().time()
                 self.tick()
+                self._tick_seconds = asyncio.get_running_loop().time() - begun
             except Exception:
                 log.exception("A tick of the fleet failed")
                 await asyncio.sleep(1)
@@ -399,7 +420,7 @@ class Fleet:
         pause = None if next_at is None else max(0.05, next_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return
-        await asyncio.sleep(GATHER_SECONDS)
+        await asyncio.sleep(max(GATHER_SECONDS, APART * self._tick_seconds))
         self._wake.clear()
 
     def tick(self) -> None:
@@ -444,7 +465,6 @@ class Fleet:
             await self._executor.execute(action)
         finally:
             self._wake_up()
-            self._pulse()
 
     def _refuse(self, action: Refuse) -> None:
         ticket = self._tickets.get(action.owner_key)
