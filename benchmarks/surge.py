@@ -80,6 +80,20 @@ def outcome(starts: Sequence[Start]) -> Row:
     return found
 
 
+def mean_phases(before: Mapping[str, float], after: Mapping[str, float]) -> Row:
+    """Mean seconds of each phase of the starts in between, as our own metrics count them."""
+    name = "ec2spawner_start_phase_seconds"
+    means = {}
+    for phase in ("machine", "ssh", "server"):
+        total, count = (
+            after.get(f"{name}_{kind}['{phase}']", 0.0)
+            - before.get(f"{name}_{kind}['{phase}']", 0.0)
+            for kind in ("sum", "count")
+        )
+        means[phase] = round(total / count, 2) if count else 0.0
+    return means
+
+
 class Way:
     """One spawner's hub, and what is measured while its users come."""
 
@@ -115,6 +129,8 @@ class Way:
             "hub_cpu_ms_per_start": round(1000 * cpu_seconds / max(1, len(users)), 1),
             "event_loop_lag": after["lag"],
         }
+        if self._name == OURS:
+            row["mean_phase_seconds"] = mean_phases(before["metrics"], after["metrics"])
         say(f"{self._scene.name}, {self._name}: {_glance(row)}")
         return row, starts
 

@@ -139,6 +139,15 @@ def test_a_way_that_loses_users_is_far_worse_however_fast_it_is() -> None:
     assert not surge.is_far_worse(phase(51.9), phase(13.0))
 
 
+def test_phases_are_of_the_starts_in_between_only() -> None:
+    def metrics(total: float, count: float) -> dict[str, float]:
+        name = "ec2spawner_start_phase_seconds"
+        return {f"{name}_sum['machine']": total, f"{name}_count['machine']": count}
+
+    assert surge.mean_phases(metrics(100, 10), metrics(160, 30))["machine"] == 3.0
+    assert surge.mean_phases({}, metrics(6, 3)) == {"machine": 2.0, "ssh": 0.0, "server": 0.0}
+
+
 class Refusing:
     """A client whose first calls are refused."""
 
