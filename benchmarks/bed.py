@@ -121,19 +121,24 @@ class Bed:
         return [
             *(sys.executable, "-m", "ec2spawner.localcloud", "serve"),
             *("--port", self.endpoint.rpartition(":")[2]),
-            *("--state-dir", str(self.folder / "state"), "--workers", setting.workers),
+            *("--state-dir", str(self.state_dir), "--workers", setting.workers),
             *("--boot-seconds", f"{setting.boot_seconds:g}"),
             *("--stop-seconds", f"{setting.stop_seconds:g}"),
             *("--throttle", setting.throttle, "--ssh-port", str(SSH_PORT)),
         ]
 
-    async def start(self) -> None:
-        """Serve the cloud and build the cluster."""
+    @property
+    def state_dir(self) -> Path:
+        """What the cloud keeps, and finds again."""
+        return self.folder / "state"
+
+    async def serve(self) -> None:
+        """Serve the cloud."""
         await self.cloud.start()
         await self.cloud.until(lambda: "ready: " in self.cloud.log.read_text(), BOUND_SECONDS)
-        await self._launch()
 
-    async def _launch(self) -> None:
+    async def launch(self) -> None:
+        """Build the cluster."""
         script = REPOSITORY / "launch_cluster" / "launch.py"
         launch = self.part(
             "launch",
@@ -306,13 +311,25 @@ def _new_folder(in_memory: bool) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def made(setting: Setting, keep: Path | None = None) -> AsyncIterator[Bed]:
-    """A bed that is gone at the end, with all its processes; its folder stays if ``keep`` is it."""
+async def made(
+    setting: Setting,
+    keep: Path | None = None,
+    *,
+    prepare: Callable[[Path], None] | None = None,
+) -> AsyncIterator[Bed]:
+    """A bed that is gone at the end, with all its processes; its folder stays if ``keep`` is it.
+
+    With ``prepare``, which fills the cloud's state directory, no cluster is built.
+    """
     folder = (keep or _new_folder(setting.in_memory)).absolute()
     with network() as cidr, no_orphans():
         bed = Bed(folder, setting, cidr)
         try:
-            await bed.start()
+            if prepare:
+                prepare(bed.state_dir)
+            await bed.serve()
+            if not prepare:
+                await bed.launch()
             yield bed
         finally:
             await bed.close()
