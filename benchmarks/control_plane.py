@@ -31,11 +31,30 @@ SETTLE_SECONDS = 1.0
 SAMPLE_SECONDS = 0.25
 LISTINGS = frozenset({"DescribeInstances", "DescribeVolumes", "DescribeSnapshots"})
 """What the inventory asks for all workers at once."""
+LEASE = frozenset({"PutObject", "GetObject"})
+"""With what a hub keeps its lease on the cluster, however many workers there are."""
+RENEWALS_PER_MINUTE = 8.0
+"""Of the lease, at most: one every 8 to 10 s, and what sampling adds."""
 
 
 def changing(calls: Mapping[str, int]) -> dict[str, int]:
-    """Calls that are no shared listings."""
-    return {action: n for action, n in calls.items() if action not in LISTINGS}
+    """Calls that are neither shared listings nor the lease's."""
+    return {action: n for action, n in calls.items() if action not in LISTINGS | LEASE}
+
+
+def is_of_lease(action: str) -> bool:
+    """Whether this is the lease's; the cloud names S3's actions by their service, too."""
+    return action.removeprefix("s3:") in LEASE
+
+
+def beside_lease(calls: Mapping[str, int]) -> dict[str, int]:
+    """Calls that are not the lease's."""
+    return {action: n for action, n in calls.items() if not is_of_lease(action)}
+
+
+def of_lease(calls: Mapping[str, int]) -> dict[str, int]:
+    """Calls that are the lease's."""
+    return {action: n for action, n in calls.items() if is_of_lease(action)}
 
 
 class Watch:
@@ -97,7 +116,7 @@ class Class:
     async def until_still(self) -> None:
         """Wait until the fleet has nothing in transition to look at any more."""
         before: Row = {}
-        while before != (now := (await self._hub.ask("figures"))["aws_calls"]):
+        while before != (now := beside_lease((await self._hub.ask("figures"))["aws_calls"])):
             before = now
             await asyncio.sleep(QUIET_SECONDS)
 
@@ -223,20 +242,23 @@ async def quiet_minute(bed: Bed, hubs: Mapping[int, Hub], seconds: float) -> Row
     """Calls of hubs in which nobody does anything, by the number of their running servers."""
     cloud_before = await bed.calls()
     sampled = await asyncio.gather(*(_sampled(hub, seconds) for hub in hubs.values()))
-    cloud_calls = arithmetic.grown(cloud_before, await bed.calls())
+    cloud_calls = beside_lease(arithmetic.grown(cloud_before, await bed.calls()))
     counted = [arithmetic.grown(samples[0][1], samples[-1][1]) for samples in sampled]
+    rates = [arithmetic.rates(samples) for samples in sampled]
     return {
         "seconds": seconds,
         "server_polls_per_minute_each": 60 / POLL_SECONDS,
         **{
             f"with_{number}_running": {
-                "calls_per_minute": arithmetic.rates(samples),
-                "calls": calls,
+                "calls_per_minute": {a: r for a, r in rate.items() if not is_of_lease(a)},
+                "calls": beside_lease(calls),
                 "calls_beside_listings": changing(calls),
+                "lease_calls": of_lease(calls),
+                "lease_calls_per_minute": {a: r for a, r in rate.items() if is_of_lease(a)},
             }
-            for number, samples, calls in zip(hubs, sampled, counted, strict=True)
+            for number, rate, calls in zip(hubs, rates, counted, strict=True)
         },
-        "calls_counted_by_the_hubs": sum(sum(calls.values()) for calls in counted),
+        "calls_counted_by_the_hubs": sum(sum(beside_lease(c).values()) for c in counted),
         "calls_counted_by_the_cloud": sum(cloud_calls.values()),
     }
 
@@ -255,9 +277,12 @@ def judged(sheet: Report) -> None:
     for kind, unit in (("calls_per_minute", "1/min"), ("calls_beside_listings", "")):
         name = f"{kind.replace('_', ' ')} with {SERVERS} running, as with 1"
         check(name, many[kind], few[kind], unit, exact=True)
+    for number, row in ((1, few), (SERVERS, many)):
+        renewals = row["lease_calls_per_minute"].get("PutObject", 0.0)
+        check(f"lease renewals with {number} running", renewals, RENEWALS_PER_MINUTE, "1/min")
     by_cloud = quiet["calls_counted_by_the_cloud"]
     check(
-        "every call is one of the hubs'",
+        "every call is one of the hubs', beside the lease's",
         quiet["calls_counted_by_the_hubs"],
         by_cloud,
         "",

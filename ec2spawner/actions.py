@@ -18,7 +18,7 @@ MAX_IDS = 500
 
 @dataclass(frozen=True)
 class Launch:
-    """Launch ``count`` workers for nobody; ``for_owners`` are those who wait for them."""
+    """Launch ``count`` workers for nobody; ``for_owners`` are those who wait for them, if any."""
 
     offering: Offering
     profile: str
@@ -54,19 +54,29 @@ class Tag:
 
 @dataclass(frozen=True)
 class Start:
-    """Start stopped workers."""
+    """Start stopped workers; ``is_ahead``: before anybody waits for them."""
 
     ids: tuple[str, ...]
+    reason: str
+    is_ahead: bool = False
+
+
+@dataclass(frozen=True)
+class ChangeType:
+    """Make a stopped worker one of another instance type."""
+
+    instance_id: str
+    instance_type: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop running workers; ``is_double``: although their owner is wanted, who has another."""
+    """Stop running workers; ``although_wanted``: their owners want others, or another kind."""
 
     ids: tuple[str, ...]
     reason: str
-    is_double: bool = False
+    although_wanted: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,7 @@ Action = (
     | Claim
     | Tag
     | Start
+    | ChangeType
     | Stop
     | Terminate
     | Attach

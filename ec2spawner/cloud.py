@@ -92,18 +92,32 @@ CODES: Mapping[str, type[errors.CloudError]] = {
     "InvalidAccessKeyId": errors.CredentialsError,
     "SignatureDoesNotMatch": errors.CredentialsError,
     "OptInRequired": errors.CredentialsError,
+    "InvalidToken": errors.CredentialsError,
+    "RequestTimeTooSkewed": errors.CredentialsError,
+    # S3's conditions (If-Match, If-None-Match); the last two: another write is under way
+    "PreconditionFailed": errors.ConditionFailed,
+    "ConditionalRequestConflict": errors.ConditionFailed,
+    "OperationAborted": errors.ConditionFailed,
     # not there
     "ParameterNotFound": errors.NotFound,
     "NoSuchBucket": errors.NotFound,
     "NoSuchKey": errors.NotFound,
+    "NoSuchResourceException": errors.NotFound,  # a service or quota that is none
     "404": errors.NotFound,
 }
-"""AWS error code to class (EC2 API reference "Error codes", read 2026; see ``classify``)."""
+"""AWS error code to class (API references of EC2 and S3, "Error codes", 2026; see ``classify``)."""
 
 SERVER_FAULTS = frozenset(
-    {"InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable", "Unavailable"}
+    {
+        *("InternalError", "InternalFailure", "InternalServerError"),
+        *("ServiceUnavailable", "Unavailable"),
+        "RequestTimeout",  # S3: it has not got the whole request in time
+    }
 )
 """Codes with which AWS says that it failed itself: the call may have taken effect or not."""
+
+BODY_MAX_BYTES = 1024 * 1024
+"""Of a streamed reply (S3's GetObject), which is read whole; what we keep there is smaller."""
 
 UNANSWERED = (
     boto_errors.HTTPClientError,
@@ -134,6 +148,10 @@ NEXT_STEPS: Mapping[type[errors.CloudError], str] = {
     errors.Unreachable: "Check the network, and AWS_ENDPOINT_URL if it is set.",
     errors.OutcomeUnknown: "Look what is there before it is done again; a hub does so by itself.",
 }
+
+
+Permit = Callable[[], errors.CloudError | None]
+"""Why nothing may be changed now; None while it may. Called in any thread."""
 
 
 class Effect(Enum):
@@ -270,6 +288,17 @@ def read_time(value: Any) -> datetime:
     return moment
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is sent at each attempt of one call."""
+
+    service: str
+    operation: str
+    params: Mapping[str, Any]
+    instances: int
+    effect: Effect
+
+
 class Gateway:
     """Makes AWS calls off the event loop: within EC2's limits, with deadlines, repeated if safe."""
 
@@ -293,6 +322,15 @@ class Gateway:
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[str, Any] = {}
+        self._permits: dict[str, Permit] = {}
+
+    def guard(self, service: str, permit: Permit) -> None:
+        """From now on, ask before each attempt of each call that can change something there.
+
+        What ``permit`` gives ends the call, which is not sent. It is asked in the thread that
+        sends, at the last moment.
+        """
+        self._permits[service] = permit
 
     async def call(
         self,
@@ -314,8 +352,9 @@ class Gateway:
         give_up_at = self._clock() + deadline_seconds
         backoff = FIRST_BACKOFF_SECONDS
         maybe_done = False
+        request = _Request(service, operation, params or {}, instances, effect)
         while True:
-            failed = await self._attempt(service, operation, action, params or {}, instances)
+            failed = await self._attempt(request, action)
             if isinstance(failed, dict):
                 return failed
             maybe_done = maybe_done or failed.maybe_done
@@ -332,8 +371,10 @@ class Gateway:
     def _verdict(
         failed: Attempt, effect: Effect, maybe_done: bool, action: str
     ) -> errors.CloudError:
-        # Refused credentials say nothing of an attempt before, which may have taken effect.
-        is_answer = not (failed.is_transient or isinstance(failed.error, errors.CredentialsError))
+        # Refused credentials, or a repetition that was not permitted, say nothing of an attempt
+        # before, which may have taken effect.
+        says_nothing = (errors.CredentialsError, errors.NotTheHolder, errors.AnotherHub)
+        is_answer = not (failed.is_transient or isinstance(failed.error, says_nothing))
         if maybe_done and not is_answer and effect is not Effect.READ:
             return _error(errors.OutcomeUnknown, action, failed.error.aws_code, failed.error.why)
         return failed.error
@@ -342,27 +383,31 @@ class Gateway:
         """How many calls of an EC2 action would be sent at once now."""
         return self._throttle.turn(action, left_share, self._clock())
 
-    async def _attempt(
-        self, service: str, operation: str, action: str, params: Mapping[str, Any], instances: int
-    ) -> dict[str, Any] | Attempt:
-        if service == "ec2":
-            wait = self._throttle.reserve(action, instances, self._clock())
+    async def _attempt(self, request: _Request, action: str) -> dict[str, Any] | Attempt:
+        if request.service == "ec2":
+            wait = self._throttle.reserve(action, request.instances, self._clock())
             if wait > 0:
                 await self._sleep(wait)
         loop = asyncio.get_running_loop()
         try:
-            reply: dict[str, Any] = await loop.run_in_executor(
-                self._threads, self._send, service, operation, params
-            )
+            reply: dict[str, Any] = await loop.run_in_executor(self._threads, self._send, request)
+        except errors.CloudError as refused:
+            return Attempt(refused, is_transient=False, maybe_done=False)
         except (ClientError, boto_errors.BotoCoreError, ResponseParserError) as failure:
-            failed = classify(action, failure, service)
+            failed = classify(action, failure, request.service)
             metrics.AWS_CALLS.labels(action, failed.error.code).inc()
             return failed
         metrics.AWS_CALLS.labels(action, "ok").inc()
         return reply
 
-    def _send(self, service: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        reply: dict[str, Any] = getattr(self._client(service), operation)(**params)
+    def _send(self, request: _Request) -> dict[str, Any]:
+        client = self._client(request.service)
+        permit = self._permits.get(request.service)
+        if permit and request.effect is not Effect.READ and (refused := permit()):
+            raise refused
+        reply: dict[str, Any] = getattr(client, request.operation)(**request.params)
+        if hasattr(reply.get("Body"), "read"):  # a stream: its rest comes from the network, too
+            reply["Body"] = reply["Body"].read(BODY_MAX_BYTES)
         return reply
 
     def _client(self, service: str) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
-from ec2spawner.errors import NotFound, OutcomeUnknown, WrongState
+from ec2spawner.errors import NotFound, OutcomeUnknown, Rejected, WrongState
 from ec2spawner.model import (
     HOME_DEVICE,
     TAG_CLUSTER,
@@ -22,15 +22,24 @@ from ec2spawner.model import (
     TAG_ROLE,
     Role,
     Snapshot,
+    SpotRequest,
     Volume,
     Worker,
+    impaired_since,
     parse_snapshot,
+    parse_spot_request,
     parse_volume,
     parse_worker,
 )
 
 PAGE_SIZE = 1000  # DescribeInstances: 5 to 1000 (EC2 API reference, 2026)
 FILTER_VALUES = 200  # values that one filter may have (EC2 API reference, "Filter", 2026)
+TYPES_PAGE_SIZE = 100  # DescribeInstanceTypes: 5 to 100 (EC2 API reference, 2026)
+CONSOLE_MAX_CHARS = 16_384
+"""The end of a console's 64 KiB: what a machine last said is what tells why it died."""
+VOLUME_TYPE = "gp3"
+SPOT = "spot"
+STATUS_CHECKS = ("instance-status", "system-status", "attached-ebs-status")
 LISTING_DEADLINE_SECONDS = 10.0
 """Short, for the poller tries again anyway, and users are to read soon that AWS does not answer."""
 
@@ -48,6 +57,7 @@ class LaunchRequest:
     cost_tags: Mapping[str, str]
     root_device: str = "/dev/sda1"
     root_gib: int = 12
+    market: str = "on-demand"  # or "spot": may be taken back by EC2, which then stops it
 
 
 class EC2:
@@ -85,6 +95,82 @@ class EC2:
         role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
         replies = await self._list("describe_snapshots", "snapshot-id", ids, role)
         return [parse_snapshot(raw) for reply in replies for raw in reply.get("Snapshots", ())]
+
+    async def list_spot_requests(self) -> list[SpotRequest]:
+        """The cluster's spot requests for which EC2 has, or would launch, an instance.
+
+        One whose instance is no worker of a listing is what a termination in the console leaves:
+        EC2 launches another for it, and gives that none of our tags.
+        """
+        alive = {"Name": "state", "Values": ["open", "active", "disabled"]}
+        replies = await self._list("describe_spot_instance_requests", "", None, alive)
+        return [
+            parse_spot_request(raw)
+            for reply in replies
+            for raw in reply.get("SpotInstanceRequests", ())
+        ]
+
+    async def statuses(self) -> dict[str, float | None]:
+        """Instances with a failing status check, and since when (epoch seconds, if EC2 says it).
+
+        Those of the whole account and Region: status checks cannot be filtered by tag.
+        """
+        listings = await asyncio.gather(
+            *(
+                self._gateway.pages(
+                    "ec2",
+                    "describe_instance_status",
+                    {
+                        "Filters": [{"Name": f"{check}.status", "Values": ["impaired"]}],
+                        "MaxResults": PAGE_SIZE,
+                    },
+                    deadline_seconds=LISTING_DEADLINE_SECONDS,
+                )
+                for check in STATUS_CHECKS
+            )
+        )
+        return {
+            raw["InstanceId"]: impaired_since(raw)
+            for pages in listings
+            for page in pages
+            for raw in page.get("InstanceStatuses", ())
+        }
+
+    async def console(self, instance_id: str) -> str:
+        """The end of what a machine wrote to its console, without control characters.
+
+        Untrusted: whoever has root on the machine may have written it.
+        """
+        params = {"InstanceId": instance_id, "Latest": True}
+        try:
+            reply = await self._gateway.call("ec2", "get_console_output", params)
+        except Rejected as error:
+            if error.aws_code != "UnsupportedOperation":
+                raise
+            # The latest output is there for Nitro types only; others have what EC2 last kept.
+            params = {"InstanceId": instance_id}
+            reply = await self._gateway.call("ec2", "get_console_output", params)
+        text = str(reply.get("Output") or "")[-CONSOLE_MAX_CHARS:]
+        return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+    async def vcpus(self, types: Iterable[str]) -> dict[str, int]:
+        """How many vCPUs each instance type has; one that the Region lacks is left out."""
+        found: dict[str, int] = {}
+        for chunk in _chunks(sorted(set(types)), TYPES_PAGE_SIZE):
+            request = {
+                "Filters": [{"Name": "instance-type", "Values": chunk}],
+                "MaxResults": TYPES_PAGE_SIZE,
+            }
+            for page in await self._gateway.pages("ec2", "describe_instance_types", request):
+                for raw in page["InstanceTypes"]:
+                    found[raw["InstanceType"]] = raw["VCpuInfo"]["DefaultVCpus"]
+        return found
+
+    async def quota(self, code: str) -> float:
+        """The account's quota of EC2 by its code (``quotas.quota_code``) in this Region."""
+        params = {"ServiceCode": "ec2", "QuotaCode": code}
+        reply = await self._gateway.call("service-quotas", "get_service_quota", params)
+        return float(reply["Quota"]["Value"])
 
     async def _list(
         self, operation: str, id_filter: str, ids: Sequence[str] | None, *more: dict[str, Any]
@@ -141,11 +227,21 @@ class EC2:
             "MinCount": 1,
             "MaxCount": request.count,
             "ClientToken": token,
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": _tag_list(tags)}
-                for kind in ("instance", "volume", "network-interface")
-            ],
         }
+        kinds = ["instance", "volume", "network-interface"]
+        if request.market == SPOT:
+            kinds.append("spot-instances-request")
+            params["InstanceMarketOptions"] = {
+                "MarketType": SPOT,
+                # Persistent, for no other can be stopped; and stopped, not ended, by EC2.
+                "SpotOptions": {
+                    "SpotInstanceType": "persistent",
+                    "InstanceInterruptionBehavior": "stop",
+                },
+            }
+        params["TagSpecifications"] = [
+            {"ResourceType": kind, "Tags": _tag_list(tags)} for kind in kinds
+        ]
         if request.home_gib:
             # AWS does not say that the mappings of a call and of its launch template are merged
             # device by device: the call names the root disk too.
@@ -166,9 +262,41 @@ class EC2:
         """Stop running instances, all or none."""
         await self._on_instances("stop_instances", ids)
 
-    async def terminate(self, ids: Sequence[str]) -> None:
-        """Terminate instances for good, all or none."""
+    async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
+        """Terminate instances for good, all or none.
+
+        ``spot_requests``: those of the spot instances among them (``Worker.spot_request_id``). They
+        are cancelled before, since EC2 launches another instance for a persistent request whose
+        instance ends. It is done here, and not by who decides, for it is no decision: there is no
+        other way to end a spot instance.
+        """
+        await self.cancel_spot(spot_requests)
         await self._on_instances("terminate_instances", ids)
+
+    async def cancel_spot(self, request_ids: Sequence[str]) -> None:
+        """Cancel spot requests; gone already is success.
+
+        A stopped instance of such a request is terminated by EC2, a running one goes on.
+        """
+        for chunk in _chunks([i for i in request_ids if i], FILTER_VALUES):
+            try:
+                await self._gateway.call(
+                    "ec2",
+                    "cancel_spot_instance_requests",
+                    {"SpotInstanceRequestIds": chunk},
+                    effect=Effect.REPEATABLE,
+                )
+            except NotFound:  # one spoils the call for all
+                if len(chunk) > 1:
+                    for one in chunk:
+                        await self.cancel_spot([one])
+
+    async def set_type(self, instance_id: str, instance_type: str) -> None:
+        """Change the type of a stopped on-demand instance; EC2 refuses it for a spot instance."""
+        params = {"InstanceId": instance_id, "InstanceType": {"Value": instance_type}}
+        await self._gateway.call(
+            "ec2", "modify_instance_attribute", params, effect=Effect.REPEATABLE
+        )
 
     async def _on_instances(self, operation: str, ids: Sequence[str]) -> None:
         await self._gateway.call(
@@ -211,6 +339,37 @@ class EC2:
             volumes = await self.list_volumes([volume_id])
             if not volumes or volumes[0].attached_to != instance_id:
                 raise
+
+    async def detach(self, volume_id: str, instance_id: str) -> None:
+        """Begin to take a home off an instance; detached from it already is success.
+
+        EC2 allows it from a running instance, too: that it is stopped is the caller's to know.
+        """
+        params = {"VolumeId": volume_id, "InstanceId": instance_id}
+        try:
+            await self._gateway.call("ec2", "detach_volume", params, effect=Effect.REPEATABLE)
+        except (NotFound, WrongState):
+            # A repeated call, whose first answer was lost, finds the volume free, or in other use.
+            volumes = await self.list_volumes([volume_id])
+            if not volumes or volumes[0].attached_to == instance_id:
+                raise
+
+    async def create_volume(
+        self, snapshot_id: str, zone: str, size_gib: int, tags: Mapping[str, str], token: str
+    ) -> Volume:
+        """Begin a volume with a snapshot's files in a zone; the same token gives the same one."""
+        params = {
+            "SnapshotId": snapshot_id,
+            "AvailabilityZone": zone,
+            "Size": size_gib,
+            "VolumeType": VOLUME_TYPE,
+            "Encrypted": True,
+            "ClientToken": token,
+            "TagSpecifications": [{"ResourceType": "volume", "Tags": _tag_list(tags)}],
+        }
+        return parse_volume(
+            await self._gateway.call("ec2", "create_volume", params, effect=Effect.REPEATABLE)
+        )
 
     async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
         """Begin a snapshot of a volume.
@@ -261,7 +420,7 @@ def _disk(device: str, size_gib: int, *, is_kept: bool) -> dict[str, Any]:
         "DeviceName": device,
         "Ebs": {
             "VolumeSize": size_gib,
-            "VolumeType": "gp3",
+            "VolumeType": VOLUME_TYPE,
             "Encrypted": True,
             "DeleteOnTermination": not is_kept,
         },

@@ -148,6 +148,28 @@ class OutcomeUnknown(CloudError):
     )
 
 
+class ConditionFailed(CloudError):
+    """The object in the bucket is not what the write was to replace: somebody else wrote first."""
+
+    code = "condition"
+
+
+class NotTheHolder(Unreachable):
+    """The hub's lease on the cluster has run out, or is not there yet: the call was not sent."""
+
+    code = "not-the-holder"
+
+
+class AnotherHub(CloudError):
+    """Another hub serves the cluster: this one changes nothing."""
+
+    code = "another-hub"
+    words = (
+        "Another hub serves this cluster.",
+        "Tell the people who run this hub; your files are safe.",
+    )
+
+
 class Rejected(CloudError):
     """AWS understood the call and will never carry it out as it is."""
 
@@ -204,3 +226,9 @@ class LaunchFailed(EC2SpawnerError):
     """An owner's machine cannot be provided now; the ladder has no rung left."""
 
     code = "launch-failed"
+
+
+class ProfileRefused(EC2SpawnerError):
+    """A user may not have the kind of machine that was asked for, or it does not exist."""
+
+    code = "profile-refused"

@@ -19,6 +19,7 @@ from ec2spawner import metrics
 from ec2spawner.actions import (
     Action,
     Attach,
+    ChangeType,
     Claim,
     DeleteSnapshot,
     DeleteVolume,
@@ -59,6 +60,7 @@ from ec2spawner.model import (
     SnapshotState,
     Worker,
 )
+from ec2spawner.placement import offering_of
 from ec2spawner.reaping import is_wanted
 from ec2spawner.wishes import Wishes
 
@@ -85,11 +87,14 @@ class Cloud(Lister, Protocol):
     async def start(self, ids: Sequence[str]) -> None:
         """Start instances, all or none."""
 
+    async def set_type(self, instance_id: str, instance_type: str) -> None:
+        """Make a stopped instance one of another type."""
+
     async def stop(self, ids: Sequence[str]) -> None:
         """Stop instances, all or none."""
 
-    async def terminate(self, ids: Sequence[str]) -> None:
-        """Terminate instances, all or none."""
+    async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
+        """Terminate instances, all or none, and with them their spot requests."""
 
     async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -179,6 +184,7 @@ class Executor:
             count=action.count,
             profile=action.profile,
             home_gib=action.home_gib,
+            market=action.offering.market.value,
             cost_tags=self._settings.cost_tags,
             root_device=self._settings.root_device,
             root_gib=self._settings.root_gib,
@@ -192,6 +198,8 @@ class Executor:
             ids = [w.instance_id for w in workers]
             self._launched_here.update(ids)
             self.failures.launched(action.offering, ids)
+            if len(ids) < action.count:  # the others need not ask here again
+                self.failures.leave_out(action.offering, _no_more(len(ids), action.count))
             launched = MappingProxyType({w.instance_id: w for w in workers})
             call.expected = replace(call.expected, launching=None, launched=launched)
         log.info(
@@ -282,13 +290,22 @@ class Executor:
             )
 
     @_do.register
+    async def _change_type(self, action: ChangeType) -> None:
+        types = MappingProxyType({action.instance_id: action.instance_type})
+        with self.calls.begun(Expectation(self._clock(), types=types)):
+            await self._until_answered(
+                lambda: self._cloud.set_type(action.instance_id, action.instance_type)
+            )
+        log.info("Now of type %s (%s): %s", action.instance_type, action.reason, action.instance_id)
+
+    @_do.register
     async def _stop(self, action: Stop) -> None:
         # Somebody may have come back since this was planned.
         wishes, workers = self._wishes(), self._view().workers
         ids = tuple(
             i
             for i in action.ids
-            if action.is_double or (i in workers and not is_wanted(workers[i], wishes))
+            if action.although_wanted or (i in workers and not is_wanted(workers[i], wishes))
         )
         if ids:
             self.failures.ended(ids)
@@ -308,7 +325,13 @@ class Executor:
                 self.failures.hold("terminate", [kept], somebodys)
             if ids:
                 self.failures.ended(ids)
-                await self._change_state(ids, "terminate", self._cloud.terminate, before, after)
+                await self._change_state(ids, "terminate", self._end, before, after)
+
+    async def _end(self, ids: Sequence[str]) -> None:
+        """Terminate, spot requests and all: EC2 would launch another instance for each of them."""
+        workers = self._view().workers
+        requests = (workers[i].spot_request_id for i in ids if i in workers)
+        await self._cloud.terminate(ids, tuple(filter(None, requests)))
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
         return (
@@ -340,7 +363,7 @@ class Executor:
             self._look_again()
             no_room = isinstance(error, (CapacityError, QuotaError))
             if len(ids) == 1 or (no_room and halvings == 0):
-                self.failures.hold(verb, ids, error)
+                self._note_unchanged(verb, ids, error)
                 return
             log.warning("Cannot %s %d workers at once, trying halves: %s", verb, len(ids), error)
             middle = len(ids) // 2
@@ -351,6 +374,16 @@ class Executor:
             if verb == "start":
                 self.failures.started(ids)
             log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
+
+    def _note_unchanged(self, verb: str, ids: tuple[str, ...], error: CloudError) -> None:
+        """What has no room is remembered by where it is, so that it is tried as another type."""
+        workers = self._view().workers
+        places = {offering_of(workers[i]) for i in ids if i in workers}
+        if verb == "start" and isinstance(error, (CapacityError, QuotaError)) and places:
+            for place in places:
+                self.failures.leave_out(place, error, is_start=True)
+        else:
+            self.failures.hold(verb, ids, error)
 
     @_do.register
     async def _attach(self, action: Attach) -> None:
@@ -430,6 +463,8 @@ def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
         return "claim", (action.instance_id,)
     if isinstance(action, Attach):
         return "attach", (action.volume_id,)
+    if isinstance(action, ChangeType):
+        return "change-type", (action.instance_id,)
     if isinstance(action, (Tag, Start, Stop, Terminate)):
         return type(action).__name__.lower(), action.ids
     if isinstance(action, (MakeSnapshot, DeleteVolume)):
@@ -437,6 +472,15 @@ def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
     if isinstance(action, DeleteSnapshot):
         return "retire", (action.snapshot_id,)
     return type(action).__name__.lower(), ()
+
+
+def _no_more(launched: int, asked: int) -> CapacityError:
+    return CapacityError(
+        "AWS launched fewer machines than were asked for.",
+        why=f"{launched} of {asked}",
+        next_step="The others are tried elsewhere.",
+        action="RunInstances",
+    )
 
 
 def _somebodys(resource_id: str, action: str) -> WrongState:

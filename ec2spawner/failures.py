@@ -24,7 +24,7 @@ from ec2spawner.errors import (
 )
 from ec2spawner.listing import Listing
 from ec2spawner.model import InstanceState, Worker
-from ec2spawner.placement import FAILED_OFFERING_SECONDS, Failure, Offering
+from ec2spawner.placement import FAILED_OFFERING_SECONDS, Failure, Offering, Scope, scope_of
 from ec2spawner.wishes import Memory
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ RETRY_SECONDS = 2.0
 FINAL_SECONDS = 15.0
 """Pause after a failure that only an operator or time can mend; until then it is answered from
 memory instead of being asked of AWS again for each user."""
-NO_ROOM_SECONDS = 60.0
-"""Pause after a start for which there was no capacity or quota."""
 YOUNG_SECONDS = 300.0
 """A machine that comes down by itself so soon after it was launched or started, never came up."""
 MAX_COME_DOWNS = 2
@@ -50,7 +48,7 @@ class Failures:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._offerings: dict[Offering, Failure] = {}
+        self._places: dict[Scope, Failure] = {}
         self._holds: dict[tuple[str, str], Failure] = {}
         self._launches: dict[str, tuple[Offering, float]] = {}
         self._starts: dict[str, list[float]] = {}
@@ -58,10 +56,10 @@ class Failures:
     def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
         """All that is still remembered, for the plan."""
         now = self._clock()
-        self._offerings = {k: f for k, f in self._offerings.items() if f.until > now}
+        self._places = {k: f for k, f in self._places.items() if f.until > now}
         self._holds = {k: f for k, f in self._holds.items() if f.until > now}
         return Memory(
-            failed=MappingProxyType(dict(self._offerings)),
+            failed=MappingProxyType(dict(self._places)),
             holds=MappingProxyType(dict(self._holds)),
             unwanted=unwanted,
         )
@@ -75,8 +73,7 @@ class Failures:
     def hold(self, kind: str, ids: Sequence[str], error: CloudError) -> None:
         """Let this kind of action rest for these ids."""
         passes = isinstance(error, PASSING)
-        no_room = kind == "start" and isinstance(error, NO_ROOM)
-        seconds = RETRY_SECONDS if passes else NO_ROOM_SECONDS if no_room else FINAL_SECONDS
+        seconds = RETRY_SECONDS if passes else FINAL_SECONDS
         report = log.warning if passes else log.error
         report("Cannot %s, again in %.0f s: %s: %s", kind, seconds, error, ",".join(ids))
         until = self._clock() + seconds
@@ -89,14 +86,16 @@ class Failures:
                 error.what, why=error.why, action=error.action, aws_code=error.aws_code
             )
         if isinstance(error, NO_ROOM):
-            self._leave_out(offering, error)
+            self.leave_out(offering, error)
         else:
             self.hold("launch", [profile], error)
 
-    def _leave_out(self, offering: Offering, error: CloudError) -> None:
-        self._offerings[offering] = Failure(error, self._clock() + FAILED_OFFERING_SECONDS)
-        report = log.error if isinstance(error, SubnetFull) else log.warning
-        report("No use for %s for 3 min: %s", offering, error)
+    def leave_out(self, offering: Offering, error: CloudError, *, is_start: bool = False) -> None:
+        """Remember that there is no room: for the type in its zone, in the subnet, or at all."""
+        scope = scope_of(offering, error, is_start=is_start)
+        self._places[scope] = Failure(error, self._clock() + FAILED_OFFERING_SECONDS)
+        report = log.error if isinstance(error, (SubnetFull, QuotaError)) else log.warning
+        report("Not tried again for 3 min: %s: %s", " ".join(scope), error)
 
     # ---- machines that come down by themselves
 
@@ -129,7 +128,7 @@ class Failures:
             worker = listing.workers.get(instance_id)
             if worker and worker.state in (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED):
                 del self._launches[instance_id]
-                self._leave_out(offering, why_it_ended(worker))
+                self.leave_out(offering, why_it_ended(worker))
 
     def without_come_downs(self, ids: Sequence[str]) -> tuple[str, ...]:
         """The ids that may be started; the others came down again and again, and rest."""

@@ -17,11 +17,12 @@ from typing import Any
 
 from ec2spawner import metrics, pacing, planning, reaping
 from ec2spawner.actions import Refuse
+from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
-from ec2spawner.journal import Journal
-from ec2spawner.listing import Listing, overlay
+from ec2spawner.journal import Journal, Promise
+from ec2spawner.listing import Listing, current_worker, overlay
 from ec2spawner.model import (
     TAG_DELETED,
     DeletedMark,
@@ -32,7 +33,9 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.promises import Promises
+from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
+from ec2spawner.waiting import Waits
 from ec2spawner.wishes import Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
@@ -45,14 +48,6 @@ into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
 NEW_HOME_SECONDS = 120.0
 """How long after a launch its home is looked for by id, until a listing of volumes shows it."""
-
-
-class _Waiter:
-    """One wait for something to be different; ``is_over`` is asked at each tick."""
-
-    def __init__(self, is_over: Callable[[], bool]) -> None:
-        self.is_over = is_over
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Ticket:
@@ -96,7 +91,10 @@ class Fleet:
         *,
         clock: Callable[[], float] = time.time,
         turn: Callable[[str, float], Turn] = pacing.no_limit,
+        lease: Tenancy | None = None,
     ) -> None:
+        self._lease = lease or SoleHub()
+        self._lease.on_change = self._wake_up
         self.policy = policy
         self.journal = journal
         self._clock = clock
@@ -128,6 +126,10 @@ class Fleet:
         self._wanted: dict[str, Demand] = {}
         self._released: set[str] = set()
         self._mounted: set[str] = set()
+        self._prepared: set[str] = set()
+        self._unfit: set[str] = set()
+        self._ahead: Mapping[str, int] = MappingProxyType({})
+        self._expected: frozenset[str] = frozenset()
         self._tickets: dict[str, Ticket] = {}
         self._watched: set[str] = set()
         self._missing: dict[str, float] = {}
@@ -136,7 +138,7 @@ class Fleet:
         self._homeless: dict[str, float] = {}
         self._view: Listing | None = None
         self._wake = asyncio.Event()
-        self._waiters: set[_Waiter] = set()
+        self._waits = Waits()
         self._tick_seconds = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -144,11 +146,12 @@ class Fleet:
 
     def start(self) -> None:
         """Begin to list and to reconcile; needs a running event loop."""
+        self._spawn(self._lease.run(), "lease")
         self._spawn(self.inventory.run(), "inventory")
         self._spawn(self._run(), "fleet")
 
     async def close(self) -> None:
-        """End all tasks; nothing in the cluster changes by it."""
+        """End all tasks and give the lease back; nothing in the cluster changes by it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -174,7 +177,7 @@ class Fleet:
         self._released.discard(key)
         self.promises.take_back_deletion(key, demand.incarnation)
         ticket = self._tickets.setdefault(key, Ticket(demand.owner))
-        ticket.refusal = None
+        ticket.refusal = self._no_tenancy()
         self._wake_up()
         return ticket
 
@@ -189,11 +192,12 @@ class Fleet:
         self._tickets.pop(owner.key, None)
         self._wake_up()
 
-    def note_served(self, owner: Owner) -> None:
+    def note_served(self, owner: Owner, worker: Worker) -> None:
         """The owner's server answers: nobody waits for the worker, which is to run on."""
         demand = self._wanted.get(owner.key)
         if demand:
-            self._wanted[owner.key] = replace(demand, is_waiting=False)
+            served = replace(demand, is_waiting=False, instance_id=worker.instance_id)
+            self._wanted[owner.key] = served
 
     def note_mounted(self, worker: Worker) -> None:
         """The worker came up and its home was mounted: its generation counts from now on."""
@@ -202,21 +206,66 @@ class Fleet:
             self._mounted.add(worker.home_volume_id)
             self._wake_up()
 
+    def prepare_ahead(self, spares: Mapping[str, int], owners: Collection[Owner]) -> None:
+        """So many more spares of each profile, and these owners' workers, are to run for a class.
+
+        Replaces what was said before; nothing is said again each minute.
+        """
+        expected = frozenset(owner.key for owner in owners)
+        if (dict(spares), expected) != (dict(self._ahead), self._expected):
+            self._ahead, self._expected = MappingProxyType(dict(spares)), expected
+            self._wake_up()
+
+    def note_prepared(self, spare: Worker) -> None:
+        """The spare was looked at, and is as it should be."""
+        self._executor.failures.ended([spare.instance_id])
+        self._prepared.add(spare.instance_id)
+        self._wake_up()
+
+    def note_unfit(self, spare: Worker) -> None:
+        """Nobody is to be given this spare; another one is launched in its place."""
+        log.error("A spare does not come up, and is replaced: %s", spare.instance_id)
+        self._unfit.add(spare.instance_id)
+        self._wake_up()
+
+    def unprepared_spares(self) -> list[Worker]:
+        """Running spares of a pool that were never looked at."""
+        return [
+            w
+            for w in self.view().workers.values()
+            if w.state is InstanceState.RUNNING and w.private_ip and is_spare(w)
+            if not w.is_prepared and w.instance_id not in self._prepared | self._unfit
+            if self._has_pool(w.profile)
+        ]
+
+    def _has_pool(self, slug: str) -> bool:
+        profile = self.policy.profiles.get(slug)
+        return profile is not None and bool(
+            profile.pool_running or profile.pool_stopped or self._ahead.get(slug)
+        )
+
     async def delete(self, owner: Owner, incarnation: str) -> None:
         """Give up the owner's worker and home: marked now, removed after the grace time.
 
         Returns when the mark stands, or after 5 s with the promise on disk. Raises ``OSError``
         when not even that could be written.
         """
-        self.release(owner)
-        mark = DeletedMark(self._clock(), incarnation)
-        tags = ((TAG_DELETED, mark.to_tag()),)
-        promise = self.promises.make(owner, tags, f"{owner.label} was deleted")
+        promise = self.give_up(owner, incarnation)
         time_now = asyncio.get_running_loop().time
         deadline = time_now() + DELETE_WAIT_SECONDS
         while promise and self.promises.is_open(promise) and time_now() < deadline:
-            kept = _Waiter(lambda: not self.promises.is_open(promise))
-            await self._until(kept, deadline - time_now())
+            left = deadline - time_now()
+            await self._waits.until(lambda: not self.promises.is_open(promise), left)
+
+    def give_up(self, owner: Owner, incarnation: str) -> Promise | None:
+        """The owner's worker and home are to be marked as deleted: the promise of it, if any.
+
+        Raises ``OSError`` when it could not be written down.
+        """
+        self.release(owner)
+        mark = DeletedMark(self._clock(), incarnation)
+        tags = ((TAG_DELETED, mark.to_tag()),)
+        return self.promises.make(owner, tags, f"{owner.label} was deleted")
 
     def rename(self, old: Owner, new: Owner) -> None:
         """The owner has another name from now on, and keeps worker and home."""
@@ -247,6 +296,10 @@ class Fleet:
             released=frozenset(self._released),
             writes=self.promises.writes(),
             mounted=frozenset(self._mounted),
+            prepared=frozenset(self._prepared),
+            unfit=frozenset(self._unfit),
+            ahead=self._ahead,
+            expected=self._expected,
         )
 
     # ---- what is known
@@ -278,8 +331,18 @@ class Fleet:
 
     @property
     def problem(self) -> CloudError | None:
-        """Why the cluster cannot be listed at the moment; None while it can."""
-        return self.inventory.problem
+        """Why the cluster cannot be served or listed at the moment; None while it can."""
+        return self._no_tenancy() or self.inventory.problem or self._lease.problem
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether another hub serves the cluster: whatever runs there is that hub's."""
+        return self._lease.standing is Standing.ANOTHERS
+
+    def _no_tenancy(self) -> CloudError | None:
+        """Why this hub cannot serve anybody, where waiting will not mend it."""
+        problem = self._lease.problem
+        return problem if is_final(problem) else None
 
     def sight(self, owner: Owner) -> Sight:
         """What is to be seen of an owner's machine."""
@@ -288,7 +351,7 @@ class Fleet:
             return Sight("aws-away")
         if not view.is_known:
             return Sight("unknown")
-        worker = planning.current_worker(view, owner.key)
+        worker = current_worker(view, owner.key)
         if worker:
             return Sight(_STAGES[worker.state], worker)
         homes = view.homes_of(owner.key)
@@ -312,13 +375,19 @@ class Fleet:
 
         Waits as long as it takes; the caller has the deadline. Raises why it cannot be.
         """
+
+        def ready() -> Worker | None:
+            # Once it was ours, a lapse is no reason: nothing is written for who is ready already.
+            is_ours = self._lease.standing in (Standing.HELD, Standing.LAPSED)
+            return self._ready_worker(ticket) if is_ours else None
+
         while True:
             if ticket.refusal:
                 raise ticket.refusal
-            worker = self._ready_worker(ticket)
+            worker = ready()
             if worker:
                 return worker
-            await self._until(_Waiter(lambda: bool(self._ready_worker(ticket) or ticket.refusal)))
+            await self._waits.until(lambda: bool(ready() or ticket.refusal))
 
     async def lost(self, ticket: Ticket, worker: Worker) -> None:
         """Return once the worker is no longer the one to wait for."""
@@ -328,7 +397,7 @@ class Fleet:
             return now is None or now.instance_id != worker.instance_id or bool(ticket.refusal)
 
         while not is_lost():
-            await self._until(_Waiter(is_lost))
+            await self._waits.until(is_lost)
 
     def watch(self, worker: Worker, on: bool) -> None:
         """Have a worker listed every second: it should answer, and does not."""
@@ -340,10 +409,13 @@ class Fleet:
 
     def _ready_worker(self, ticket: Ticket) -> Worker | None:
         view = self.view()
-        worker = planning.current_worker(view, ticket.key) if view.is_known else None
+        worker = current_worker(view, ticket.key) if view.is_known else None
         if worker is None or not worker.private_ip or not worker.home_volume_id:
             return None
         if worker.state not in (InstanceState.PENDING, InstanceState.RUNNING):
+            return None
+        demand = self._wanted.get(ticket.key)
+        if demand and not planning.fits(worker, demand, self.policy):
             return None
         if self._executor.calls.is_providing(worker):
             return None
@@ -389,19 +461,9 @@ class Fleet:
         self._wake.set()
         self.inventory.nudge()
 
-    async def _until(self, waiter: _Waiter, timeout_seconds: float | None = None) -> None:
-        """Wait until a tick finds that the wait is over; it may not be any more at the return."""
-        self._waiters.add(waiter)
-        try:
-            await asyncio.wait({waiter.over}, timeout=timeout_seconds)
-        finally:
-            self._waiters.discard(waiter)
-
-    def _pulse(self) -> None:
-        """Wake those whose wait is over. To wake all costs a class a hundred times as much."""
-        for waiter in list(self._waiters):
-            if not waiter.over.done() and waiter.is_over():
-                waiter.over.set_result(None)
+    async def next_change(self, timeout_seconds: float | None = None) -> None:
+        """Wait for the next moment at which something may be different."""
+        await self._waits.until(lambda: True, timeout_seconds)
 
     async def _run(self) -> None:
         while True:
@@ -415,7 +477,8 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        moments = (self._executor.failures.next_retry_at(), self._due_at)
+        has_lease = self._lease.standing is Standing.HELD
+        moments = (self._executor.failures.next_retry_at(), self._due_at) if has_lease else ()
         next_at = min((at for at in moments if at is not None), default=None)
         pause = None if next_at is None else max(0.05, next_at - self._clock())
         if not await wait_for_event(self._wake, pause):
@@ -424,7 +487,10 @@ class Fleet:
         self._wake.clear()
 
     def tick(self) -> None:
-        """Plan once, and begin to carry out what is planned."""
+        """Plan once, and begin to carry out what is planned; nothing without the lease."""
+        if self._lease.standing is not Standing.HELD:
+            self._stand_by()
+            return
         self.promises.keep()
         self._outdate()
         raw, expectations, now = self._raw(), self._executor.calls.expectations(), self._clock()
@@ -442,7 +508,16 @@ class Fleet:
             else:
                 self._spawn(self._carry_out(action), type(action).__name__)
         self._forget(view)
-        self._pulse()
+        self._waits.look()
+
+    def _stand_by(self) -> None:
+        """Tell those who wait why they do, if waiting is of no use."""
+        refusal = self._no_tenancy()
+        for ticket in self._tickets.values():
+            ticket.refusal = ticket.refusal or refusal
+        if self.is_anothers:
+            self._released.clear()  # whose machine it was to be is for the other hub to say
+        self._waits.look()
 
     def _look_for_homeless(self, view: Listing, wishes: Wishes) -> Mapping[str, float]:
         self._homeless = planning.homeless(view, wishes, self._homeless)
@@ -483,6 +558,10 @@ class Fleet:
         self._mounted = {
             i for i in self._mounted if i not in view.volumes or not view.volumes[i].generation
         }
+        self._prepared = {
+            i for i in self._prepared if i not in view.workers or not view.workers[i].is_prepared
+        }
+        self._unfit = {i for i in self._unfit if i not in view.workers or view.workers[i].is_alive}
         self.journal.forget_pins({i for i, w in view.workers.items() if not w.is_alive})
 
 

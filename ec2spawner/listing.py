@@ -135,6 +135,8 @@ class Expectation:
         default_factory=lambda: MappingProxyType({})
     )
     """By id: tags that the call sets, or removes where None."""
+    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By id: the instance type that it becomes."""
     attached: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """By volume id: the instance it goes to."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
@@ -166,6 +168,9 @@ class Expectation:
             states=self._unseen(
                 listing, self.states, lambda i, s: i not in workers or workers[i].state not in s[0]
             ),
+            types=self._unseen(
+                listing, self.types, lambda i, t: i in workers and workers[i].instance_type == t
+            ),
             attached=self._unseen(
                 listing, self.attached, lambda v, i: v in volumes and volumes[v].attached_to == i
             ),
@@ -191,7 +196,8 @@ class Expectation:
         )
 
     def _is_something(self) -> bool:
-        said = (self.launched, self.states, self.tags, self.attached, self.snapshots, self.removed)
+        instances = (self.launched, self.states, self.types, self.tags)
+        said = (*instances, self.attached, self.snapshots, self.removed)
         return self.launching is not None or any(said)
 
 
@@ -216,6 +222,9 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
             known = workers.get(instance_id)
             if known and known.state in before:
                 workers[instance_id] = replace(known, state=after)
+        for instance_id, instance_type in expected.types.items():
+            if instance_id in workers:
+                workers[instance_id] = replace(workers[instance_id], instance_type=instance_type)
         for resource_id, tags in expected.tags.items():
             tagged, volume = workers.get(resource_id), volumes.get(resource_id)
             if tagged and not _bears(tagged.tags, tags):
@@ -234,6 +243,34 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
         workers=MappingProxyType(workers),
         volumes=MappingProxyType(volumes),
         snapshots=MappingProxyType(snapshots),
+    )
+
+
+def current_worker(view: Listing, owner_key: str) -> Worker | None:
+    """The owner's one worker; of several, the one that holds the current home, else the oldest.
+
+    None of those that came double with a home which was never mounted, while another one was: the
+    owner's files are not on it.
+    """
+    homes = view.homes_of(owner_key)
+    current = homes[0] if homes else None
+    workers = [w for w in view.workers_of(owner_key) if not came_double(view, w, current)]
+    if len(workers) < 2:
+        return workers[0] if workers else None
+    holder = current.attached_to if current else None
+    return min(workers, key=lambda w: (w.instance_id != holder, w.launched_at, w.instance_id))
+
+
+def came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
+    """Whether a worker's home was never mounted, while the owner's current one was."""
+    held = view.volumes.get(worker.home_volume_id or "")
+    return (
+        current is not None
+        and current.generation > 0
+        and held is not None
+        and held.volume_id != current.volume_id
+        and held.owner == worker.owner
+        and held.generation == 0
     )
 
 

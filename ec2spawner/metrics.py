@@ -13,6 +13,14 @@ AWS_CALLS = Counter(
     "Attempts of AWS API calls, by action and outcome (ok, or the class of the failure)",
     ["action", "outcome"],
 )
+LEASE_RENEWALS = Counter(
+    "ec2spawner_lease_renewals_total",
+    "Writes of the hub's lease on its cluster, by outcome (ok, or the class of the failure)",
+    ["outcome"],
+)
+LEASE_HELD = Gauge(
+    "ec2spawner_lease_held", "Whether this hub holds its cluster's lease, and may write (1 or 0)"
+)
 INVENTORY_AGE_SECONDS = Gauge(
     "ec2spawner_inventory_age_seconds", "Age of the last full listing of the cluster"
 )

@@ -27,11 +27,15 @@ TAG_USER = "ec2spawner:user"
 TAG_CLAIM = "ec2spawner:claim"  # random, written with the owner; a rename leaves it as it is
 TAG_GENERATION = "ec2spawner:generation"
 TAG_DELETED = "ec2spawner:deleted"
+TAG_PREPARED = "ec2spawner:prepared"  # on a spare that was booted to the end and looked at
 TAG_REQUEST = "ec2spawner:request"  # on a snapshot: random, tells what a lost reply had made
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
 
 HOME_DEVICE = "/dev/sdf"
 """Device name under which a home is mapped; on the worker it is found by its NVMe serial."""
+
+SPOT_INTERRUPTED = "Server.SpotInstanceShutdown"
+"""State reason of a spot instance that EC2 stopped (EC2 API reference, "StateReason", 2026)."""
 
 TAG_VALUE_MAX = 256  # characters; AWS EC2 user guide, "Tag restrictions", 2026
 
@@ -212,6 +216,7 @@ class Worker(_Tagged):
     is_spot: bool = False
     client_token: str = ""
     state_reason: str = ""
+    spot_request_id: str = ""  # of a spot instance: the request outlives it unless it is cancelled
     volumes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
 
@@ -221,9 +226,24 @@ class Worker(_Tagged):
         return self.tags.get(TAG_PROFILE, "")
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether it was booted to the end once and looked at: a start of it is fast."""
+        return TAG_PREPARED in self.tags
+
+    @property
+    def market(self) -> str:
+        """How it is paid for: "spot" or "on-demand"."""
+        return "spot" if self.is_spot else "on-demand"
+
+    @property
     def is_alive(self) -> bool:
         """Whether it can still serve: everything but on its way out or gone."""
         return self.state in ALIVE
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether EC2 took a spot instance back: only EC2 itself can start it again."""
+        return self.is_spot and self.state_reason == SPOT_INTERRUPTED
 
     @property
     def home_volume_id(self) -> str | None:
@@ -262,6 +282,17 @@ class Snapshot(_Tagged):
     tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
 
 
+@dataclass(frozen=True)
+class SpotRequest(_Tagged):
+    """One spot request: while it is open, EC2 launches instances for it, without our tags."""
+
+    request_id: str
+    state: str  # open, active, disabled (its instance is stopped), closed, cancelled, failed
+    status: str = ""  # EC2's status code, such as "fulfilled" or "marked-for-stop"
+    instance_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+
 def parse_worker(raw: Mapping[str, Any]) -> Worker:
     """One element of DescribeInstances' or RunInstances' ``Instances``."""
     return Worker(
@@ -276,6 +307,7 @@ def parse_worker(raw: Mapping[str, Any]) -> Worker:
         is_spot=raw.get("InstanceLifecycle") == "spot",
         client_token=raw.get("ClientToken") or "",
         state_reason=(raw.get("StateReason") or {}).get("Code", ""),
+        spot_request_id=raw.get("SpotInstanceRequestId") or "",
         volumes=MappingProxyType(
             {
                 m["DeviceName"]: m["Ebs"]["VolumeId"]
@@ -312,3 +344,28 @@ def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
         started_at=_epoch(raw.get("StartTime")),
         tags=_tags(raw),
     )
+
+
+def parse_spot_request(raw: Mapping[str, Any]) -> SpotRequest:
+    """One element of DescribeSpotInstanceRequests' ``SpotInstanceRequests``."""
+    return SpotRequest(
+        request_id=raw["SpotInstanceRequestId"],
+        state=raw["State"],
+        status=(raw.get("Status") or {}).get("Code", ""),
+        instance_id=raw.get("InstanceId") or None,
+        tags=_tags(raw),
+    )
+
+
+def impaired_since(raw: Mapping[str, Any]) -> float | None:
+    """Since when a check of DescribeInstanceStatus' ``InstanceStatuses`` fails (epoch seconds).
+
+    None where EC2 does not say.
+    """
+    details = [
+        detail
+        for check in ("InstanceStatus", "SystemStatus", "AttachedEbsStatus")
+        for detail in (raw.get(check) or {}).get("Details") or ()
+    ]
+    moments = [_epoch(d["ImpairedSince"]) for d in details if d.get("ImpairedSince")]
+    return min(moments, default=None)

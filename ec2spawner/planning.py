@@ -9,34 +9,39 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ec2spawner.actions import MAX_IDS, Action, Attach, Claim, Launch, Refuse, Start, Stop, Tag
-from ec2spawner.errors import (
-    CapacityError,
-    CredentialsError,
-    Denied,
-    EC2SpawnerError,
-    LaunchFailed,
-    QuotaError,
-    Rejected,
-    WrongState,
+from ec2spawner.actions import (
+    Action,
+    Attach,
+    ChangeType,
+    Claim,
+    Refuse,
+    Start,
+    Stop,
+    Tag,
 )
-from ec2spawner.listing import Expectation, Launching, Listing, has_tags, overlay
+from ec2spawner.draft import Draft, batches, by_kind, is_spare
+from ec2spawner.errors import EC2SpawnerError, LaunchFailed, WrongState
+from ec2spawner.listing import (
+    Expectation,
+    Listing,
+    current_worker,
+    has_tags,
+    overlay,
+)
 from ec2spawner.model import (
     TAG_DELETED,
     TAG_GENERATION,
+    TAG_PREPARED,
+    TAG_PROFILE,
     InstanceState,
-    Role,
     Volume,
     VolumeState,
     Worker,
 )
-from ec2spawner.placement import Offering, Profile, choose
+from ec2spawner.placement import choose_type, offering_of, why_not
 from ec2spawner.reaping import plan_unwanted
+from ec2spawner.supply import Supply
 from ec2spawner.wishes import Demand, Memory, Policy, Wishes
-
-MAX_LAUNCH = 100
-"""Workers in one RunInstances: AWS advises 5 calls of 100 over 1 of 500 (API reference, 2026)."""
-
 
 SECOND_LOOK_SECONDS = 2.0
 """How much later the listing must be that confirms that a home is not there."""
@@ -58,16 +63,21 @@ def plan(
     view = with_writes(accepted, wishes)
     launching = [e.launching for e in expectations if e.launching]
     answered = overlay(listing, (e for e in expectations if e.settled_at is not None))
-    draft = _Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
+    draft = Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
+    supply = Supply(draft, launching)
+    owners = _Owners(draft, supply)
     busy = {i for e in expectations if e.settled_at is None for i in e.tags}
-    draft.write_tags(accepted, busy)
+    owners.write_tags(accepted, busy)
     waiting = (d for d in wishes.wanted.values() if d.is_waiting)
     for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
-        draft.provide(demand)
-    draft.launch(launching)
+        owners.provide(demand)
+    supply.launch()
+    owners.finish()
+    owners.expect()
+    supply.keep_pool()
     unwritten = unwritten_ids(answered, wishes)
     unwanted = plan_unwanted(view, wishes, policy, memory, now, draft.taken, unwritten)
-    return [*draft.actions(), *unwanted]
+    return [*draft.actions, *unwanted]
 
 
 def with_writes(view: Listing, wishes: Wishes) -> Listing:
@@ -96,41 +106,12 @@ def unwritten_ids(listing: Listing, wishes: Wishes) -> set[str]:
     return {i for i, due in tags.items() if not has_tags(listing, i, due)}
 
 
-def current_worker(view: Listing, owner_key: str) -> Worker | None:
-    """The owner's one worker; of several, the one that holds the current home, else the oldest.
-
-    None of those that came double with a home which was never mounted, while another one was: the
-    owner's files are not on it.
-    """
-    homes = view.homes_of(owner_key)
-    current = homes[0] if homes else None
-    workers = [w for w in view.workers_of(owner_key) if not _came_double(view, w, current)]
-    if len(workers) < 2:
-        return workers[0] if workers else None
-    holder = current.attached_to if current else None
-    return min(workers, key=lambda w: (w.instance_id != holder, w.launched_at, w.instance_id))
-
-
-def _came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
-    held = view.volumes.get(worker.home_volume_id or "")
-    return (
-        current is not None
-        and current.generation > 0
-        and held is not None
-        and held.volume_id != current.volume_id
-        and held.owner == worker.owner
-        and held.generation == 0
-    )
-
-
-def is_spare(worker: Worker) -> bool:
-    """Whether a worker is nobody's and may be given to somebody."""
-    return (
-        worker.role == Role.WORKER.value
-        and worker.owner is None
-        and worker.deleted is None
-        and worker.state in (InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPED)
-    )
+def fits(worker: Worker, demand: Demand, policy: Policy) -> bool:
+    """Whether a worker is of the kind that its owner wants; what an operator changed can wait."""
+    profile = policy.profiles.get(demand.profile)
+    if profile is None or worker.profile in ("", demand.profile):
+        return True
+    return worker.instance_type in profile.instance_types
 
 
 def homeless(view: Listing, wishes: Wishes, previous: Mapping[str, float]) -> dict[str, float]:
@@ -143,48 +124,50 @@ def homeless(view: Listing, wishes: Wishes, previous: Mapping[str, float]) -> di
     }
 
 
-class _Draft:
-    """One planning run: collects actions; each worker is used at most once."""
+class _Owners:
+    """The half of a planning run that is about owners and what is theirs."""
 
-    def __init__(
-        self,
-        view: Listing,
-        answered: Listing,
-        wishes: Wishes,
-        policy: Policy,
-        memory: Memory,
-        now: float,
-    ) -> None:
-        self._view = view
-        self._answered = answered
-        self._wishes = wishes
-        self._policy = policy
-        self._memory = memory
-        self._now = now
-        self._spares = sorted((w for w in view.workers.values() if is_spare(w)), key=_readiness)
-        self._singles: list[Action] = []
+    def __init__(self, draft: Draft, supply: Supply) -> None:
+        self._draft = draft
+        self._supply = supply
+        self._view = draft.view
         self._starts: list[str] = []
         self._doubles: list[str] = []
-        self._needs: dict[tuple[str, str | None], list[Demand]] = defaultdict(list)
-        self.taken: set[str] = set()
-        """Spares that are spoken for, and so no business of the reaper."""
+        self._others: list[str] = []
+        """Workers of another kind than their owners want now."""
 
-    def actions(self) -> list[Action]:
-        """All that was collected, many ids in one action where EC2 allows it."""
-        starts = [Start(ids, "its user wants it") for ids in _batches(self._by_kind(self._starts))]
-        stops = [
-            Stop(ids, "its owner has another worker", is_double=True)
-            for ids in _batches([self._doubles])
+    def finish(self) -> None:
+        """Plan what was collected, many ids in one action where EC2 allows it."""
+        starts = batches(by_kind(self._view, self._starts))
+        self._draft.actions += [Start(ids, "its user wants it") for ids in starts]
+        self._draft.actions += [
+            Stop(ids, reason, although_wanted=True)
+            for reason, stopped in (
+                ("its owner has another worker", self._doubles),
+                ("its owner wants another kind", self._others),
+            )
+            for ids in batches([stopped])
         ]
-        return [*self._singles, *starts, *stops]
 
-    def _by_kind(self, ids: list[str]) -> list[list[str]]:
-        """One batch a (type, zone): what has no capacity fails alone."""
-        kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for instance_id in ids:
-            worker = self._view.workers[instance_id]
-            kinds[worker.instance_type, worker.zone].append(instance_id)
-        return list(kinds.values())
+    def expect(self) -> None:
+        """Start the workers of those whose class is about to begin, after all who wait."""
+        wishes, view = self._draft.wishes, self._view
+        workers = (current_worker(view, key) for key in sorted(wishes.expected - {*wishes.wanted}))
+        ids = [
+            w.instance_id
+            for w in workers
+            if w and w.state is InstanceState.STOPPED and w.home_volume_id
+            if self._has_room(w)
+            if not self._draft.on_hold("start", w.instance_id)
+        ]
+        self._draft.actions += [
+            Start(some, "its user's class begins", is_ahead=True)
+            for some in batches(by_kind(view, ids))
+        ]
+
+    def _has_room(self, worker: Worker) -> bool:
+        memory, now = self._draft.memory, self._draft.now
+        return why_not(offering_of(worker), memory.failed, now, is_start=True) is None
 
     # ---- tags
 
@@ -195,26 +178,30 @@ class _Draft:
         the new owner of a rename.
         """
         due: dict[tuple[tuple[str, str | None], ...], list[str]] = defaultdict(list)
-        final = final_tags(self._wishes)
-        for resource_id in unwritten_ids(accepted, self._wishes):
-            if not self._on_hold("tag", resource_id) and resource_id not in busy:
+        final = final_tags(self._draft.wishes)
+        for resource_id in unwritten_ids(accepted, self._draft.wishes):
+            if not self._draft.on_hold("tag", resource_id) and resource_id not in busy:
                 due[tuple(final[resource_id].items())].append(resource_id)
         for tags, ids in sorted(due.items(), key=lambda item: sorted(item[1])):
-            self._singles += [
-                Tag(some, tags, self._reason(some)) for some in _batches([sorted(ids)])
+            self._draft.actions += [
+                Tag(some, tags, self._reason(some)) for some in batches([sorted(ids)])
             ]
-        fresh = tuple(
-            i
-            for i in sorted(self._wishes.mounted)
-            if i in self._view.volumes
-            and self._view.volumes[i].generation == 0
-            and not self._on_hold("tag", i)
-        )
-        if fresh:
-            self._singles.append(Tag(fresh, ((TAG_GENERATION, "1"),), "mounted for the first time"))
+        wishes, view = self._draft.wishes, self._view
+        fresh = [i for i in wishes.mounted if i in view.volumes and not view.volumes[i].generation]
+        self._tag_once(fresh, TAG_GENERATION, "mounted for the first time")
+        ready = [
+            i for i in wishes.prepared if i in view.workers and not view.workers[i].is_prepared
+        ]
+        self._tag_once(ready, TAG_PREPARED, "booted once, and as it should be")
+
+    def _tag_once(self, ids: list[str], tag: str, reason: str) -> None:
+        free = sorted(i for i in ids if not self._draft.on_hold("tag", i))
+        self._draft.actions += [Tag(some, ((tag, "1"),), reason) for some in batches([free])]
 
     def _reason(self, ids: Iterable[str]) -> str:
-        return next(w.reason for w in reversed(self._wishes.writes) if not {*ids}.isdisjoint(w.ids))
+        return next(
+            w.reason for w in reversed(self._draft.wishes.writes) if not {*ids}.isdisjoint(w.ids)
+        )
 
     # ---- one owner
 
@@ -227,7 +214,7 @@ class _Draft:
             for w in self._view.workers_of(key)
             if w is not worker
             and w.state is InstanceState.RUNNING
-            and not self._on_hold("stop", w.instance_id)
+            and not self._draft.on_hold("stop", w.instance_id)
         ]
         if worker is None and self._undelete(demand):
             return
@@ -239,29 +226,77 @@ class _Draft:
             self._advance(demand, worker, home)
 
     def _advance(self, demand: Demand, worker: Worker, home: Volume | None) -> None:
-        dead_end = _dead_end(worker, home)
+        dead_end = _dead_end(worker, home, self._view.volumes.get(worker.home_volume_id or ""))
         if dead_end:
-            self._singles.append(Refuse(demand.owner.key, dead_end))
+            self._draft.actions.append(Refuse(demand.owner.key, dead_end))
             return
         if worker.state is InstanceState.STOPPED:
-            self._try(
-                "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
-            )
+            self._start(demand, worker)
+        elif not fits(worker, demand, self._draft.policy):
+            if worker.state is InstanceState.RUNNING:
+                self._draft.attempt("stop", worker.instance_id, demand, self._stopper(worker))
+            return
         settled = worker.state in (InstanceState.RUNNING, InstanceState.STOPPED)
         if home is None:
             self._adopt_blank_home(demand, worker)
         elif (
             settled
+            and worker.volumes  # listed: it may have a home that is not shown yet
             and worker.home_volume_id is None
             and home.state is VolumeState.AVAILABLE
             and self._is_claimed(demand, worker)
         ):
             action = Attach(home.volume_id, worker.instance_id, "its owner's home")
-            self._try("attach", home.volume_id, demand, lambda: self._singles.append(action))
+            self._draft.attempt(
+                "attach", home.volume_id, demand, lambda: self._draft.actions.append(action)
+            )
+
+    def _stopper(self, worker: Worker) -> Callable[[], object]:
+        return lambda: self._others.append(worker.instance_id)
+
+    def _start(self, demand: Demand, worker: Worker) -> None:
+        """Start a stopped worker, as the best type of its owner's profile that has room there."""
+        known = self._draft.answered.workers.get(worker.instance_id)
+        if known and known.instance_type != worker.instance_type:
+            return  # a change of its type is under way
+        wanted = self._choose_type(demand, worker)
+        if isinstance(wanted, EC2SpawnerError):
+            self._draft.actions.append(Refuse(demand.owner.key, wanted))
+        elif wanted != worker.instance_type:
+            reason = f"{worker.instance_type} has no room, or another is wanted"
+            self._draft.actions.append(ChangeType(worker.instance_id, wanted, reason))
+        else:
+            if worker.profile != demand.profile and worker.profile:
+                self._retag(demand, worker)
+            self._draft.attempt(
+                "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
+            )
+
+    def _choose_type(self, demand: Demand, worker: Worker) -> str | EC2SpawnerError:
+        profile = self._draft.policy.profiles.get(demand.profile)
+        types = profile.instance_types if profile else (worker.instance_type,)
+        if worker.is_spot:  # EC2 changes no spot instance's type
+            if not fits(worker, demand, self._draft.policy):
+                return _cannot_become(worker, demand.profile)
+            types = (worker.instance_type,)
+        failure = self._draft.memory.holds.get(("change-type", worker.instance_id))
+        if failure and failure.until > self._draft.now:
+            # It cannot become another: it starts as it is, unless its owner chose another kind.
+            if not fits(worker, demand, self._draft.policy):
+                return failure.error
+            types = (worker.instance_type,)
+        return choose_type(worker, types, self._draft.memory.failed, self._draft.now)
+
+    def _retag(self, demand: Demand, worker: Worker) -> None:
+        tags = ((TAG_PROFILE, demand.profile),)
+        action = Tag((worker.instance_id,), tags, "of another profile now")
+        self._draft.attempt(
+            "tag", worker.instance_id, demand, lambda: self._draft.actions.append(action)
+        )
 
     def _is_claimed(self, demand: Demand, worker: Worker) -> bool:
         """Whether EC2 has said that the worker is the owner's: no home goes to it on a maybe."""
-        known = self._answered.workers.get(worker.instance_id)
+        known = self._draft.answered.workers.get(worker.instance_id)
         return known is not None and known.owner == demand.owner.key
 
     def _adopt_blank_home(self, demand: Demand, worker: Worker) -> None:
@@ -280,7 +315,7 @@ class _Draft:
             return
         spare = self._spare_for(demand, home)
         if spare is None:
-            self._needs[demand.profile, home.zone if home else None].append(demand)
+            self._supply.need(demand, home.zone if home else None)
             return
         if home:
             self._claim(demand, spare, None, "the owner's worker is gone, the home is there")
@@ -289,19 +324,21 @@ class _Draft:
 
     def _may_be_overlooked(self, demand: Demand) -> bool:
         """Whether a home that was there before is missed in one listing only."""
-        missed_at = self._memory.homeless.get(demand.owner.key)
+        missed_at = self._draft.memory.homeless.get(demand.owner.key)
         return demand.is_known and (
             missed_at is None or self._view.full_at < missed_at + SECOND_LOOK_SECONDS
         )
 
     def _claim(self, demand: Demand, worker: Worker, volume_id: str | None, reason: str) -> None:
-        self.taken.add(worker.instance_id)
+        self._draft.taken.add(worker.instance_id)
         claim = Claim(demand.owner, worker.instance_id, volume_id, reason)
-        self._try("claim", worker.instance_id, demand, lambda: self._singles.append(claim))
+        self._draft.attempt(
+            "claim", worker.instance_id, demand, lambda: self._draft.actions.append(claim)
+        )
 
     def _spare_for(self, demand: Demand, home: Volume | None) -> Worker | None:
-        for spare in self._spares:
-            if spare.instance_id in self.taken or spare.profile != demand.profile:
+        for spare in self._draft.spares:
+            if spare.instance_id in self._draft.taken or spare.profile != demand.profile:
                 continue
             if self._is_somebodys(spare):
                 continue
@@ -313,8 +350,10 @@ class _Draft:
 
     def _is_somebodys(self, spare: Worker) -> bool:
         """Whether it was found to have an owner that the listing does not show yet."""
-        hold = self._memory.holds.get(("claim", spare.instance_id))
-        return hold is not None and isinstance(hold.error, WrongState) and hold.until > self._now
+        hold = self._draft.memory.holds.get(("claim", spare.instance_id))
+        return (
+            hold is not None and isinstance(hold.error, WrongState) and hold.until > self._draft.now
+        )
 
     def _has_blank_home(self, spare: Worker) -> bool:
         """A volume that the listing does not know yet counts: it came with the launch."""
@@ -325,9 +364,9 @@ class _Draft:
 
     @staticmethod
     def _has_no_home(spare: Worker) -> bool:
-        # EC2 shows a launch's volumes only after a while: no device of a pending worker says
-        # nothing yet.
-        return spare.home_volume_id is None and bool(spare.volumes)
+        # EC2 shows a launch's volumes only after a while, and need not show all at once.
+        is_up = spare.state is not InstanceState.PENDING
+        return is_up and spare.home_volume_id is None and bool(spare.volumes)
 
     def _undelete(self, demand: Demand) -> bool:
         """A deletion that the hub did not finish (the row is still there) is taken back."""
@@ -342,99 +381,25 @@ class _Draft:
         if not homes:
             return False
         action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
-        self._try("tag", homes[0], demand, lambda: self._singles.append(action))
+        self._draft.attempt("tag", homes[0], demand, lambda: self._draft.actions.append(action))
         return True
 
-    # ---- launches
 
-    def launch(self, under_way: list[Launching]) -> None:
-        """Launch what the needs exceed of what is on its way already."""
-        # Who is bound to a zone first: the others can use what is anywhere.
-        needs = sorted(self._needs.items(), key=lambda need: need[0][1] is None)
-        for (slug, zone), demands in needs:
-            profile = self._policy.profiles.get(slug)
-            if profile is None:
-                error = LaunchFailed(
-                    "This hub has no machines of the kind that your server needs.",
-                    why=f"there is no profile {slug!r}",
-                    next_step="Tell the people who run this hub.",
-                )
-                self._singles += [Refuse(d.owner.key, error) for d in demands]
-                continue
-            supply = self._supply(slug, zone, under_way, len(demands))
-            missing = demands[supply:]
-            if missing:
-                self._launch_for(profile, zone, missing)
-
-    def _supply(self, slug: str, zone: str | None, under_way: list[Launching], wanted: int) -> int:
-        """Workers of a kind that are launched, or about to be, and not yet fit to be claimed.
-
-        Whether one brings a home is not known before its volumes are listed: each counts for one
-        of those who wait, whatever kind they wait for.
-        """
-        sent = sum(
-            launch.count
-            for launch in under_way
-            if launch.profile == slug
-            and (launch.with_home if zone is None else launch.zone == zone and not launch.with_home)
-        )
-        unclear = [
-            spare
-            for spare in self._spares
-            if spare.instance_id not in self.taken
-            and spare.profile == slug
-            and spare.state is not InstanceState.STOPPED
-            and not spare.volumes  # not listed yet: every instance has a root volume
-            and (zone is None or spare.zone == zone)
-        ]
-        counted = unclear[: max(0, wanted - sent)]
-        self.taken.update(w.instance_id for w in counted)
-        return sent + len(counted)
-
-    def _launch_for(self, profile: Profile, zone: str | None, demands: list[Demand]) -> None:
-        offering = choose(profile, self._policy.subnets, self._memory.failed, self._now, zone)
-        if not isinstance(offering, Offering):
-            self._singles += [Refuse(d.owner.key, offering) for d in demands]
-            return
-        home_gib = 0 if zone else profile.home_gib
-        for owners in _batches([[d.owner.key for d in demands]], MAX_LAUNCH):
-            hold = self._memory.holds.get(("launch", profile.slug))
-            if hold and hold.until > self._now:
-                self._refuse_if_final(owners, hold.error)
-                continue
-            reason = f"{len(owners)} wait for a worker"
-            self._singles.append(
-                Launch(offering, profile.slug, home_gib, len(owners), owners, reason)
-            )
-
-    # ---- holds
-
-    def _on_hold(self, kind: str, resource_id: str) -> bool:
-        hold = self._memory.holds.get((kind, resource_id))
-        return hold is not None and hold.until > self._now
-
-    def _try(self, kind: str, resource_id: str, demand: Demand, act: Callable[[], object]) -> None:
-        """Act, unless the same failed a moment ago; what waiting cannot mend, the user is told."""
-        hold = self._memory.holds.get((kind, resource_id))
-        if hold is None or hold.until <= self._now:
-            act()
-        else:
-            self._refuse_if_final((demand.owner.key,), hold.error)
-
-    def _refuse_if_final(self, owner_keys: Iterable[str], error: EC2SpawnerError) -> None:
-        if isinstance(error, FINAL_ERRORS):
-            self._singles += [Refuse(key, error) for key in owner_keys]
+def _cannot_become(worker: Worker, profile: str) -> LaunchFailed:
+    return LaunchFailed(
+        "Your machine cannot become the kind that you chose.",
+        why=f"{worker.instance_id} is a spot instance of another profile than {profile}",
+        next_step="Choose the kind that you had, or tell the people who run this hub.",
+    )
 
 
-FINAL_ERRORS = (CapacityError, QuotaError, Denied, Rejected, CredentialsError)
-"""Failures that a user is told at once: more of the same waiting will not mend them."""
-
-
-def _dead_end(worker: Worker, home: Volume | None) -> LaunchFailed | None:
+def _dead_end(worker: Worker, home: Volume | None, held: Volume | None) -> LaunchFailed | None:
     """Why an owner's worker can never be the owner's again without an operator's help."""
-    if not worker.volumes or worker.home_volume_id:
+    if held and (held.deleted or held.owner not in (None, worker.owner)):
+        why = f"{worker.instance_id} holds {held.volume_id}, which was given up or is another's"
+    elif not worker.volumes or worker.home_volume_id:
         return None  # not known yet, or it has one
-    if home is None:
+    elif home is None:
         why = f"{worker.instance_id} has no home volume, and none bears its owner's tag"
     elif home.zone != worker.zone:
         why = (
@@ -449,12 +414,3 @@ def _dead_end(worker: Worker, home: Volume | None) -> LaunchFailed | None:
         why=why,
         next_step="Nothing was changed. Tell the people who run this hub.",
     )
-
-
-def _readiness(worker: Worker) -> tuple[int, str]:
-    order = (InstanceState.RUNNING, InstanceState.PENDING, InstanceState.STOPPED)
-    return order.index(worker.state), worker.instance_id
-
-
-def _batches(groups: Iterable[list[str]], size: int = MAX_IDS) -> list[tuple[str, ...]]:
-    return [tuple(group[i : i + size]) for group in groups for i in range(0, len(group), size)]

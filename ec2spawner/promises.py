@@ -49,16 +49,35 @@ class Promises:
 
     def writes(self) -> tuple[TagWrite, ...]:
         """What must come to stand, in the order in which it was promised."""
-        return tuple(p.write for p in self._journal.promises if p.write.ids and not p.rename)
+        ready, _ = self._sorted_out()
+        return tuple(p.write for p in ready)
 
     def unsettled(self) -> frozenset[str]:
         """Owners of whom something is promised, and not known yet of which machine and home.
 
         Nothing new is theirs until it is: a new user of a deleted one's name would be meant too.
         """
-        unknown = [p for p in self._journal.promises if not p.write.ids and not p.rename]
-        renamed = (dict(p.write.tags).get(TAG_OWNER) for p in unknown)
-        return frozenset(p.owner_key for p in unknown).union(key for key in renamed if key)
+        _, held = self._sorted_out()
+        return held
+
+    def _sorted_out(self) -> tuple[list[Promise], frozenset[str]]:
+        """The promises to be carried out now, and the owners who must wait.
+
+        What is promised after an unsettled promise, of the same owner, is held back with it:
+        whoever was given the name meanwhile would be meant by it, too.
+        """
+        ready: list[Promise] = []
+        held: set[str] = set()
+        for promise in self._made():
+            if promise.write.ids and held.isdisjoint(_keys(promise)):
+                ready.append(promise)
+            else:
+                held |= _keys(promise)
+        return ready, frozenset(held)
+
+    def _made(self) -> list[Promise]:
+        """All that hold: no renames that the hub's database may not have taken."""
+        return [p for p in self._journal.promises if not p.rename]
 
     def take_back_deletion(self, owner_key: str, incarnation: str) -> None:
         """The owner's row is there: its deletion, if one is promised, was not finished."""
@@ -126,10 +145,12 @@ class Promises:
 
     def _ids_of(self, owner_key: str) -> tuple[str, ...]:
         view = self._view()
-        workers = view.workers_of(owner_key)
-        ids = [w.instance_id for w in workers] + [v.volume_id for v in view.homes_of(owner_key)]
-        # A home that came with a launch is on its worker before it is in any listing of volumes.
+        workers, homes = view.workers_of(owner_key), view.homes_of(owner_key)
+        ids = [w.instance_id for w in workers] + [v.volume_id for v in homes]
+        # A home that came with a launch is on its worker before it is in any listing of volumes,
+        # and a listing of volumes can know of a worker that the one of instances lacks.
         ids += [w.home_volume_id for w in workers if w.home_volume_id]
+        ids += [v.attached_to for v in homes if v.attached_to and v.attached_to not in view.workers]
         return tuple(dict.fromkeys(ids))
 
     def is_open(self, promise: Promise) -> bool:
@@ -147,10 +168,8 @@ class Promises:
         if not raw.is_known:
             return
         still_open: set[str] = set()
-        for promise in self._journal.promises:
+        for promise in self._made():
             write = promise.write
-            if promise.rename:
-                continue
             if not write.ids:
                 self._settle(promise, raw)
                 self._outdate()  # the next promise may be about the new owner
@@ -174,12 +193,20 @@ class Promises:
 
     def _is_kept(self, promise: Promise, raw: Listing) -> bool:
         """Whether its tags stand, or those with which a later promise has replaced them."""
-        final = planning.final_tags(Wishes(writes=self.writes()))
-        return all(
+        ready, _ = self._sorted_out()
+        final = planning.final_tags(Wishes(writes=tuple(p.write for p in ready)))
+        return promise in ready and all(
             raw.looked_at(i) > promise.at + PROMISE_SECONDS
             and has_tags(raw, i, {key: final[i][key] for key, _ in promise.write.tags})
             for i in promise.write.ids
         )
+
+
+def _keys(promise: Promise) -> frozenset[str]:
+    """Owners whom a promise concerns: whose things are meant, and whose they become."""
+    return frozenset(
+        (promise.owner_key, dict(promise.write.tags).get(TAG_OWNER) or promise.owner_key)
+    )
 
 
 def _incarnation(promise: Promise) -> str:

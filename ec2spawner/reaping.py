@@ -15,9 +15,10 @@ from ec2spawner.actions import (
     DeleteVolume,
     MakeSnapshot,
     Stop,
+    Tag,
     Terminate,
 )
-from ec2spawner.listing import Listing
+from ec2spawner.listing import Listing, came_double
 from ec2spawner.model import (
     TAG_CLUSTER,
     TAG_DELETED,
@@ -26,6 +27,7 @@ from ec2spawner.model import (
     TAG_OWNER,
     TAG_ROLE,
     TAG_USER,
+    DeletedMark,
     InstanceState,
     Role,
     Snapshot,
@@ -78,8 +80,13 @@ def sightings(
 
 
 def is_wanted(worker: Worker, wishes: Wishes) -> bool:
-    """Whether somebody waits for, or works on, this worker."""
-    return worker.deleted is None and worker.owner is not None and worker.owner in wishes.wanted
+    """Whether somebody waits for, works on, or is expected on this worker; none is on a double."""
+    demand = wishes.wanted.get(worker.owner or "")
+    if worker.deleted is not None:
+        return False
+    if demand is None:
+        return worker.owner in wishes.expected
+    return demand.instance_id in ("", worker.instance_id)
 
 
 def is_orphan(volume: Volume) -> bool:
@@ -117,6 +124,7 @@ class _Rules:
         released: list[str] = []
         idle: list[str] = []
         gone: list[str] = []
+        doubles: list[Action] = []
         for worker in self._view.workers.values():
             if not self._is_candidate(worker):
                 continue
@@ -131,11 +139,27 @@ class _Rules:
                 unowned = worker.owner is None and self._is_ripe(i)
                 if (worker.deleted or unowned) and i not in self._unwritten:
                     gone.append(i)
+                elif self._is_double(worker):
+                    doubles.append(self._give_up(worker))
         return [
+            *doubles,
             *(Stop(ids, "its user is done") for ids in _batches(released)),
             *(Stop(ids, "nobody wants it") for ids in _batches(idle)),
             *(Terminate(ids, "given up, or nobody's") for ids in _batches(gone)),
         ]
+
+    def _is_double(self, worker: Worker) -> bool:
+        """Whether the owner works elsewhere, and never was on this one: no file of theirs is."""
+        if worker.owner is None or worker.deleted or not self._is_ripe(worker.instance_id):
+            return False
+        homes = self._view.homes_of(worker.owner)
+        is_free = not self._is_held("tag", worker.instance_id)
+        return is_free and came_double(self._view, worker, homes[0] if homes else None)
+
+    def _give_up(self, worker: Worker) -> Tag:
+        ids = (worker.instance_id, worker.home_volume_id or "")
+        mark = DeletedMark(self._now, "").to_tag()
+        return Tag(tuple(filter(None, ids)), ((TAG_DELETED, mark),), "it came double")
 
     def _is_candidate(self, worker: Worker) -> bool:
         return (

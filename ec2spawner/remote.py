@@ -47,7 +47,14 @@ Begun only, not open: a machine that never answers must not hold up the others."
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
-LAST_EVENTS: Mapping[str, str | None] = {"start": "ready", "stop": "stopped", "status": None}
+BROKEN = (OSError, asyncssh.Error, ValueError)
+"""What asyncssh raises where a peer is gone, or says what is no SSH (ValueError: undecodable)."""
+LAST_EVENTS: Mapping[str, str | None] = {
+    "prepare": "prepared",
+    "start": "ready",
+    "stop": "stopped",
+    "status": None,
+}
 """What the last line of each verb says of itself; that of a status is no event."""
 Progress = Callable[[str], None]
 
@@ -129,6 +136,18 @@ class WorkerLink:
         finally:
             connection.close()
 
+    async def prepare(self, worker: Worker, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a worker checked that is nobody's yet, and told its hub; its prepared event.
+
+        Tries to connect until it is cancelled: the machine may still be booting. The caller has
+        the deadline. Raises a ``WorkerError``.
+        """
+        connection = await self._connect_until_up(worker)
+        try:
+            return await _run(connection, "prepare", document, _ignore)
+        finally:
+            connection.close()
+
     async def stop(self, worker: Worker, timeout_seconds: float) -> dict[str, Any]:
         """Have the user's server ended gracefully. Raises a ``WorkerError``."""
         connection = await self._connect(worker)
@@ -193,7 +212,7 @@ class WorkerLink:
                 ),
                 LOGIN_SECONDS,
             )
-        except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
+        except (*BROKEN, asyncio.TimeoutError) as error:
             if check.is_mismatch:
                 raise _mismatch(worker.instance_id) from None
             raise WorkerUnreachable(
@@ -279,7 +298,9 @@ async def _run(
     """Run one verb; its last event. What the worker writes is bounded, parsed, never believed."""
     try:
         process = await connection.create_process(
-            f"{COMMAND} {verb}", encoding=None, stderr=asyncssh.DEVNULL
+            f"{COMMAND} {verb}",
+            encoding=None,
+            stderr=asyncssh.PIPE,  # not read: who writes without end there soon stands still
         )
         with contextlib.suppress(BrokenPipeError):  # it ended at once: what it said decides
             process.stdin.write(json.dumps(document).encode() if document is not None else b"")
@@ -288,7 +309,7 @@ async def _run(
             return await _last_event(process.stdout, verb, progress)
         finally:
             process.close()
-    except (OSError, asyncssh.Error) as error:
+    except BROKEN as error:
         raise WorkerUnreachable(
             "The connection to your machine broke.",
             why=f"{type(error).__name__}: {_bounded(str(error))}",

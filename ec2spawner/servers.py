@@ -66,7 +66,7 @@ class Servers:
             phases.ends("machine")
             try:
                 if await self._start_on(link, ticket, worker, make_document(worker), tell, phases):
-                    self.fleet.note_served(ticket.owner)
+                    self.fleet.note_served(ticket.owner, worker)
                     self.fleet.note_mounted(worker)
                     self.fleet.journal.note_start(kind, time.monotonic() - begun)
                     return worker
@@ -116,14 +116,17 @@ class Servers:
     async def stop(self, owner: Owner, worker: Worker | None) -> None:
         """End the owner's server gracefully if it can be reached, and let the machine stop.
 
-        Never raises: what cannot be ended goes down with its machine.
+        Never raises: what cannot be ended goes down with its machine. Another hub's servers are
+        left alone.
         """
         try:
-            if worker and worker.private_ip:
+            if worker and worker.private_ip and not self.fleet.is_anothers:
                 link = await asyncio.wait_for(self.link(), KEY_SECONDS)
                 await link.stop(worker, GRACEFUL_STOP_SECONDS)
         except (EC2SpawnerError, asyncio.TimeoutError) as error:
             log.warning("Not ended gracefully (%s): %s", error, owner.key)
+        except Exception:
+            log.exception("Not ended gracefully: %s", owner.key)
         finally:
             self.fleet.release(owner)
 

@@ -7,7 +7,6 @@ environment of the process; it prints nothing: what a reader should be told come
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 from collections.abc import Mapping
@@ -15,25 +14,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from .configfile import (
-    ConfigFileError,
-    Fault,
-    json_kind,
-    read_object,
-    shown,
-    write_atomically,
-)
+from .classes import CLASSES_MAX, ScheduledClass
+from .configfile import ConfigFileError, read_object, write_atomically
+from .configmodel import Frozen, a_number, a_text, faults_of
 from .errors import ConfigError
 from .model import TAG_VALUE_MAX
+from .profiles import (
+    INSTANCE_TYPE,
+    POOL_MAX,
+    PROFILES_MAX,
+    VOLUME_MAX_GIB,
+    ProfileChoice,
+    check_profiles,
+)
 
 CONFIG_ENVIRONMENT = "EC2SPAWNER_CONFIG"
 SERVER_CONFIG_NAME = "server_config.json"
@@ -56,72 +51,47 @@ CLUSTER_NAME_RULE = (
 
 HOME_DEFAULT_GIB = 10
 ROOT_MIN_GIB = 8  # root snapshot of Ubuntu's and Debian's EC2 images, 2026
-VOLUME_MAX_GIB = 16384  # AWS EBS user guide, "Quotas": gp3 takes at least 16 TiB, 2026
 TAG_KEY_MAX = 128  # characters; AWS EC2 user guide, "Tag restrictions", 2026
 COST_TAGS_MAX = 30  # EC2 allows 50 tags a resource; the rest is the cluster's own
 
 _DAY_SECONDS = 86_400
-_INSTANCE_TYPE = r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$"
 
 
-def _whole(default: int, low: int, high: int, unit: str, about: str) -> Any:
-    """A whole number with bounds, and the words that say what may be written."""
-    of_unit = f" of {unit}" if unit else ""
-    instead = f"a whole number{of_unit} from {low} to {high}, for example {default}"
-    return Field(
-        default,
-        ge=low,
-        le=high,
-        description=about,
-        json_schema_extra={"x-instead": instead},
-        validate_default=True,  # a default may go ill with another key's value
-    )
-
-
-def _text(default: Any, pattern: str | None, instead: str, about: str) -> Any:
-    """A text of a given form, and the words that say what may be written."""
-    return Field(
-        default, pattern=pattern, description=about, json_schema_extra={"x-instead": instead}
-    )
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Choices(_Frozen):
+class Choices(Frozen):
     """What the operator chooses and the hub must know: the keys that both files share."""
 
-    REGION: str = _text(
+    REGION: str = a_text(
         "us-east-1",
         r"^[a-z]{2}(-[a-z]+)+-\d+$",
         'the name of an AWS Region, for example "us-east-1"',
         "AWS Region of the cluster.",
     )
-    WORKER_INSTANCE_TYPE: str = _text(
+    WORKER_INSTANCE_TYPE: str = a_text(
         "t3.medium",
-        _INSTANCE_TYPE,
+        INSTANCE_TYPE,
         'an EC2 instance type, for example "t3.medium"',
         "Type of a user's machine.",
     )
-    WORKER_EBS_SIZE: int = _whole(
+    WORKER_EBS_SIZE: int = a_number(
         12, ROOT_MIN_GIB, VOLUME_MAX_GIB, "GiB", "Root disk of a user's machine, in GiB."
     )
-    USER_HOME_EBS_SIZE: int = _whole(
+    USER_HOME_EBS_SIZE: int = a_number(
         HOME_DEFAULT_GIB,
         1,
         VOLUME_MAX_GIB,
         "GiB",
         "Home volume of a user, in GiB; every home is a volume of its own. 0 is read as 10.",
     )
-    WORKER_USERNAME: str = _text(
+    WORKER_USERNAME: str = a_text(
         "jovyan",
         r"^[a-z_][a-z0-9_-]{0,31}$",
         'the name of a Linux user other than root or ec2spawner, for example "jovyan"',
         "Linux user under which notebooks run on a worker.",
     )
-    WORKER_SSH_PORT: int = _whole(22, 1, 65535, "", "Port on which a worker's SSH server listens.")
-    WORKER_NOTEBOOK_PORT: int = _whole(
+    WORKER_SSH_PORT: int = a_number(
+        22, 1, 65535, "", "Port on which a worker's SSH server listens."
+    )
+    WORKER_NOTEBOOK_PORT: int = a_number(
         8888, 1024, 65535, "", "Port on which a user's server listens."
     )
     WORKER_SUDO: bool = Field(
@@ -129,7 +99,7 @@ class Choices(_Frozen):
         description="Whether the notebook user may use sudo on the worker.",
         json_schema_extra={"x-instead": "true or false, without quotes"},
     )
-    SERVER_OWNER: str = _text(
+    SERVER_OWNER: str = a_text(
         "",
         r"^[\w .:/=+@-]*$",
         f"at most {TAG_VALUE_MAX} letters, digits, spaces and .:/=+-@_",
@@ -144,25 +114,74 @@ class Choices(_Frozen):
             ' begin with "aws:" or "ec2spawner:", and not be "Name"'
         },
     )
-    JUPYTER_NOTEBOOK_TIMEOUT: int = _whole(
+    PROFILES: tuple[ProfileChoice, ...] = Field(
+        default=(),
+        max_length=PROFILES_MAX,
+        description="Kinds of machines that users may choose between, the usual one first; without"
+        " any, all have WORKER_INSTANCE_TYPE. See the table below.",
+        json_schema_extra={
+            "x-instead": 'a list such as [{"SLUG": "usual", "NAME": "Usual",'
+            ' "INSTANCE_TYPES": ["t3.medium"]}]'
+        },
+    )
+    POOL_RUNNING: int = a_number(
+        0,
+        0,
+        POOL_MAX,
+        "",
+        "Spare machines that run: a first login takes one within seconds. With PROFILES, each"
+        " profile has its own.",
+    )
+    POOL_STOPPED: int = a_number(
+        0,
+        0,
+        POOL_MAX,
+        "",
+        "Spare machines that were booted once and are stopped: cheap, and started faster than a"
+        " new one. With PROFILES, each profile has its own.",
+    )
+    JUPYTER_NOTEBOOK_TIMEOUT: int = a_number(
         3600,
         1,
         30 * _DAY_SECONDS,
         "seconds",
         "Idle time after which a user's machine is stopped, in seconds.",
     )
-    START_TIMEOUT_SECONDS: int = _whole(
+    START_TIMEOUT_SECONDS: int = a_number(
         600, 10, 7200, "seconds", "Longest time a start may take, in seconds."
     )
-    REAPER_GRACE_SECONDS: int = _whole(
+    REAPER_GRACE_SECONDS: int = a_number(
         300, 1, _DAY_SECONDS, "seconds", "A machine that nobody wants is stopped after this time."
     )
-    DELETE_GRACE_DAYS: int = _whole(
+    DELETE_GRACE_DAYS: int = a_number(
         7, 0, 365, "days", "A deleted user's home is snapshotted and removed after this time."
     )
-    SNAPSHOT_EXPIRE_DAYS: int = _whole(
+    SNAPSHOT_EXPIRE_DAYS: int = a_number(
         30, 1, 3650, "days", "A snapshot of a removed home is kept for this time."
     )
+
+    CLASS_SCHEDULE: tuple[ScheduledClass, ...] = Field(
+        default=(),
+        max_length=CLASSES_MAX,
+        description="Classes of the week: before each begins, its machines are started.",
+        json_schema_extra={
+            "x-instead": 'a list such as [{"WEEKDAY": "monday", "TIME": "09:15",'
+            ' "TIME_ZONE": "Europe/Berlin", "MINUTES_AHEAD": 15, "GROUP": "biology101",'
+            ' "KEEP_MINUTES": 30}], with either GROUP or COUNT (of people)'
+        },
+    )
+
+    @field_validator("PROFILES")
+    @classmethod
+    def _are_different(cls, value: tuple[ProfileChoice, ...]) -> tuple[ProfileChoice, ...]:
+        return check_profiles(value)
+
+    @field_validator("POOL_RUNNING", "POOL_STOPPED")
+    @classmethod
+    def _is_said_once(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("PROFILES"):
+            raise ValueError("is for a cluster without PROFILES: write it into a profile")
+        return value
 
     @field_validator("WORKER_NOTEBOOK_PORT")
     @classmethod
@@ -208,13 +227,13 @@ class Choices(_Frozen):
 class InstanceConfig(Choices):
     """``instance_config.json``: what the operator chooses; read by the launch command."""
 
-    MANAGER_INSTANCE_TYPE: str = _text(
+    MANAGER_INSTANCE_TYPE: str = a_text(
         "t3.medium",
-        _INSTANCE_TYPE,
+        INSTANCE_TYPE,
         'an EC2 instance type, for example "t3.medium"',
         "Type of the machine on which the hub runs.",
     )
-    CUSTOM_WORKER_AMI: str = _text(
+    CUSTOM_WORKER_AMI: str = a_text(
         "",
         r"^(ami-[0-9a-f]{8,17})?$",
         'the id of an image such as "ami-0123456789abcdef0", or "" for none',
@@ -222,7 +241,7 @@ class InstanceConfig(Choices):
     )
 
 
-class WorkerSubnet(_Frozen):
+class WorkerSubnet(Frozen):
     """A private subnet in which workers are launched, and its zone."""
 
     SUBNET_ID: str = Field(pattern=r"^subnet-[0-9a-f]{8,17}$")
@@ -230,7 +249,7 @@ class WorkerSubnet(_Frozen):
 
 
 def _id_of(kind: str, about: str) -> Any:
-    return _text(
+    return a_text(
         ..., rf"^{kind}-[0-9a-f]{{8,17}}$", f'an id such as "{kind}-0123456789abcdef0"', about
     )
 
@@ -238,7 +257,7 @@ def _id_of(kind: str, about: str) -> Any:
 class ServerConfig(Choices):
     """``server_config.json``: what the cluster is; written by the launch command, read by hubs."""
 
-    CLUSTER_NAME: str = _text(
+    CLUSTER_NAME: str = a_text(
         ...,
         CLUSTER_NAME_PATTERN,
         f'{CLUSTER_NAME_RULE}, for example "biology101"',
@@ -258,31 +277,31 @@ class ServerConfig(Choices):
     MANAGER_SECURITY_GROUP_ID: str = _id_of("sg", "Security group of the manager.")
     LAUNCH_TEMPLATE_ID: str = _id_of("lt", "Launch template of the workers.")
     WORKER_AMI_ID: str = _id_of("ami", "Image of the workers.")
-    ROOT_DEVICE_NAME: str = _text(
+    ROOT_DEVICE_NAME: str = a_text(
         "/dev/sda1",
         r"^/dev/[a-z0-9]+$",
         'the name of a device, for example "/dev/sda1"',
         "Device name of the image's root disk.",
     )
-    SSH_KEY_PARAMETER: str = _text(
+    SSH_KEY_PARAMETER: str = a_text(
         ...,
         r"^/[\w./-]+$",
         'the name of an SSM parameter, for example "/ec2spawner/biology101/ssh-key"',
         "SSM SecureString that holds the private half of the cluster's key.",
     )
-    BUCKET: str = _text(
+    BUCKET: str = a_text(
         ...,
         r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
         "the name of an S3 bucket",
         "Bucket of the cluster.",
     )
-    HUB_CONNECT_URL: str | None = _text(
+    HUB_CONNECT_URL: str | None = a_text(
         None,
         None,
         'null, or the address under which workers reach the hub, for example "http://10.77.0.5:8081"',
         "How workers reach the hub's API; null: the hub's own address.",
     )
-    HUB_LISTEN_ADDRESS: str = _text(
+    HUB_LISTEN_ADDRESS: str = a_text(
         "0.0.0.0",  # noqa: S104 - the manager's security group lets in only workers
         None,
         'an IP address of the hub\'s machine, for example "0.0.0.0"',
@@ -450,61 +469,7 @@ def _load(
     try:
         config = kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        faults.extend(_faults_of(error, kind))
+        faults.extend(faults_of(error, kind))
     if faults:
         raise ConfigFileError(path, faults, next_step)
     return config, tuple(notices)
-
-
-def _faults_of(error: ValidationError, kind: type[Choices]) -> list[Fault]:
-    entries: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
-    deeper = {entry["loc"][0] for entry in entries if len(entry["loc"]) > 1}
-    found = [
-        _fault_of(entry, kind)
-        for entry in entries
-        # pydantic counts only the good entries of a list: "too short" would say nothing new
-        if not (entry["type"] == "too_short" and entry["loc"][0] in deeper)
-    ]
-    order = {"is missing": 1}
-    return sorted(found, key=lambda fault: order.get(fault.reason, 0))
-
-
-def _fault_of(entry: dict[str, Any], kind: type[Choices]) -> Fault:
-    if not entry["loc"]:  # JSON that Python reads and pydantic does not: too deep, half a character
-        return Fault("the file", "", f"is not usable JSON: {entry['msg']}")
-    top = str(entry["loc"][0])
-    key = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]
-    ).lstrip(".")
-    if entry["type"] == "extra_forbidden":
-        return Fault(key, "", "is not a known key", _nearest(key, kind))
-    instead = _instead_of(top, kind)
-    if entry["type"] == "missing":
-        return Fault(key, "", "is missing", instead)
-    return Fault(key, shown(entry["input"]), _reason_of(entry), instead)
-
-
-def _nearest(key: str, kind: type[Choices]) -> str:
-    near = difflib.get_close_matches(key.upper(), kind.model_fields, n=1, cutoff=0.6)
-    return f"{near[0]}, if that is meant, or leave it out" if near else ""
-
-
-def _instead_of(top: str, kind: type[Choices]) -> str:
-    field = kind.model_fields.get(top)
-    extra = field.json_schema_extra if field else None
-    return str(extra.get("x-instead", "")) if isinstance(extra, dict) else ""
-
-
-def _reason_of(entry: dict[str, Any]) -> str:
-    context = entry.get("ctx", {})
-    if entry["type"] == "value_error":
-        return str(context["error"])
-    if entry["type"] == "greater_than_equal":
-        return f"is less than {context['ge']}"
-    if entry["type"] == "less_than_equal":
-        return f"is more than {context['le']}"
-    if entry["type"].endswith("_type"):
-        return f"is {json_kind(entry['input'])}"
-    if entry["type"] in ("too_short", "too_long"):
-        return f"has {len(entry['input'])} entries"
-    return "does not have the form that is needed"

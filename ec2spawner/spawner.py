@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
 from sqlalchemy.orm import object_session
 from traitlets import List, Unicode, default
 
-from ec2spawner import story
-from ec2spawner.errors import EC2SpawnerError, StartTimeout
+from ec2spawner import choosing, story
+from ec2spawner.errors import EC2SpawnerError, ProfileRefused, StartTimeout
 from ec2spawner.model import InstanceState, Owner, Worker
+from ec2spawner.placement import Profile
+from ec2spawner.rows import row_of
 from ec2spawner.servers import Servers, start_kind
 from ec2spawner.settings import ServerConfig
-from ec2spawner.wiring import DEFAULT_PROFILE, Cluster, cluster_for, row_of
+from ec2spawner.wiring import Cluster, cluster_for, rows
 from ec2spawner.wishes import Demand
 
 STARTING = "starting"
@@ -72,6 +74,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._is_known = False
         self._worker_id = ""
         self._worker_ip = ""
+        self._profile = ""
         self._be(secrets.token_hex(8))
         self._step = ""
         self._begun_at = 0.0
@@ -116,6 +119,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         state["incarnation"] = self._incarnation
         if self._phase:
             state.update(phase=self._phase, worker=self._worker_id, address=self._worker_ip)
+            state["profile"] = self._profile
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -128,6 +132,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             # login, and nobody wants it to run until then.
             return
         self._phase = RUNNING
+        self._profile = state.get("profile", "")
         self._worker_id = state.get("worker", "")
         self._worker_ip = state.get("address", "")
         self.servers.fleet.want(self._demand(is_waiting=False))
@@ -149,11 +154,12 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._settle_renames()
         return Demand(
             self.owner,
-            DEFAULT_PROFILE,
+            self._profile or next(iter(self.servers.fleet.policy.profiles)),
             self._incarnation,
             time.time(),
             is_waiting=is_waiting,
             is_known=self._is_known,
+            instance_id="" if is_waiting else self._worker_id,
         )
 
     def _settle_renames(self) -> None:
@@ -166,6 +172,38 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             return None
         return Worker(self._worker_id, InstanceState.RUNNING, private_ip=self._worker_ip)
 
+    # ---- the kind of machine
+
+    def _offered(self) -> tuple[Profile, ...]:
+        groups = [group.name for group in self.user.groups]
+        profiles = self.servers.fleet.policy.profiles.values()
+        return choosing.allowed(profiles, groups, is_admin=self.user.admin)
+
+    def _choose_profile(self) -> str:
+        """What was chosen, if it may be: here, for options come by the API as well as by the form.
+
+        JupyterHub has stored them already; what is refused must not come up at the next start.
+        """
+        try:
+            options: dict[str, Any] = self.user_options
+            return choosing.choose(options, self._offered()).slug
+        except ProfileRefused:
+            self.orm_spawner.user_options = {}
+            self._save_state()  # before a request that ends meanwhile rolls it back
+            raise
+
+    @default("options_form")
+    def _default_options_form(self) -> Callable[[Any], str]:
+        return _form_of
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Callable[[Mapping[str, list[str]]], dict[str, Any]]:
+        return choosing.options_of
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Callable[[Any, Any], None]:
+        return _apply_at_start
+
     # ---- start
 
     async def start(self) -> str:
@@ -174,6 +212,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._save_state()
         seconds = self._deadline_seconds()
         try:
+            self._profile = self._choose_profile()
             return await asyncio.wait_for(self._start(), seconds)
         except asyncio.TimeoutError:
             raise self._failure(self._timeout(seconds)) from None
@@ -298,22 +337,39 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     async def delete_forever(self) -> None:
         """Give up worker and home; they are removed after the grace time."""
-        if not self.name:
-            # Of the default server, only a deletion of its user asks for this, and before it
-            # finds that a named server still runs, of which it gives up.
-            await self._stop_named_servers()
-            if any(s.active for s in self.user.spawners.values() if s is not self):
-                return  # one that just starts or stops: the user stays
         try:
+            self._save_state()  # a deletion that is cut off is taken back by this incarnation
             self._settle_renames()
+            # Of the default server, only a deletion of its user asks for this, and before it
+            # looks whether a named server keeps the user from being deleted.
+            if not self.name and await self._others_run():
+                rows.when_deleted(self.user.orm_user, self._give_up)
+                return
             await self.servers.fleet.delete(self.owner, self._incarnation)
         except OSError as error:
             self.log.error("Not marked as deleted, its home stays: %s: %s", self.owner.key, error)
 
-    async def _stop_named_servers(self) -> None:
-        ready = [s.name for s in self.user.spawners.values() if s.name and s.ready]
-        await asyncio.gather(*(self._stop_named_server(name) for name in ready))
+    def _give_up(self) -> None:
+        self.servers.fleet.give_up(self.owner, self._incarnation)
 
-    async def _stop_named_server(self, name: str) -> None:
+    async def _others_run(self) -> bool:
+        """Whether a named server of the user still starts or stops, now that all others ended."""
+        others = [s for s in self.user.spawners.values() if s is not self]
+        ready = [s.name for s in others if s.ready]
+        ends = await asyncio.gather(*map(self._stop_other, ready), return_exceptions=True)
+        for name, error in zip(ready, ends, strict=True):
+            if isinstance(error, Exception):
+                self.log.error("Not stopped: %s/%s", self.user.name, name, exc_info=error)
+        return any(s.active for s in others)
+
+    async def _stop_other(self, name: str) -> None:
         await self.user.settings["proxy"].delete_user(self.user, name)
         await self.user.stop(name)
+
+
+def _form_of(spawner: EC2Spawner) -> str:
+    return choosing.form(spawner._offered(), str(spawner.user_options.get(choosing.OPTION, "")))
+
+
+def _apply_at_start(spawner: EC2Spawner, user_options: Mapping[str, Any]) -> None:
+    """Options are read by ``start``, where an operator's own hook cannot leave the rules out."""

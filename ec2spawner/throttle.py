@@ -30,6 +30,8 @@ REQUEST_LIMITS: Mapping[str, Limit] = MappingProxyType(
         "AttachVolume": Limit(50, 5),
         "DetachVolume": Limit(50, 5),
         "CreateImage": Limit(50, 5),
+        "CancelSpotInstanceRequests": Limit(50, 5),  # the page's row for other mutating actions
+        "GetConsoleOutput": Limit(100, 20),  # its row for Get*
         "CreateTags": Limit(100, 10),
         "DeleteTags": Limit(100, 10),
         "CreateVolume": Limit(100, 5),

@@ -11,24 +11,22 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from jupyterhub import orm
 from markupsafe import escape
-from sqlalchemy import event
-from sqlalchemy.orm import Session, object_session
-from tornado import web
 from traitlets.log import get_logger
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
-from ec2spawner.errors import CredentialsError, Denied, NameTaken
+from ec2spawner.errors import AnotherHub, CredentialsError, Denied
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
+from ec2spawner.identity import this_process
 from ec2spawner.journal import Journal
-from ec2spawner.model import Owner
-from ec2spawner.placement import Profile, Subnet
+from ec2spawner.lease import Lease
+from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.remote import WorkerLink
+from ec2spawner.rows import Rows
+from ec2spawner.s3 import Objects
 from ec2spawner.servers import Servers
 from ec2spawner.settings import ServerConfig, find_server_config, load_server_config
 from ec2spawner.wishes import Policy
@@ -52,6 +50,8 @@ class Cluster:
 
 
 _clusters: dict[Path, Cluster] = {}
+rows = Rows(lambda: [cluster.servers.fleet for cluster in _clusters.values()])
+"""The hub's users, whose new names and ends concern their machines."""
 
 
 def cluster_for(config_path: str | None = None, journal_dir: Path | None = None) -> Cluster:
@@ -76,7 +76,16 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     ec2 = EC2(gateway, config.CLUSTER_NAME)
     journal = Journal(journal_dir / JOURNAL_NAME)
     log.info("What the hub remembers beside EC2's tags is in %s", journal_dir / JOURNAL_NAME)
-    fleet = Fleet(ec2, policy_of(config), launch_settings_of(config), journal, turn=gateway.turn)
+    lease = Lease(Objects(gateway, config.BUCKET), config.CLUSTER_NAME, this_process())
+    gateway.guard("ec2", lease.permit)
+    fleet = Fleet(
+        ec2,
+        policy_of(config),
+        launch_settings_of(config),
+        journal,
+        lease=lease,
+        turn=gateway.turn,
+    )
 
     async def open_link() -> WorkerLink:
         key = await ec2.secret(config.SSH_KEY_PARAMETER)
@@ -88,13 +97,40 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
 
 def policy_of(config: ServerConfig) -> Policy:
     """What the configuration says, as decisions need it."""
-    profile = Profile(DEFAULT_PROFILE, (config.WORKER_INSTANCE_TYPE,), config.USER_HOME_EBS_SIZE)
     return Policy(
-        profiles=MappingProxyType({DEFAULT_PROFILE: profile}),
+        profiles=MappingProxyType({profile.slug: profile for profile in profiles_of(config)}),
         subnets=tuple(Subnet(s.SUBNET_ID, s.ZONE) for s in config.WORKER_SUBNETS),
         reaper_grace_seconds=config.REAPER_GRACE_SECONDS,
         delete_grace_seconds=config.DELETE_GRACE_DAYS * DAY_SECONDS,
         snapshot_expire_seconds=config.SNAPSHOT_EXPIRE_DAYS * DAY_SECONDS,
+    )
+
+
+def profiles_of(config: ServerConfig) -> tuple[Profile, ...]:
+    """PROFILES, the usual one first; without any, the one of WORKER_INSTANCE_TYPE."""
+    home_gib = config.USER_HOME_EBS_SIZE
+    if not config.PROFILES:
+        usual = Profile(
+            DEFAULT_PROFILE,
+            (config.WORKER_INSTANCE_TYPE,),
+            home_gib,
+            pool_running=config.POOL_RUNNING,
+            pool_stopped=config.POOL_STOPPED,
+        )
+        return (usual,)
+    return tuple(
+        Profile(
+            choice.SLUG,
+            choice.INSTANCE_TYPES,
+            choice.HOME_GIB or home_gib,
+            tuple(Market(market) for market in choice.MARKET.split("-then-")),
+            choice.NAME,
+            choice.DESCRIPTION,
+            frozenset(choice.GROUPS),
+            choice.POOL_RUNNING,
+            choice.POOL_STOPPED,
+        )
+        for choice in config.PROFILES
     )
 
 
@@ -120,8 +156,7 @@ def begin(config_path: str) -> None:
         return
     _log_like_the_hub()
     cluster_for(config_path)
-    if not event.contains(orm.User.name, "set", _on_rename):
-        event.listen(orm.User.name, "set", _on_rename)
+    rows.watch()
 
 
 def _log_like_the_hub() -> None:
@@ -133,55 +168,18 @@ def _log_like_the_hub() -> None:
         ours.setLevel(hub_log.level)
 
 
-def _on_rename(user: orm.User, new: str, old: Any, initiator: object) -> None:
-    """The hub has no hook for a user's new name: its worker and home are told of it here."""
-    if not isinstance(old, str) or old == new:
-        return
-    session = object_session(user)
-    for cluster in _clusters.values():
-        for server in sorted({"", *user.orm_spawners}):
-            owners = Owner(old, server), Owner(new, server)
-            _follow(session, cluster.servers.fleet, row_of(user), *owners)
-
-
-def row_of(user: orm.User) -> str:
-    """What tells a user's row from every other, also from one that has its number later."""
-    return f"{user.id} {user.created}"
-
-
-def _follow(session: Session | None, fleet: Fleet, row: str, old: Owner, new: Owner) -> None:
-    """Rename worker and home if, and when, the hub's database has taken the user's new name."""
-    try:
-        promise = fleet.promises.propose_rename(row, old, new)
-    except NameTaken as error:
-        raise web.HTTPError(409, error.for_user()) from None
-
-    is_open = True
-
-    def end(is_taken: bool) -> None:
-        nonlocal is_open
-        if not is_open:
-            return
-        is_open = False
-        if promise:
-            (fleet.promises.confirm if is_taken else fleet.promises.withdraw)(promise)
-        if is_taken:
-            fleet.follow_rename(old, new)
-
-    if session is None:  # never stored: nobody has that name
-        end(False)
-        return
-    event.listen(session, "after_commit", lambda _: end(True), once=True)
-    event.listen(session, "after_rollback", lambda _: end(False), once=True)
-
-
 class Announcement:
-    """The hub's announcement on every page while AWS does not answer; nothing otherwise."""
+    """The hub's announcement on every page while it cannot serve anybody; nothing otherwise."""
 
     def _text(self) -> str:
         problems = [c.servers.fleet.problem for c in _clusters.values()]
         if not any(problems):
             return ""
+        if any(isinstance(p, AnotherHub) for p in problems):
+            return (
+                "Another hub serves this cluster, so this one starts and stops no servers. Nothing "
+                "is lost. The people who run this hub find in its log which one, and what to do."
+            )
         if any(isinstance(p, (Denied, CredentialsError)) for p in problems):
             return (
                 "The Amazon cloud does not let this hub in at the moment. Servers that run go on; "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ec2spawner.model import Owner
-from ec2spawner.placement import Failure, Offering, Profile, Subnet
+from ec2spawner.placement import Failure, Profile, Scope, Subnet
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Demand:
     that was stopped or ended outside the hub stays so until its user comes."""
     is_known: bool = False
     """Whether the row has had a worker before: its home is then not taken for missing at once."""
+    instance_id: str = ""
+    """The worker on which the owner's server answers, once it does."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,21 @@ class Wishes:
     writes: tuple[TagWrite, ...] = ()
     mounted: frozenset[str] = frozenset()
     """Homes that were mounted since the hub started."""
+    prepared: frozenset[str] = frozenset()
+    """Spares that were looked at since the hub started, and are as they should be."""
+    unfit: frozenset[str] = frozenset()
+    """Spares that nobody is to be given."""
+    ahead: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By profile: how many more spares are to run, for a class that is about to begin."""
+    expected: frozenset[str] = frozenset()
+    """Owners whose class is about to begin: their workers are to run, though nobody waits yet."""
 
 
 @dataclass(frozen=True)
 class Memory:
     """What earlier attempts and listings taught."""
 
-    failed: Mapping[Offering, Failure] = field(default_factory=lambda: MappingProxyType({}))
+    failed: Mapping[Scope, Failure] = field(default_factory=lambda: MappingProxyType({}))
     holds: Mapping[tuple[str, str], Failure] = field(default_factory=lambda: MappingProxyType({}))
     """By (kind of action, id): not to be tried again before its time."""
     unwanted: Mapping[str, tuple[float, float]] = field(

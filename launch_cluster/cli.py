@@ -7,8 +7,8 @@ Owns options, the question before a change, and exit codes: 0 done or nothing to
 from __future__ import annotations
 
 import asyncio
+import io
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -252,12 +252,31 @@ async def _ask_name(cluster: str, *, skip: bool) -> None:
 
 
 async def _answer(question: str) -> str:
-    """A line from stdin; "" at its end. Ctrl-C ends the process while it waits."""
+    """A line from stdin; "" at its end. Ctrl-C ends the wait as it ends any other."""
     click.echo(f"{question} ", err=True, nl=False)
-    # asyncio turns Ctrl-C into a cancellation, which a blocking read would not notice.
-    by_asyncio = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        await asyncio.sleep(0)  # a Ctrl-C from just before takes effect here
-        return sys.stdin.readline()  # nothing else runs meanwhile
+        stdin = sys.stdin.fileno()
+    except io.UnsupportedOperation:  # text that is there already
+        return sys.stdin.readline()
+    line = b""
+    while not line.endswith(b"\n"):
+        await _until_readable(stdin)
+        byte = os.read(stdin, 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode(errors="replace")
+
+
+async def _until_readable(fd: int) -> None:
+    """Wait for a terminal or a pipe: a read that blocks would miss a Ctrl-C from just before."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(fd, readable.set)
+    except PermissionError:  # a file, which lets nobody wait
+        return
+    try:
+        await readable.wait()
     finally:
-        signal.signal(signal.SIGINT, by_asyncio)
+        loop.remove_reader(fd)

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ec2spawner.model import TAG_CLUSTER
-from ec2spawner.settings import ServerConfig, WorkerSubnet, hub_port, server_config_text
+from ec2spawner.settings import (
+    Choices,
+    ServerConfig,
+    WorkerSubnet,
+    hub_port,
+    server_config_text,
+)
 
 from .facts import Facts, ImageFacts, StackFacts, StackSpec
 from .request import DEFAULT_VPC_CIDR, UpRequest
@@ -21,6 +27,9 @@ NETWORK_ZONES = 2
 NETWORK_OUTPUTS = ("VpcId", "PrivateSubnetA", "PrivateSubnetB", "PublicSubnetA")
 CLUSTER_OUTPUTS = ("WorkerSecurityGroupId", "ManagerSecurityGroupId", "LaunchTemplateId", "Bucket")
 """What the templates' stacks say of themselves, and the rest is made from."""
+
+EDITABLE_KEYS = ("JUPYTER_NOTEBOOK_TIMEOUT", "CLASS_SCHEDULE")
+"""What may be edited in ``server_config.json`` after the launch, and stays as it is there."""
 
 _UNKNOWN = "(made by the network's stack)"
 
@@ -269,9 +278,9 @@ def server_config(
     """
     if not set(CLUSTER_OUTPUTS) <= set(outputs):
         return None
-    chosen = request.choices.model_dump(exclude={"MANAGER_INSTANCE_TYPE", "CUSTOM_WORKER_AMI"})
+    chosen = {key: getattr(request.choices, key) for key in Choices.model_fields}
     if facts.recorded:
-        chosen["JUPYTER_NOTEBOOK_TIMEOUT"] = facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT
+        chosen |= {key: getattr(facts.recorded, key) for key in EDITABLE_KEYS}
     listen = request.hub_address or (facts.recorded and facts.recorded.HUB_LISTEN_ADDRESS)
     if listen:
         chosen["HUB_LISTEN_ADDRESS"] = listen
@@ -299,6 +308,11 @@ def _notices(request: UpRequest, facts: Facts) -> tuple[str, ...]:
         notices.append(
             f"JUPYTER_NOTEBOOK_TIMEOUT stays {facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT}, as"
             f" {request.config_out} has it (instance_config.json says {asked}): edit it there."
+        )
+    if facts.recorded and request.choices.CLASS_SCHEDULE != facts.recorded.CLASS_SCHEDULE:
+        notices.append(
+            f"CLASS_SCHEDULE stays as {request.config_out} has it (instance_config.json says"
+            " something else): edit it there."
         )
     zones = facts.kind.zones if facts.kind else ()
     notices += [

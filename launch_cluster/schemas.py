@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import (
     INSTANCE_CONFIG_NAME,
     OBSOLETE_INSTANCE_KEYS,
@@ -31,8 +32,9 @@ HEAD = f"""<!-- Made by `python -m launch_cluster.schemas` from ec2spawner/setti
 `{INSTANCE_CONFIG_NAME}` is what you choose; the launch command reads it. `{SERVER_CONFIG_NAME}` is
 what the cluster is; the launch command writes it and the hub reads it: the file that the
 environment variable `EC2SPAWNER_CONFIG` names, else the one beside `jupyterhub_config.py`, else
-`/etc/jupyterhub/{SERVER_CONFIG_NAME}`. In it, `JUPYTER_NOTEBOOK_TIMEOUT` may be edited after the
-launch: it takes effect when the hub is restarted, and later launches keep it.
+`/etc/jupyterhub/{SERVER_CONFIG_NAME}`. In it, `JUPYTER_NOTEBOOK_TIMEOUT` and `CLASS_SCHEDULE` may
+be edited after the launch: they take effect when the hub is restarted, and later launches keep
+them.
 
 A key that is not known, a wrong type or an impossible value is refused, with what to write instead;
 all faults of a file are named at once. Files of cloudJHub are read: keys that have lost their
@@ -81,6 +83,7 @@ def documentation() -> str:
     """docs/configuration.md."""
     shared = dict(Choices.model_fields)
     parts = [HEAD, "## In both files", table_of(shared)]
+    parts += ["### Keys of a profile in `PROFILES`", table_of(ProfileChoice.model_fields)]
     for kind, name, obsolete in (
         (InstanceConfig, INSTANCE_CONFIG_NAME, OBSOLETE_INSTANCE_KEYS),
         (ServerConfig, SERVER_CONFIG_NAME, OBSOLETE_SERVER_KEYS),

@@ -175,23 +175,23 @@ class TerminateWorkers:
     # ---- instances
 
     async def _end(self, workers: Sequence[Worker]) -> None:
-        ids = [worker.instance_id for worker in workers]
-        for start in range(0, len(ids), BATCH):
-            await self._terminate(ids[start : start + BATCH])
+        for start in range(0, len(workers), BATCH):
+            await self._terminate(workers[start : start + BATCH])
         await self._wait_until_gone(list(self.done))
 
-    async def _terminate(self, ids: Sequence[str]) -> None:
+    async def _terminate(self, workers: Sequence[Worker]) -> None:
         """End one batch: what still bears our tags now. A batch that fails is halved."""
-        tags = await self.ec2.tags_of(ids)
-        ours = [i for i in ids if self._is_worker_of_ours(tags[i])]
+        tags = await self.ec2.tags_of([w.instance_id for w in workers])
+        ours = [w for w in workers if self._is_worker_of_ours(tags[w.instance_id])]
         if not ours:
             return
+        ids = [w.instance_id for w in ours]
         try:
-            await self.ec2.terminate(ours)
-            self.done += ours
+            await self.ec2.terminate(ids, [w.spot_request_id for w in ours])
+            self.done += ids
         except NotFound as error:
             if len(ours) == 1:
-                self.reporter.progress(f"{ours[0]} is gone already ({error.aws_code})")
+                self.reporter.progress(f"{ids[0]} is gone already ({error.aws_code})")
                 return
             middle = len(ours) // 2
             await self._terminate(ours[:middle])

@@ -13,8 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ec2spawner.localcloud.cloud import EmulatedCloud
+from ec2spawner.localcloud.ec2 import health, spot
 from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
+from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.ec2.lifecycle import USER_STOP, begin_terminate
 from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.faults import OUTAGES, FaultFormatError
@@ -22,8 +24,12 @@ from ec2spawner.localcloud.front import Reply
 from ec2spawner.localcloud.machines import Machines
 from ec2spawner.model import TAG_OWNER, TAG_ROLE, InstanceState, Role
 
+NOTICE_SECONDS = 120
+"""How long before its end EC2 tells a spot instance (EC2 user guide, "Spot Instance interruption
+notices", 2026)."""
+
 PATHS = {
-    "GET state": "instances, volumes, snapshots, owners",
+    "GET state": "instances, volumes, snapshots, spot requests, owners",
     "GET calls": "count per action and outcome",
     "POST calls/reset": "count from zero",
     "GET faults": "rules in force",
@@ -109,6 +115,7 @@ class Control:
             instances = [self._instance(c, i) for c in cores for i in c.instances.values()]
             volumes = [self._row(c, v) for c in cores for v in c.volumes.values()]
             snapshots = [self._row(c, s) for c in cores for s in c.snapshots.values()]
+            requests = [self._row(c, r) for c in cores for r in c.spot_requests.values()]
         owners: dict[str, dict[str, list[str]]] = {}
         for kind, rows in (("instances", instances), ("volumes", volumes)):
             for row in rows:
@@ -121,6 +128,7 @@ class Control:
             "instances": instances,
             "volumes": volumes,
             "snapshots": snapshots,
+            "spot_requests": requests,
             "owners": owners,
         }
 
@@ -132,8 +140,9 @@ class Control:
     @staticmethod
     def _row(core: EmulatedEC2, record: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"region": core.region, **record.to_json()}
-        row["state"] = record.state.value
-        row.pop("user_data", None)
+        row["state"] = getattr(record.state, "value", record.state)
+        for name in ("user_data", "launch"):  # long, and of no interest here
+            row.pop(name, None)
         return row
 
     def _reset_calls(self) -> dict[str, Any]:
@@ -194,8 +203,13 @@ class Control:
         if action not in WORKER_ACTIONS:
             raise ControlError(f"unknown action {action!r}; known: {', '.join(WORKER_ACTIONS)}")
         core = self._core_of(instance_id)
+        if action in ON_RECORD:
+            return self._on_record(core, instance_id, action, document)
+        if action in ("terminate", "power-off"):
+            self._end_instance(core, instance_id, action)
+            return {"instance": instance_id, "action": action}
         machines = self._need_machines()
-        if action not in ("terminate", "power-off") and not _has_machine(core, instance_id):
+        if not _has_machine(core, instance_id):
             raise ControlError(f"{instance_id} is no worker, so it has no machine")
         result: dict[str, Any] = {"instance": instance_id, "action": action}
         if action == "kill-server":
@@ -208,11 +222,23 @@ class Control:
             machines.reboot(core, instance_id, hang=True)
         elif action == "fresh-host-key":
             machines.fresh_host_key(core, instance_id)
-        elif action == "fault":
-            self._set_worker_fault(machines, instance_id, document)
         else:
-            self._end_instance(core, instance_id, action)
+            self._set_worker_fault(machines, instance_id, document)
         return result
+
+    def _on_record(
+        self, core: EmulatedEC2, instance_id: str, action: str, document: Any
+    ) -> dict[str, Any]:
+        """What EC2 itself is told; the machine, if there is one, follows."""
+        with self._cloud.lock:
+            self._cloud.settle()
+            try:
+                ON_RECORD[action](core, core.instances[instance_id], document)
+            except EC2Error as error:
+                raise ControlError(error.message) from error
+            finally:
+                self._cloud.commit()
+        return {"instance": instance_id, "action": action}
 
     def _set_worker_fault(self, machines: Machines, instance_id: str, document: Any) -> None:
         allowed = {
@@ -246,6 +272,28 @@ class Control:
             self._cloud.commit()
 
 
+def _impair(core: EmulatedEC2, instance: Instance, document: Any) -> None:
+    check = document.get("check", "instance")
+    if check not in health.CHECKS:
+        raise ControlError(f"check must be one of {', '.join(health.CHECKS)}, not {check!r}")
+    health.impair(core, instance, check)
+
+
+def _interrupt(core: EmulatedEC2, instance: Instance, document: Any) -> None:
+    seconds = document.get("seconds", NOTICE_SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0:
+        raise ControlError(f"seconds must be a number from 0, not {seconds!r}")
+    spot.interrupt(core, instance, seconds)
+
+
+ON_RECORD: dict[str, Callable[[EmulatedEC2, Instance, Any], None]] = {
+    "impair": _impair,
+    "interrupt": _interrupt,
+    "panic": lambda core, instance, _: health.panic(core, instance),
+    "stick": lambda core, instance, _: health.stick(core, instance),
+    "heal": lambda core, instance, _: health.heal(core, instance),
+}
+
 WORKER_ACTIONS = {
     "kill-server": "kill the notebook server; the machine stays on",
     "power-off": "the machine shuts itself down: the instance goes to stopped",
@@ -256,6 +304,11 @@ WORKER_ACTIONS = {
     "restore-network": "they are answered again",
     "fresh-host-key": "the machine boots again with another SSH host key",
     "fault": '{"ssh": "hang"}, {"command": "garbage"}, ...; null takes it back',
+    "impair": '{"check": "instance" | "system" | "ebs"}: this status check fails',
+    "interrupt": '{"seconds": 120}: EC2 takes a spot instance back after that notice',
+    "panic": "the kernel panics: silence, and a while later the status check fails",
+    "stick": "its stop, now or later, does not end: it stays in stopping",
+    "heal": "takes back impair, panic and stick",
 }
 
 

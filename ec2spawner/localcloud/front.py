@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from ec2spawner.localcloud import wire
+from ec2spawner.localcloud import service_quotas, wire
 from ec2spawner.localcloud.cloud import EmulatedCloud
 from ec2spawner.localcloud.ec2.emulated import ACTIONS
 from ec2spawner.localcloud.ec2.failures import EC2Error
@@ -204,6 +204,8 @@ class Front:
                     self._cloud.throttle.admit(call.region, call.action, call.flat)
             if call.service == "ec2" and call.action in ACTIONS:
                 return self._ask_core(call)
+            if call.service == "servicequotas" and service_quotas.is_ours(call.action, call.text):
+                return self._tell_quotas(call)
             return self._ask_moto(call, environ)
         except EC2Error as error:
             return error_reply(call.service, error.code, error.message, error.status)
@@ -227,6 +229,11 @@ class Front:
                 cloud.commit(moto_changed=others and _tags_others(params))
         request_id = str(uuid.uuid4())
         return _xml(200, wire.render(call.action, result, request_id))
+
+    def _tell_quotas(self, call: Call) -> Reply:
+        capacity = self._cloud.capacity.current()
+        result = service_quotas.answer(call.action, call.text, capacity, call.region)
+        return _json(200, result)
 
     def warm_up(self) -> None:
         """Have moto ready for the first call."""
@@ -259,7 +266,7 @@ def _welcome() -> Reply:
 
 
 def _tags_others(params: Mapping[str, Any]) -> bool:
-    own = ("i-", "vol-", "snap-", "ami-")
+    own = ("i-", "vol-", "snap-", "ami-", "sir-")
     return any(not r.startswith(own) for r in params.get("Resources") or ())
 
 
@@ -305,14 +312,18 @@ def _xml(status: int, body: bytes, outcome: str = "ok") -> Reply:
     return Reply(status, body, [("Content-Type", "text/xml;charset=UTF-8")], outcome)
 
 
+def _json(status: int, document: Mapping[str, Any], outcome: str = "ok") -> Reply:
+    body = json.dumps(document).encode()
+    return Reply(status, body, [("Content-Type", "application/x-amz-json-1.1")], outcome)
+
+
 def error_reply(service: str, code: str, message: str, status: int) -> Reply:
     """An error in the form of the service's protocol."""
     request_id = str(uuid.uuid4())
     if service == "ec2":
         return _xml(status, wire.render_error(code, message, request_id), code)
     if service in ("ssm", "secretsmanager", "pricing", "servicequotas", "tagging"):
-        body = json.dumps({"__type": code, "message": message}).encode()
-        return Reply(status, body, [("Content-Type", "application/x-amz-json-1.1")], code)
+        return _json(status, {"__type": code, "message": message}, code)
     inner = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     if service == "s3":
         text = f"<Error>{inner}<RequestId>{request_id}</RequestId></Error>"

@@ -14,7 +14,8 @@ Owns what a machine is besides its disk: an SSH server (this process) and an ini
   ``DIR/machine.lock`` is held (flock) until the last of them is gone: who wants to know, takes it.
   A second machine on the same disk waits for it, at most 10 s, and else exits with 3.
 - ``--parent PID``: exit at once unless PID is the parent (closes the gap between fork and start).
-- It writes its log to ``DIR/machine.log``, and empties ``DIR/run`` (its tmpfs) at every boot.
+- It writes its log to ``DIR/machine.log`` and to its console (stdout), and empties ``DIR/run`` (its
+  tmpfs) at every boot.
 
 Faults: ``DIR/faults.json``, read anew at every connection, all keys optional.
 
@@ -358,11 +359,14 @@ def _take_lock(directory: Path) -> int:
 
 
 def _log_to_disk(directory: Path) -> None:
+    console = logging.StreamHandler(os.fdopen(os.dup(1), "w"))
+    console.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = os.open(directory / "machine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for fd in (1, 2):
         os.dup2(log, fd)
     os.close(log)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _log.addHandler(console)
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
 

@@ -20,11 +20,15 @@ from typing import Any, Protocol
 from ec2spawner.localcloud.disks import Disks
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.records import Instance
+from ec2spawner.localcloud.ec2.spot import action_of
 from ec2spawner.localcloud.ec2.state import Event
+from ec2spawner.localcloud.ec2.views import moment
 from ec2spawner.model import TAG_ROLE, InstanceState, Role
 
 log = logging.getLogger(__name__)
 
+NOTICE_FILE = "instance-action.json"
+"""On a machine's disk, what /latest/meta-data/spot/instance-action answers on EC2."""
 _ON = (InstanceState.PENDING, InstanceState.RUNNING)
 
 
@@ -120,8 +124,13 @@ class Machines:
         """Give the orders that an event asks for."""
         if event.name in ("booted", "rebooted"):
             self._order_boot(core, event.id)
+        elif event.name == "panicked":
+            self._order(lambda: self._driver.cut_network(event.id, cut=True))
+        elif event.name == "interruption":
+            self._order_notice(core, event.id)
         elif event.name in ("stopping", "terminating"):
-            self._order(lambda: self._shut_down(event.id))
+            end = self._power_off if _is_dead(core, event.id) else self._shut_down
+            self._order(lambda: end(event.id))
         elif event.name == "stopped":
             self._order(lambda: self._power_off(event.id))
         elif event.name == "terminated":
@@ -131,7 +140,7 @@ class Machines:
         """After a restart: boot what should run; its servers are gone, as after a host's crash."""
         for core in cores:
             for instance in core.instances.values():
-                if instance.state in _ON:
+                if instance.state in _ON and not _is_dead(core, instance.id):
                     self._order_boot(core, instance.id)
 
     def _order(self, order: Callable[[], None]) -> None:
@@ -143,6 +152,14 @@ class Machines:
         if spec:
             self._cores[instance_id] = core
             self._order(lambda: self._boot(spec))
+            self._order_notice(core, instance_id)
+
+    def _order_notice(self, core: EmulatedEC2, instance_id: str) -> None:
+        """The instance metadata says what EC2 has in mind, over reboots, too."""
+        instance = core.instances[instance_id]
+        if instance.interruption_at is not None:
+            notice = _notice(core, instance)
+            self._order(lambda: self._give_notice(instance_id, notice))
 
     def _spec(self, core: EmulatedEC2, instance: Instance) -> MachineSpec | None:
         if instance.tags.get(TAG_ROLE) != Role.WORKER.value:
@@ -168,11 +185,19 @@ class Machines:
         if self._driver.is_on(spec.instance_id):
             self._driver.kill(spec.instance_id)
         spec.write()
+        (spec.directory / NOTICE_FILE).unlink(missing_ok=True)
         if self.hanging_boots > 0:
             self.hanging_boots -= 1
             self._set_fault(spec.instance_id, "ssh", "refuse")
         self._should_run.add(spec.instance_id)
         self._driver.start(spec)
+
+    def _give_notice(self, instance_id: str, notice: str) -> None:
+        directory = self._disks.instance(instance_id)
+        if directory.is_dir():
+            partial = directory / f"{NOTICE_FILE}.new"
+            partial.write_text(notice, encoding="utf-8")
+            partial.replace(directory / NOTICE_FILE)
 
     def _shut_down(self, instance_id: str) -> None:
         self._should_run.discard(instance_id)
@@ -276,3 +301,15 @@ class Machines:
         self._closing = True
         self._driver.wake()
         self._thread.join(timeout=1)
+
+
+def _notice(core: EmulatedEC2, instance: Instance) -> str:
+    """What the instance metadata says of an interruption."""
+    at = moment(instance.interruption_at or 0.0).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return json.dumps({"action": action_of(core, instance), "time": at})
+
+
+def _is_dead(core: EmulatedEC2, instance_id: str) -> bool:
+    """Whether its kernel has panicked: it hears nothing, and nothing of it runs on."""
+    instance = core.instances.get(instance_id)
+    return instance is not None and instance.panicked_at is not None

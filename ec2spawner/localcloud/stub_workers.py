@@ -164,6 +164,8 @@ class StubWorkers:
             process.exit(127)
             return
         assert stub.locked is not None  # noqa: S101 - made before the port was opened
+        if stub.is_cut:  # the connection was there before the cut
+            await asyncio.sleep(3600)
         async with stub.locked:
             code = await answer(stub, data, lambda event: _say(process, event))
         process.exit(code)

@@ -31,6 +31,8 @@ REQUEST_LIMITS: Mapping[str, Limit] = {
     "AttachVolume": Limit(50, 5),
     "CreateImage": Limit(50, 5),
     "CreateFleet": Limit(50, 5),
+    "DetachVolume": Limit(50, 5),
+    "CancelSpotInstanceRequests": Limit(50, 5),
     "CreateTags": Limit(100, 10),
     "DeleteTags": Limit(100, 10),
     "CreateVolume": Limit(100, 5),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ec2spawner.worker.document import Limits
+from ec2spawner.worker.metadata import Interruption
 
 
 class Filesystem(Enum):
@@ -94,3 +95,6 @@ class Host(Protocol):
 
     def server_log(self, username: str) -> str:
         """The end of what the server last started has written, a few KiB at most."""
+
+    def interruption_notice(self) -> Interruption | None:
+        """When EC2 takes this spot instance back; None while it does not mean to."""

@@ -7,6 +7,7 @@ machine's init. Must not import the emulated cloud: files and one socket are the
     DIR/run/              as tmpfs: the machine empties it at every boot
     DIR/run/home/<user>   symlink to a mounted volume
     DIR/machine.json      "server_argv": [...] replaces the single-user server (for tests)
+    DIR/instance-action.json   what EC2's /latest/meta-data/spot/instance-action would answer
     DIR/faults.json       {"format": "fail"}, {"mount": "fail"}, {"disk": "full"}
 """
 
@@ -24,10 +25,12 @@ from typing import Any
 from ec2spawner.worker.document import Limits
 from ec2spawner.worker.home import NoOwnership, copy_skeleton
 from ec2spawner.worker.host import Contents, Filesystem, ServerStatus
+from ec2spawner.worker.metadata import ANSWER_MAX_BYTES, Interruption, parse_interruption
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.records import write_atomically
 
 UNIT = "ec2spawner-server"
+NOTICE_FILE = "instance-action.json"
 LOG_TAIL_BYTES = 8192
 _SKELETON = Path("/etc/skel")
 _INIT_TIMEOUT_SECONDS = 10.0
@@ -211,3 +214,12 @@ class ProcessHost:
         if "error" in answer:
             raise Fault(Code.INTERNAL, f"the machine's init refused: {answer['error']}")
         return dict(answer)
+
+    def interruption_notice(self) -> Interruption | None:
+        """From the file that stands for the instance metadata."""
+        try:
+            with (self._directory / NOTICE_FILE).open("rb") as notice:
+                text = notice.read(ANSWER_MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        return parse_interruption(text.decode("ascii", "replace"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from ec2spawner.worker.document import Limits
 from ec2spawner.worker.home import Ownership, copy_skeleton
 from ec2spawner.worker.host import Contents, Filesystem, ServerStatus
+from ec2spawner.worker.metadata import Interruption, interruption_notice
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.runner import Completed, Runner, run_program
 
@@ -250,3 +251,7 @@ class SystemdHost:
             f"--unit={unit_name(username)}",
         )
         return done.stdout[-LOG_TAIL_CHARS:]
+
+    def interruption_notice(self) -> Interruption | None:
+        """What the instance metadata says."""
+        return interruption_notice()

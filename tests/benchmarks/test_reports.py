@@ -129,11 +129,15 @@ def test_own_metrics_become_means() -> None:
 
 
 def control(**changes: Any) -> dict[str, bool]:
-    quiet = {"calls_per_minute": {"DescribeInstances": 2.0}, "calls_beside_listings": {}}
+    quiet = {
+        "calls_per_minute": {"DescribeInstances": 2.0},
+        "calls_beside_listings": {},
+        "lease_calls_per_minute": {"PutObject": 6.7},
+    }
     figures: dict[str, Any] = {
         "start": {"StartInstances": 1},
         "first": {"RunInstances": 1, "CreateTags": 2},
-        "many": quiet,
+        "many": {},
         "refused": {},
         "by_cloud": 8,
         **changes,
@@ -146,7 +150,7 @@ def control(**changes: Any) -> dict[str, bool]:
         },
         "quiet_minute": {
             "with_1_running": quiet,
-            f"with_{control_plane.SERVERS}_running": figures["many"],
+            f"with_{control_plane.SERVERS}_running": {**quiet, **figures["many"]},
             "calls_counted_by_the_hubs": 8,
             "calls_counted_by_the_cloud": figures["by_cloud"],
         },
@@ -165,24 +169,9 @@ def test_the_calls_of_the_design_keep_every_bound() -> None:
     [
         ({"start": {"StartInstances": 1, "DescribeTags": 1}}, "a start of a stopped worker"),
         ({"first": {"RunInstances": 1, "CreateTags": 3}}, "a first login"),
-        (
-            {
-                "many": {
-                    "calls_per_minute": {"DescribeInstances": 52.0},
-                    "calls_beside_listings": {},
-                }
-            },
-            "calls per minute",
-        ),
-        (
-            {
-                "many": {
-                    "calls_per_minute": {"DescribeInstances": 2.0},
-                    "calls_beside_listings": {"DescribeTags": 1},
-                }
-            },
-            "calls beside listings",
-        ),
+        ({"many": {"calls_per_minute": {"DescribeInstances": 52.0}}}, "calls per minute"),
+        ({"many": {"calls_beside_listings": {"DescribeTags": 1}}}, "calls beside listings"),
+        ({"many": {"lease_calls_per_minute": {"PutObject": 60.0}}}, "lease renewals with 50"),
         ({"refused": {"RunInstances": 1}}, "refused"),
         ({"by_cloud": 9}, "every call"),
     ],
@@ -191,6 +180,15 @@ def test_a_call_too_many_breaks_its_bound_and_no_other(changes: dict[str, Any], 
     missed = [check for check, met in control(**changes).items() if not met]
     assert len(missed) == 1
     assert name in missed[0]
+
+
+def test_the_leases_calls_are_told_from_all_others_by_hub_and_cloud() -> None:
+    calls = {"PutObject": 3, "s3:PutObject": 3, "s3:GetObject": 1, "CreateTags": 2}
+    assert control_plane.of_lease(calls) == {"PutObject": 3, "s3:PutObject": 3, "s3:GetObject": 1}
+    assert control_plane.beside_lease(calls) == {"CreateTags": 2}
+    assert control_plane.changing({"PutObject": 3, "DescribeTags": 1, "DescribeVolumes": 1}) == {
+        "DescribeTags": 1
+    }
 
 
 def test_memory_grows_per_server_from_the_first_and_from_the_second_sample() -> None:

@@ -82,22 +82,24 @@ class FakeInstance:
     created_at: float
     zone: str
     subnet_id: str
-    instance_type: str
+    instance_type: Timeline[str]
     private_ip: str
     state: Timeline[InstanceState]
     tags: Timeline[Mapping[str, str]]
     volumes: Timeline[Mapping[str, str]]
     launched_at: Timeline[float]
+    is_spot: bool = False
 
     def seen(self, moment: float) -> Worker:
         return Worker(
             self.instance_id,
             self.state.at(moment),
             zone=self.zone,
-            instance_type=self.instance_type,
+            instance_type=self.instance_type.at(moment),
             subnet_id=self.subnet_id,
             private_ip=self.private_ip,
             launched_at=self.launched_at.at(moment),
+            is_spot=self.is_spot,
             volumes=MappingProxyType(dict(self.volumes.at(moment))),
             tags=MappingProxyType(dict(self.tags.at(moment))),
         )
@@ -173,6 +175,8 @@ class FakeCloud:
     addresses: dict[str, int] = field(default_factory=dict)  # by subnet
     quota: int = 10_000  # instances that run
     cannot_start: set[str] = field(default_factory=set)
+    no_room_to_start: set[tuple[str, str]] = field(default_factory=set)  # by type and zone
+    foreign_types: set[str] = field(default_factory=set)  # of another architecture
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[float, str, Any]] = field(default_factory=list)
     sins: list[str] = field(default_factory=list)
@@ -252,7 +256,7 @@ class FakeCloud:
             now,
             zone,
             f"subnet-{zone}",
-            instance_type,
+            Timeline(now, instance_type),
             f"127.77.{number // 250}.{number % 250 + 1}",
             Timeline(now, state),
             Timeline(now, all_tags),
@@ -368,6 +372,7 @@ class FakeCloud:
             instance_type=request.instance_type,
         )
         made = self.instances[instance_id]
+        made.is_spot = request.market == "spot"
         made.state.then(now + self.boot_seconds, RUNNING)
         if self.mapping_seconds:
             mapping = made.volumes.at(now)
@@ -380,7 +385,9 @@ class FakeCloud:
 
     def _start(self, ids: Sequence[str]) -> None:
         self._require(ids, "StartInstances", {STOPPED, PENDING, RUNNING})
-        if self.cannot_start.intersection(ids):
+        seen = (self.instances[i].seen(clock()) for i in ids)
+        places = {(w.instance_type, w.zone) for w in seen}
+        if self.cannot_start.intersection(ids) or self.no_room_to_start.intersection(places):
             raise CapacityError(
                 "AWS did not carry out StartInstances (InsufficientXy).",
                 why="full",
@@ -393,6 +400,15 @@ class FakeCloud:
                 instance.state.then(now + self.boot_seconds, RUNNING)
                 instance.launched_at.set(now, now)
 
+    async def set_type(self, instance_id: str, instance_type: str) -> None:
+        def effect() -> None:
+            self._require([instance_id], "ModifyInstanceAttribute", {STOPPED})
+            if instance_type in self.foreign_types:
+                raise Rejected("Unsupported", action="ModifyInstanceAttribute")
+            self.instances[instance_id].instance_type.set(clock(), instance_type)
+
+        await self._call("ModifyInstanceAttribute", (instance_id, instance_type), effect)
+
     async def stop(self, ids: Sequence[str]) -> None:
         await self._call("StopInstances", tuple(ids), lambda: self._stop(ids))
 
@@ -404,7 +420,7 @@ class FakeCloud:
                 instance.state.set(now, STOPPING)
                 instance.state.then(now + self.stop_seconds, STOPPED)
 
-    async def terminate(self, ids: Sequence[str]) -> None:
+    async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
         await self._call("TerminateInstances", tuple(ids), lambda: self._terminate(ids))
 
     def _terminate(self, ids: Sequence[str]) -> None:
@@ -569,6 +585,8 @@ class FakeLink:
         self.server_seconds = server_seconds
         self.started: list[tuple[str, Mapping[str, Any]]] = []
         self.stopped: list[str] = []
+        self.prepared: list[str] = []
+        self.first_boot_seconds = 20.0
         self.failures: list[Exception] = []
         self.claims: dict[str, Any] = {}
         """What each machine's own record says: it serves one claim only."""
@@ -584,6 +602,13 @@ class FakeLink:
         await asyncio.sleep(self.server_seconds)
         await until(lambda: self._answers(worker), 1e6, 0.1)  # down meanwhile, nobody is told
         return {"event": "ready"}
+
+    async def prepare(self, worker: Worker, document: Mapping[str, Any]) -> dict[str, Any]:
+        await until(lambda: self._answers(worker), 1e6, 0.1)
+        await asyncio.sleep(self.first_boot_seconds)
+        self._fail_if_told()
+        self.prepared.append(worker.instance_id)
+        return {"event": "prepared"}
 
     async def stop(self, worker: Worker, timeout_seconds: float) -> dict[str, Any]:
         self._fail_if_told()

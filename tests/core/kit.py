@@ -55,7 +55,7 @@ class Hub:
             try:
                 await asyncio.wait({lost, booted}, return_when=asyncio.FIRST_COMPLETED)
                 if not lost.done():
-                    self.fleet.note_served(ticket.owner)
+                    self.fleet.note_served(ticket.owner, worker)
                     self.fleet.note_mounted(worker)
                     return worker
             finally:

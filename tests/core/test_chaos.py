@@ -48,6 +48,7 @@ class Person:
     name: str
     row: str
     home: str | None = None
+    worker: str = ""
     login: asyncio.Task[Worker] | None = None
     is_in: bool = False
 
@@ -99,7 +100,7 @@ class Story:
     async def served(self, person: Person) -> Worker:
         is_known = person.home is not None  # the row says so
         worker = await self.hub.log_in(person.name, incarnation=person.row, is_known=is_known)
-        person.is_in = True
+        person.is_in, person.worker = True, worker.instance_id
         self.saw(person, worker.home_volume_id or "")
         return worker
 
@@ -148,7 +149,8 @@ class Story:
         for person in self.people:
             if person.is_in:  # what load_state does
                 runs = demand(person.name, incarnation=person.row, is_known=True)
-                self.hub.fleet.want(replace(runs, is_waiting=False))
+                serves = replace(runs, is_waiting=False, instance_id=person.worker)
+                self.hub.fleet.want(serves)
 
     async def lose_a_reply(self) -> None:
         self.cloud.fail(

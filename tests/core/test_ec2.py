@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timezone
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from core.botos import READ_TIMEOUT, FakeBoto, answered, gateway
 from core.virtual import in_virtual_time
 from ec2spawner.ec2 import EC2, LaunchRequest
-from ec2spawner.errors import NotFound, OutcomeUnknown, WrongState
+from ec2spawner.errors import Denied, NotFound, OutcomeUnknown, WrongState
 from ec2spawner.model import InstanceState, VolumeState
+from ec2spawner.quotas import quota_code
 
 MOMENT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 REQUEST = LaunchRequest(
@@ -245,3 +247,216 @@ async def test_a_key_that_is_not_there_is_not_found() -> None:
     with pytest.raises(NotFound):
         await cloud.secret("/class/key")
     assert session.requests[0][2]["WithDecryption"] is True
+
+
+@in_virtual_time
+async def test_an_on_demand_launch_says_nothing_of_markets() -> None:
+    cloud, session = ec2({"Instances": []})
+    await cloud.launch(REQUEST, "token")
+    assert "InstanceMarketOptions" not in session.requests[0][2]
+
+
+@in_virtual_time
+async def test_a_spot_launch_can_be_stopped_and_tags_its_requests() -> None:
+    raw = {**instance(1), "InstanceLifecycle": "spot", "SpotInstanceRequestId": "sir-1"}
+    cloud, session = ec2({"Instances": [raw]})
+    (made,) = await cloud.launch(dataclasses.replace(REQUEST, market="spot"), "token")
+    assert (made.is_spot, made.spot_request_id, made.is_interrupted) == (True, "sir-1", False)
+    sent = session.requests[0][2]
+    assert sent["InstanceMarketOptions"] == {
+        "MarketType": "spot",
+        "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+    }
+    tagged = {t["ResourceType"]: t["Tags"] for t in sent["TagSpecifications"]}
+    assert tagged["spot-instances-request"] == tagged["instance"]
+
+
+@in_virtual_time
+async def test_a_spot_instances_request_is_cancelled_before_it_ends() -> None:
+    cloud, session = ec2({})
+    await cloud.terminate(["i-1", "i-2"], ["sir-1", ""])
+    assert [(o, p) for _, o, p in session.requests] == [
+        ("cancel_spot_instance_requests", {"SpotInstanceRequestIds": ["sir-1"]}),
+        ("terminate_instances", {"InstanceIds": ["i-1", "i-2"]}),
+    ]
+
+
+@in_virtual_time
+async def test_nothing_ends_while_its_request_may_still_stand() -> None:
+    cloud, session = ec2(answered("UnauthorizedOperation"))
+    with pytest.raises(Denied):
+        await cloud.terminate(["i-1"], ["sir-1"])
+    assert [o for _, o, _ in session.requests] == ["cancel_spot_instance_requests"]
+
+
+@in_virtual_time
+async def test_one_spot_request_that_is_gone_spoils_no_others() -> None:
+    gone = answered("InvalidSpotInstanceRequestID.NotFound")
+    cloud, session = ec2(gone, {}, gone, {})
+    await cloud.cancel_spot(["sir-1", "sir-2", "sir-3"])
+    assert [p["SpotInstanceRequestIds"] for _, _, p in session.requests] == [
+        ["sir-1", "sir-2", "sir-3"],
+        ["sir-1"],
+        ["sir-2"],
+        ["sir-3"],
+    ]
+
+
+@in_virtual_time
+async def test_spot_requests_that_can_launch_are_listed() -> None:
+    raw = {
+        "SpotInstanceRequestId": "sir-1",
+        "State": "open",
+        "Status": {"Code": "pending-evaluation"},
+        "Tags": [{"Key": "ec2spawner:role", "Value": "worker"}],
+    }
+    cloud, session = ec2({"SpotInstanceRequests": [raw]})
+    (found,) = await cloud.list_spot_requests()
+    assert (found.request_id, found.state, found.status) == ("sir-1", "open", "pending-evaluation")
+    assert (found.instance_id, found.role) == (None, "worker")
+    filters = {f["Name"]: f["Values"] for f in session.requests[0][2]["Filters"]}
+    assert filters["tag:ec2spawner:cluster"] == ["class"]
+
+
+@in_virtual_time
+async def test_a_type_is_changed_by_a_call_that_may_be_repeated() -> None:
+    cloud, session = ec2(READ_TIMEOUT, {})
+    await cloud.set_type("i-1", "t3.large")
+    assert [(o, p) for _, o, p in session.requests] == [
+        ("modify_instance_attribute", {"InstanceId": "i-1", "InstanceType": {"Value": "t3.large"}})
+    ] * 2
+
+
+@in_virtual_time
+async def test_an_unanswered_volume_is_asked_for_again_with_its_token() -> None:
+    made = {"VolumeId": "vol-2", "State": "creating", "AvailabilityZone": "b", "Size": 20}
+    cloud, session = ec2(READ_TIMEOUT, made)
+    volume = await cloud.create_volume("snap-1", "b", 20, {"a": "1"}, "token")
+    assert (volume.volume_id, volume.state, volume.zone) == ("vol-2", VolumeState.CREATING, "b")
+    first, again = (p for _, _, p in session.requests)
+    assert first == again
+    assert (first["SnapshotId"], first["AvailabilityZone"], first["Size"]) == ("snap-1", "b", 20)
+    assert (first["ClientToken"], first["Encrypted"]) == ("token", True)
+    assert first["TagSpecifications"] == [
+        {"ResourceType": "volume", "Tags": [{"Key": "a", "Value": "1"}]}
+    ]
+
+
+@pytest.mark.parametrize("code", ["IncorrectState", "InvalidAttachment.NotFound"])
+@pytest.mark.parametrize(("holder", "is_fine"), [("i-1", False), ("i-2", True), (None, True)])
+@in_virtual_time
+async def test_detached_already_is_success(code: str, holder: str | None, is_fine: bool) -> None:
+    attachments = [{"InstanceId": holder, "State": "attached"}] if holder else []
+    volume = {"VolumeId": "vol-1", "State": "in-use", "Attachments": attachments}
+    cloud, _ = ec2(answered(code), {"Volumes": [volume]})
+    if is_fine:
+        await cloud.detach("vol-1", "i-1")
+    else:
+        with pytest.raises((WrongState, NotFound)):
+            await cloud.detach("vol-1", "i-1")
+
+
+@in_virtual_time
+async def test_a_volume_that_is_nowhere_is_not_detached() -> None:
+    cloud, _ = ec2(answered("InvalidVolume.NotFound"), {"Volumes": []})
+    with pytest.raises(NotFound):
+        await cloud.detach("vol-1", "i-1")
+
+
+def status(instance_id: str, **checks: datetime | None) -> dict[str, Any]:
+    return {
+        "InstanceId": instance_id,
+        **{
+            check: {
+                "Status": "impaired",
+                "Details": [{"Name": "reachability", "Status": "failed", "ImpairedSince": since}],
+            }
+            for check, since in checks.items()
+        },
+    }
+
+
+@in_virtual_time
+async def test_each_failing_check_is_asked_for_and_the_earliest_tells_since_when() -> None:
+    later = MOMENT.replace(hour=1)
+    both = status("i-1", InstanceStatus=later, SystemStatus=MOMENT)
+    cloud, session = ec2(
+        {"InstanceStatuses": [both]},
+        {"InstanceStatuses": [both]},
+        {"InstanceStatuses": [status("i-2", AttachedEbsStatus=None)]},
+    )
+    assert await cloud.statuses() == {"i-1": MOMENT.timestamp(), "i-2": None}
+    assert [p["Filters"] for _, _, p in session.requests] == [
+        [{"Name": f"{check}.status", "Values": ["impaired"]}]
+        for check in ("instance-status", "system-status", "attached-ebs-status")
+    ]
+
+
+@in_virtual_time
+async def test_a_console_is_bounded_and_plain() -> None:
+    cloud, session = ec2({"Output": "x" * 100_000 + "\x1b[31mKernel panic\x00\n"})
+    text = await cloud.console("i-1")
+    assert len(text) <= 16_384
+    assert text.endswith("[31mKernel panic\n")
+    assert session.requests[0][2] == {"InstanceId": "i-1", "Latest": True}
+
+
+@in_virtual_time
+async def test_a_type_without_latest_output_shows_what_there_is() -> None:
+    cloud, session = ec2(answered("UnsupportedOperation"), {})
+    assert await cloud.console("i-1") == ""
+    assert "Latest" not in session.requests[1][2]
+
+
+@in_virtual_time
+async def test_vcpus_and_quotas_are_read() -> None:
+    raw = {"InstanceType": "t3.medium", "VCpuInfo": {"DefaultVCpus": 2}}
+    cloud, session = ec2({"InstanceTypes": [raw]}, {"Quota": {"Value": 5.0}})
+    assert await cloud.vcpus(["t3.medium", "nope.large", "t3.medium"]) == {"t3.medium": 2}
+    assert await cloud.quota("L-1216C47A") == 5.0
+    assert session.requests[0][2]["Filters"][0]["Values"] == ["nope.large", "t3.medium"]
+    assert session.requests[1][2] == {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
+    assert [s for s, _ in session.clients] == ["ec2", "service-quotas"]
+
+
+@in_virtual_time
+async def test_a_quota_that_is_none_is_not_found() -> None:
+    cloud, _ = ec2(answered("NoSuchResourceException"))
+    with pytest.raises(NotFound):
+        await cloud.quota("L-0")
+
+
+@in_virtual_time
+async def test_an_interrupted_worker_is_told_from_one_that_was_stopped() -> None:
+    reasons = {"i-1": "Server.SpotInstanceShutdown", "i-2": "Client.UserInitiatedShutdown"}
+    raws = [
+        {
+            "InstanceId": i,
+            "State": {"Name": "stopped"},
+            "InstanceLifecycle": "spot",
+            "StateReason": {"Code": code},
+        }
+        for i, code in reasons.items()
+    ]
+    cloud, _ = ec2({"Reservations": [{"Instances": raws}]})
+    assert [w.is_interrupted for w in await cloud.list_workers()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "market", "code"),
+    [
+        ("t3.medium", "on-demand", "L-1216C47A"),
+        ("m7g.large", "spot", "L-34B43A08"),
+        ("im4gn.large", "on-demand", "L-1216C47A"),
+        ("g5.xlarge", "on-demand", "L-DB2E81BA"),
+        ("gr6.4xlarge", "spot", "L-3819A6DF"),
+        ("p4d.24xlarge", "spot", "L-7212CCBC"),
+        ("p5.48xlarge", "spot", "L-C4BD4855"),
+        ("x2gd.medium", "on-demand", "L-7295265B"),
+        ("hpc7g.4xlarge", "spot", ""),
+        ("u-6tb1.metal", "on-demand", "L-43DA4232"),
+        ("inf2.xlarge", "on-demand", "L-1945791B"),
+    ],
+)
+def test_each_type_counts_for_a_quota(instance_type: str, market: str, code: str) -> None:
+    assert quota_code(instance_type, market) == code

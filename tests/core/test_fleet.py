@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from core.fakes import PENDING, RUNNING, STOPPED, STOPPING, FakeCloud
-from core.kit import Hub, demand, until
+from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
 from ec2spawner.errors import CapacityError, EC2SpawnerError, NotFound, Unreachable
 from ec2spawner.model import (
@@ -20,7 +24,9 @@ from ec2spawner.model import (
     TAG_USER,
     DeletedMark,
     Owner,
+    Worker,
 )
+from ec2spawner.placement import Market, Profile
 
 ANN = Owner("ann")
 READS = {"DescribeInstances", "DescribeVolumes", "DescribeSnapshots", "DescribeTags"}
@@ -282,10 +288,86 @@ async def test_start_without_capacity_is_refused_and_not_asked_for_again_and_aga
     with pytest.raises(EC2SpawnerError):  # a second click is answered from memory
         await asyncio.wait_for(hub.log_in("ann"), 20)
     hub.fleet.release(ANN)
-    await asyncio.sleep(61)
+    await asyncio.sleep(181)
     assert cloud.count()["StartInstances"] == 1
     cloud.cannot_start = set()
     await asyncio.wait_for(hub.log_in("ann"), 40)
+
+
+CHOICE = replace(
+    POLICY,
+    profiles=MappingProxyType(
+        {
+            "default": Profile("default", ("t3.medium", "t3.large"), 10),
+            "cheap": Profile("cheap", ("t3.medium",), 10, (Market.SPOT, Market.ON_DEMAND)),
+        }
+    ),
+)
+
+
+def put_anns(cloud: FakeCloud, **more: Any) -> str:
+    tags = {TAG_OWNER: ANN.key, TAG_GENERATION: "1", TAG_CLAIM: "c"}
+    return cloud.put_instance(STOPPED, tags, **more)
+
+
+@in_virtual_time
+async def test_a_start_without_capacity_goes_on_as_another_type(tmp_path: Path) -> None:
+    cloud = FakeCloud(no_room_to_start={("t3.medium", "a")})
+    i = put_anns(cloud)
+    hub = Hub(cloud, tmp_path, CHOICE)
+    worker = await asyncio.wait_for(hub.log_in("ann"), 20)
+    assert (worker.instance_id, worker.instance_type) == (i, "t3.large")
+    assert cloud.made("ModifyInstanceAttribute") == [(i, "t3.large")]
+    assert cloud.count()["StartInstances"] == 2
+    assert cloud.count()["RunInstances"] == 0
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["no effect", "effect"])
+@in_virtual_time
+async def test_a_lost_reply_to_a_change_of_type_changes_nothing_for_its_user(
+    tmp_path: Path, after: bool
+) -> None:
+    cloud = FakeCloud(no_room_to_start={("t3.medium", "a")})
+    i = put_anns(cloud)
+    hub = Hub(cloud, tmp_path, CHOICE)
+    cloud.fail("ModifyInstanceAttribute", after=after)
+    worker = await asyncio.wait_for(hub.log_in("ann"), 60)
+    assert (worker.instance_id, worker.instance_type) == (i, "t3.large")
+
+
+@in_virtual_time
+async def test_a_type_of_another_architecture_keeps_nobody_out(tmp_path: Path) -> None:
+    cloud = FakeCloud(foreign_types={"t3.medium", "t3.large"})
+    i = put_anns(cloud, instance_type="t4g.medium")
+    hub = Hub(cloud, tmp_path, CHOICE)
+    worker = await asyncio.wait_for(hub.log_in("ann"), 20)
+    assert (worker.instance_id, worker.instance_type) == (i, "t4g.medium")
+
+
+@in_virtual_time
+async def test_of_a_hundred_the_forty_without_room_try_the_next_rung_at_once(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud(capacity={("t3.medium", "subnet-a"): 60})
+    hub = Hub(cloud, tmp_path, CHOICE)
+    workers = await asyncio.gather(*(hub.log_in(f"user{n}") for n in range(100)))
+    assert Counter(w.subnet_id for w in workers) == {"subnet-a": 60, "subnet-b": 40}
+    assert [r.count for r in cloud.made("RunInstances")] == [100, 40]
+
+
+@in_virtual_time
+async def test_spot_machines_are_asked_for_first_and_then_others(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path, CHOICE)
+
+    async def log_in(user: str) -> Worker:
+        ticket = hub.fleet.want(replace(demand(user), profile="cheap"))
+        return await hub.fleet.provided(ticket)
+
+    assert (await log_in("ann")).is_spot
+    cloud.fail("RunInstances", CapacityError("no spot", action="RunInstances"), times=2)
+    assert not (await log_in("bob")).is_spot  # after both zones
+    assert [r.market for r in cloud.made("RunInstances")] == ["spot"] * 3 + ["on-demand"]
 
 
 # ---- lost replies

@@ -14,6 +14,7 @@ from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
 from ec2spawner.errors import Denied
 from ec2spawner.model import (
+    HOME_DEVICE,
     TAG_CLAIM,
     TAG_DELETED,
     TAG_GENERATION,
@@ -432,3 +433,30 @@ async def test_who_comes_after_a_namesake_without_a_machine_waits_a_moment_only(
     begun = clock()
     await hub.log_in("ann", incarnation=row(ANN, 2))
     assert clock() - begun < 12, "it boots for 5 s"
+
+
+@pytest.mark.parametrize("trouble", ["", "AWS away"])
+@in_virtual_time
+async def test_a_deletion_of_nothing_never_comes_to_mean_who_gets_the_name(
+    tmp_path: Path, trouble: str
+) -> None:
+    cloud = FakeCloud(may_rename=True)
+    tags = {TAG_OWNER: BOB.key, TAG_GENERATION: "1", TAG_CLAIM: "c"}
+    i = cloud.put_instance(STOPPED, tags)
+    home = cloud.instances[i].volumes.at(clock())[HOME_DEVICE]
+    cloud.away = bool(trouble)
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(5)
+    await hub.fleet.delete(ANN, "row of ann, who had nothing")
+    await asyncio.sleep(10)
+    hub.fleet.rename(BOB, ANN)
+    cloud.away = False
+    new_bob = asyncio.ensure_future(hub.log_in("bob"))  # the name is free again
+    await asyncio.sleep(120)
+    for resource in (i, home):
+        assert cloud.tags(resource)[TAG_OWNER] == ANN.key
+        assert TAG_DELETED not in cloud.tags(resource)
+    assert (await hub.log_in("ann", incarnation="row of bob", is_known=True)).instance_id == i
+    assert (await new_bob).instance_id != i
+    assert not hub.fleet.journal.promises
+    assert not cloud.sins

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from core.fakes import FakeCloud, Timeline
-from core.kit import Hub, demand, until
+from core.fakes import STOPPED, FakeCloud, Timeline
+from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
 from ec2spawner import journal
-from ec2spawner.errors import NameTaken, QuotaError, Rejected
+from ec2spawner.errors import LaunchFailed, NameTaken, QuotaError, Rejected
 from ec2spawner.model import (
+    HOME_DEVICE,
     TAG_CLAIM,
+    TAG_DELETED,
     TAG_GENERATION,
     TAG_OWNER,
     TAG_USER,
@@ -335,3 +337,92 @@ async def test_a_host_key_outlives_a_listing_that_lacks_its_worker(tmp_path: Pat
     cloud.hidden = ()
     await asyncio.sleep(60)
     assert hub.fleet.journal.pinned(worker.instance_id) == "key"
+
+
+@in_virtual_time
+async def test_a_double_is_stopped_while_its_owner_works_and_goes_in_the_end(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    tags = {TAG_OWNER: ANN.key, TAG_CLAIM: "c"}
+    mine = cloud.put_instance(InstanceState.RUNNING, {**tags, TAG_GENERATION: "1"})
+    double = cloud.put_instance(InstanceState.PENDING, tags)
+    cloud.instances[double].state.then(clock() + 15, InstanceState.RUNNING)
+    hub = Hub(cloud, tmp_path, replace(POLICY, delete_grace_seconds=3600))
+    worker = await hub.log_in("ann", is_known=True)
+    assert worker.instance_id == mine
+    await until(lambda: cloud.state(double) is STOPPED, 600)
+    blank = cloud.instances[double].volumes.at(clock())[HOME_DEVICE]
+    await until(lambda: cloud.state(double) is InstanceState.TERMINATED, 600)
+    await until(lambda: not cloud._exists(blank), 2 * 3600, step_seconds=10)
+    assert cloud.state(mine) is InstanceState.RUNNING
+    assert cloud.count()["CreateSnapshot"] == 1
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_a_double_with_files_of_its_owner_is_stopped_and_stays(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    tags = {TAG_OWNER: ANN.key, TAG_CLAIM: "c", TAG_GENERATION: "1"}
+    mine, double = (cloud.put_instance(InstanceState.RUNNING, tags) for _ in range(2))
+    hub = Hub(cloud, tmp_path)
+    worker = await hub.log_in("ann", is_known=True)
+    assert worker.instance_id == mine
+    await until(lambda: cloud.state(double) is STOPPED, 600)
+    await asyncio.sleep(86400)
+    assert cloud.state(double) is STOPPED
+    assert TAG_DELETED not in cloud.tags(double)
+
+
+@in_virtual_time
+async def test_a_running_worker_is_not_stopped_for_another_that_looks_older(
+    tmp_path: Path,
+) -> None:
+    """Who is served is known from the hub itself: no listing can make a working one a double."""
+    cloud = FakeCloud()
+    tags = {TAG_OWNER: ANN.key, TAG_CLAIM: "c", TAG_GENERATION: "1"}
+    mine = cloud.put_instance(InstanceState.RUNNING, tags)
+    hub = Hub(cloud, tmp_path)
+    await hub.log_in("ann", is_known=True)
+    older = cloud.put_instance(InstanceState.RUNNING, {**tags, TAG_GENERATION: "2"})
+    await asyncio.sleep(3600)
+    assert cloud.state(mine) is InstanceState.RUNNING
+    assert cloud.state(older) is STOPPED
+
+
+@pytest.mark.parametrize("what", ["deleted", "renamed"])
+@in_virtual_time
+async def test_a_worker_that_one_listing_lacks_goes_with_its_home(
+    tmp_path: Path, what: str
+) -> None:
+    cloud = StaleCloud(may_rename=True)
+    i = put_stopped(cloud, ANN)
+    home = cloud.instances[i].volumes.at(clock())[HOME_DEVICE]
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(200)
+    cloud.hidden = (i,)
+    await asyncio.sleep(31)
+    if what == "deleted":
+        await hub.fleet.delete(ANN, "row1")
+    else:
+        hub.fleet.rename(ANN, Owner("anna"))
+    cloud.hidden = ()
+    await asyncio.sleep(120)
+    for resource in (i, home):
+        if what == "deleted":
+            assert TAG_DELETED in cloud.tags(resource)
+        else:
+            assert cloud.tags(resource)[TAG_OWNER] == Owner("anna").key
+    assert not hub.fleet.journal.promises
+
+
+@in_virtual_time
+async def test_a_worker_that_holds_a_given_up_home_is_told_to_its_owner(tmp_path: Path) -> None:
+    cloud = FakeCloud()
+    i = put_stopped(cloud, ANN)
+    home = cloud.instances[i].volumes.at(clock())[HOME_DEVICE]
+    cloud.volumes[home].tags.set(clock(), {**cloud.tags(home), TAG_DELETED: "1000 row0"})
+    hub = Hub(cloud, tmp_path)
+    with pytest.raises(LaunchFailed, match=home):
+        await asyncio.wait_for(hub.log_in("ann"), 60)
+    assert cloud.state(i) is STOPPED

@@ -75,6 +75,13 @@ from ec2spawner.cloud import (
         ("InvalidVolume.NotFound", errors.NotFound),
         ("InvalidLaunchTemplateId.NotFound", errors.NotFound),
         ("ParameterNotFound", errors.NotFound),
+        ("NoSuchKey", errors.NotFound),
+        ("NoSuchBucket", errors.NotFound),
+        ("PreconditionFailed", errors.ConditionFailed),
+        ("ConditionalRequestConflict", errors.ConditionFailed),
+        ("OperationAborted", errors.ConditionFailed),
+        ("InvalidToken", errors.CredentialsError),
+        ("RequestTimeTooSkewed", errors.CredentialsError),
         ("ResourceNotFoundException", errors.NotFound),
         ("IdempotentParameterMismatch", errors.Rejected),
         ("InvalidParameterValue", errors.Rejected),
@@ -343,6 +350,85 @@ async def test_cancelling_a_waiting_call_ends_it() -> None:
     made = len(session.requests)
     await asyncio.sleep(60)
     assert len(session.requests) == made
+
+
+# ---- what may not be sent
+
+
+def refusing(after: int) -> tuple[list[errors.CloudError | None], Callable[[], Any]]:
+    """A permit that is given so many times, and then not any more."""
+    asked: list[errors.CloudError | None] = []
+
+    def permit() -> errors.CloudError | None:
+        asked.append(None if len(asked) < after else errors.NotTheHolder("no"))
+        return asked[-1]
+
+    return asked, permit
+
+
+@pytest.mark.parametrize("effect", [Effect.ONCE, Effect.REPEATABLE])
+@in_virtual_time
+async def test_a_guarded_write_that_is_not_permitted_is_not_sent(effect: Effect) -> None:
+    session = FakeBoto({})
+    aws = gateway(session)
+    asked, permit = refusing(after=1)
+    aws.guard("ec2", permit)
+    await aws.call("ec2", "create_tags", effect=effect)
+    with pytest.raises(errors.NotTheHolder):
+        await aws.call("ec2", "create_tags", effect=effect)
+    assert len(session.requests) == 1
+    assert len(asked) == 2
+
+
+@in_virtual_time
+async def test_reads_and_other_services_are_not_guarded() -> None:
+    session = FakeBoto({})
+    aws = gateway(session)
+    asked, permit = refusing(after=0)
+    aws.guard("ec2", permit)
+    await aws.call("ec2", "describe_instances")
+    await aws.pages("ec2", "describe_tags")
+    await aws.call("s3", "put_object")
+    assert len(session.requests) == 3
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("first", "kind"),
+    [(THROTTLED, errors.NotTheHolder), (READ_TIMEOUT, errors.OutcomeUnknown)],
+    ids=["without effect", "perhaps with effect"],
+)
+@in_virtual_time
+async def test_each_repetition_is_guarded_and_what_was_sent_before_is_not_forgotten(
+    first: Exception, kind: type[errors.CloudError]
+) -> None:
+    session = FakeBoto(first)
+    aws = gateway(session)
+    asked, permit = refusing(after=2)
+    aws.guard("ec2", permit)
+    with pytest.raises(errors.CloudError) as caught:
+        await aws.call("ec2", "run_instances", effect=Effect.REPEATABLE)
+    assert type(caught.value) is kind
+    assert len(session.requests) == 2
+    assert len(asked) == 3
+
+
+@in_virtual_time
+async def test_a_call_that_waits_for_a_bucket_is_guarded_at_its_end() -> None:
+    session = FakeBoto({})
+    aws = gateway(session)
+    begun = asyncio.get_running_loop().time()
+
+    def permit() -> errors.CloudError | None:
+        late = asyncio.get_running_loop().time() - begun > 3
+        return errors.AnotherHub("late") if late else None
+
+    aws.guard("ec2", permit)
+    calls = [aws.call("ec2", "run_instances", effect=Effect.REPEATABLE) for _ in range(20)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [r for r in results if isinstance(r, errors.AnotherHub)]
+    assert len(session.requests) + len(refused) == 20
+    assert 5 <= len(session.requests) <= 12, "5 at once, and 2 a second"
 
 
 # ---- clients and pages

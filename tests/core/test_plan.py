@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -25,13 +26,14 @@ from core.builders import (
     wants,
     worker,
 )
-from ec2spawner.actions import Attach, Claim, Launch, Refuse, Start, Stop, Tag
+from ec2spawner.actions import Attach, ChangeType, Claim, Launch, Refuse, Start, Stop, Tag
 from ec2spawner.errors import (
     CapacityError,
     CloudError,
     Denied,
     NotFound,
     QuotaError,
+    Rejected,
     SubnetFull,
     Throttled,
     Unreachable,
@@ -42,12 +44,13 @@ from ec2spawner.model import (
     TAG_DELETED,
     TAG_GENERATION,
     TAG_OWNER,
+    TAG_PROFILE,
     DeletedMark,
     InstanceState,
     Owner,
     VolumeState,
 )
-from ec2spawner.placement import Failure, Offering, Profile, Subnet
+from ec2spawner.placement import Failure, Offering, Profile, Subnet, scope_of
 from ec2spawner.wishes import Demand, Memory, TagWrite, Wishes
 
 A_SMALL = Offering("small", "subnet-a", "a")
@@ -102,7 +105,7 @@ def test_start_that_failed_a_moment_ago_waits() -> None:
     assert planned(view, wants(ANN), memory=memory, now=NOW + 2) != []
 
 
-@pytest.mark.parametrize("kind", [CapacityError, QuotaError, Denied])
+@pytest.mark.parametrize("kind", [Rejected, Denied])
 def test_start_that_fails_for_good_is_told_to_its_user(kind: type[CloudError]) -> None:
     view = listing(worker("i-1", STOPPED, ANN), home("vol-1", ANN, "i-1"))
     error = kind("no")
@@ -123,6 +126,12 @@ def test_home_is_attached_only_once_the_claim_of_the_worker_was_answered() -> No
     assert planned(view, wants(ANN), expectations=[answered]) == [
         Attach("vol-9", "i-1", "its owner's home")
     ]
+
+
+@pytest.mark.parametrize("zone", ["a", "b"])
+def test_home_is_not_attached_to_a_worker_whose_volumes_are_not_listed_yet(zone: str) -> None:
+    view = listing(worker("i-1", RUNNING, ANN, known_volumes=False), home("vol-9", ANN, zone=zone))
+    assert planned(view, wants(ANN)) == []
 
 
 @pytest.mark.parametrize("state", [PENDING, STOPPING])
@@ -183,7 +192,7 @@ def test_of_two_workers_the_one_with_the_home_stays_and_the_other_is_stopped() -
         home("vol-9", ANN, "i-2"),
     )
     assert planned(view, wants(ANN)) == [
-        Stop(("i-1",), "its owner has another worker", is_double=True)
+        Stop(("i-1",), "its owner has another worker", although_wanted=True)
     ]
 
 
@@ -205,7 +214,7 @@ def test_a_double_with_a_home_that_was_never_mounted_does_not_lock_its_owner_out
     launch, stop = planned(view, wants(ANN))
     assert isinstance(launch, Launch)
     assert launch.home_gib == 0, "for the home that was mounted"
-    assert stop == Stop(("i-1",), "its owner has another worker", is_double=True)
+    assert stop == Stop(("i-1",), "its owner has another worker", although_wanted=True)
 
 
 def test_a_worker_whose_own_home_was_mounted_is_no_double() -> None:
@@ -440,13 +449,135 @@ def test_two_hundred_and_fifty_first_logins_are_launches_of_a_hundred() -> None:
     ]
 
 
+# ---- a stopped worker and the kinds of machines
+
+TWO_KINDS = replace(
+    POLICY,
+    profiles=MappingProxyType(
+        {
+            "default": Profile("default", ("small", "large"), 10),
+            "gpu": Profile("gpu", ("g5", "p5"), 10),
+        }
+    ),
+)
+
+
+def wants_kind(profile: str) -> Wishes:
+    return Wishes(wanted=MappingProxyType({ANN.key: Demand(ANN, profile, "row", NOW - 1)}))
+
+
+def anns(state: InstanceState = STOPPED, **more: Any) -> Listing:
+    return listing(worker("i-1", state, ANN, **more), home("vol-1", ANN, "i-1", generation=1))
+
+
+def test_a_stopped_worker_without_room_becomes_another_type_and_then_starts() -> None:
+    no_room = failed(a_small=CapacityError("no"), is_start=True)
+    (change,) = planned(anns(), wants(ANN), memory=no_room)
+    assert isinstance(change, ChangeType)
+    assert (change.instance_id, change.instance_type) == ("i-1", "large")
+    changed = Expectation(NOW - 1, NOW - 0.5, types={"i-1": "large"})
+    assert planned(anns(), wants(ANN), memory=no_room, expectations=[changed]) == [
+        Start(("i-1",), "its user wants it")
+    ]
+
+
+def test_a_start_is_tried_although_a_launch_found_no_room() -> None:
+    no_room = failed(a_small=CapacityError("no"))
+    assert planned(anns(), wants(ANN), memory=no_room) == [Start(("i-1",), "its user wants it")]
+
+
+def test_a_worker_whose_type_is_being_changed_is_not_started_before_that_is_answered() -> None:
+    no_room = failed(a_small=CapacityError("no"), is_start=True)
+    changing = Expectation(NOW - 1, types={"i-1": "large"})
+    assert planned(anns(), wants(ANN), memory=no_room, expectations=[changing]) == []
+
+
+def test_a_stopped_worker_goes_back_to_the_best_type_once_there_is_room() -> None:
+    (change,) = planned(anns(kind="large"), wants(ANN))
+    assert isinstance(change, ChangeType)
+    assert change.instance_type == "small"
+
+
+@pytest.mark.parametrize("error", [CapacityError("no"), QuotaError("no")])
+def test_a_stopped_worker_without_room_as_any_type_is_told(error: CloudError) -> None:
+    memory = failed(a_small=error, a_large=error, is_start=True)
+    assert planned(anns(), wants(ANN), memory=memory) == [Refuse(ANN.key, error)]
+
+
+def test_a_worker_that_cannot_change_starts_as_it_is() -> None:
+    """An operator's new types may be of another architecture."""
+    memory = held("change-type", "i-1", Rejected("no"))
+    assert planned(anns(kind="old"), wants(ANN), memory=memory) == [
+        Start(("i-1",), "its user wants it")
+    ]
+
+
+def test_a_worker_that_cannot_become_what_its_user_chose_is_told() -> None:
+    error = Rejected("no")
+    memory = held("change-type", "i-1", error)
+    assert planned(anns(), wants_kind("gpu"), memory=memory, policy=TWO_KINDS) == [
+        Refuse(ANN.key, error)
+    ]
+
+
+def test_a_spot_worker_keeps_its_type() -> None:
+    view = anns(kind="large")
+    cheap = replace(view.workers["i-1"], is_spot=True)
+    view = replace(view, workers=MappingProxyType({"i-1": cheap}))
+    assert planned(view, wants(ANN)) == [Start(("i-1",), "its user wants it")]
+    (refusal,) = planned(view, wants_kind("gpu"), policy=TWO_KINDS)
+    assert isinstance(refusal, Refuse)
+    assert "cannot become" in refusal.error.for_user()
+
+
+def test_another_kind_is_another_type_and_a_tag_that_says_so() -> None:
+    (change,) = planned(anns(), wants_kind("gpu"), policy=TWO_KINDS)
+    assert isinstance(change, ChangeType)
+    assert change.instance_type == "g5"
+    tag, start = planned(anns(kind="g5"), wants_kind("gpu"), policy=TWO_KINDS)
+    assert tag == Tag(("i-1",), ((TAG_PROFILE, "gpu"),), "of another profile now")
+    assert isinstance(start, Start)
+
+
+def test_a_running_worker_of_another_kind_is_stopped_first() -> None:
+    assert planned(anns(RUNNING), wants_kind("gpu"), policy=TWO_KINDS) == [
+        Stop(("i-1",), "its owner wants another kind", although_wanted=True)
+    ]
+    assert planned(anns(PENDING), wants_kind("gpu"), policy=TWO_KINDS) == []
+    assert planned(anns(STOPPING), wants_kind("gpu"), policy=TWO_KINDS) == []
+
+
+def test_a_running_worker_of_a_type_that_the_operator_gave_up_goes_on() -> None:
+    assert planned(anns(RUNNING, kind="old"), wants(ANN)) == []
+
+
+def test_a_running_worker_that_serves_is_not_stopped_for_another_kind() -> None:
+    served = Demand(ANN, "gpu", "row", NOW - 9, is_waiting=False, instance_id="i-1")
+    wishes = Wishes(wanted=MappingProxyType({ANN.key: served}))
+    assert planned(anns(RUNNING), wishes, policy=TWO_KINDS) == []
+
+
+def test_spot_and_on_demand_workers_are_started_apart() -> None:
+    cheap = replace(worker("i-2", STOPPED, BOB), is_spot=True)
+    view = listing(
+        worker("i-1", STOPPED, ANN), home("vol-1", ANN, "i-1"), cheap, home("vol-2", BOB, "i-2")
+    )
+    starts = [a for a in planned(view, wants(ANN, BOB)) if isinstance(a, Start)]
+    assert sorted(s.ids for s in starts) == [("i-1",), ("i-2",)]
+
+
 # ---- the ladder
 
 
-def failed(**errors: CloudError) -> Memory:
+def failed(*, is_start: bool = False, **errors: CloudError) -> Memory:
     places = {"a_small": A_SMALL, "b_small": B_SMALL, "a_large": A_LARGE, "b_large": B_LARGE}
     return Memory(
-        failed=MappingProxyType({places[k]: Failure(e, NOW + 180) for k, e in errors.items()})
+        failed=MappingProxyType(
+            {
+                scope_of(places[k], e, is_start=is_start): Failure(e, NOW + 180)
+                for k, e in errors.items()
+            }
+        )
     )
 
 

@@ -24,7 +24,7 @@ from ec2spawner.actions import (
     Terminate,
 )
 from ec2spawner.errors import CapacityError, Denied, QuotaError, Throttled, WrongState
-from ec2spawner.listing import Expectation, Launching, Listing, overlay
+from ec2spawner.listing import Expectation, Launching, Listing, current_worker, overlay
 from ec2spawner.model import (
     HOME_DEVICE,
     TAG_DELETED,
@@ -39,8 +39,8 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
-from ec2spawner.placement import Failure, Offering, rungs
-from ec2spawner.planning import current_worker, plan, with_writes
+from ec2spawner.placement import Failure, rungs, scopes
+from ec2spawner.planning import plan, with_writes
 from ec2spawner.wishes import Demand, Memory, TagWrite, Wishes
 
 OWNERS = [Owner("ann"), Owner("bob"), Owner("cem", "lab"), Owner("cem")]
@@ -163,7 +163,12 @@ def wishes(draw: st.DrawFn) -> Wishes:
 
 
 ERRORS = [Denied("no"), Throttled("no"), CapacityError("no"), WrongState("no"), QuotaError("no")]
-OFFERINGS: list[Offering] = list(rungs(POLICY.profiles["default"], POLICY.subnets))
+SCOPES = [
+    scope
+    for offering in rungs(POLICY.profiles["default"], POLICY.subnets)
+    for is_start in (False, True)
+    for scope in scopes(offering, is_start=is_start)
+]
 
 
 @st.composite
@@ -173,7 +178,7 @@ def memories(draw: st.DrawFn) -> Memory:
     failures = st.builds(Failure, st.sampled_from(ERRORS), st.sampled_from([NOW - 1, NOW + 9]))
     seen = st.tuples(st.sampled_from([NOW - 900, NOW - 9]), st.sampled_from([NOW - 950, NOW - 1]))
     return Memory(
-        failed=draw(st.dictionaries(st.sampled_from(OFFERINGS), failures)),
+        failed=draw(st.dictionaries(st.sampled_from(SCOPES), failures)),
         holds=draw(st.dictionaries(st.tuples(kinds, subjects), failures, max_size=4)),
         unwanted=draw(st.dictionaries(st.sampled_from(WORKER_IDS + VOLUME_IDS), seen)),
     )
@@ -277,7 +282,7 @@ def check_a_wanted_owners_only_worker_is_never_stopped(
             stopped = view.workers[i]
             assert stopped.state is InstanceState.RUNNING
             if stopped.owner in wanted.wanted and stopped.deleted is None:
-                assert action.is_double
+                assert action.although_wanted
                 current = current_worker(view, stopped.owner or "")
                 assert current is None or current.instance_id != i
                 assert current or view.homes_of(stopped.owner or "")[0].generation, "not theirs"

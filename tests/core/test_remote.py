@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -313,6 +314,24 @@ async def test_output_without_end_is_ended(chunk: bytes) -> None:
     assert written < 16 * 1024 * 1024, "and not read for ever"
 
 
+async def test_what_a_worker_writes_beside_its_answer_is_not_taken_in() -> None:
+    sent = 0
+
+    async def handler(process: Process) -> None:
+        nonlocal sent
+        await process.stdin.read()
+        with contextlib.suppress(BrokenPipeError, ConnectionError, asyncssh.Error):
+            while True:
+                process.stderr.write(b"x" * 32768)
+                await process.stderr.drain()
+                sent += 32768
+
+    async with sshd(handler) as port:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(link(port).start(worker(), DOCUMENT, lambda step: None), 2)
+    assert sent < 8 * 2**20  # what fits into windows and buffers on the way
+
+
 async def test_steps_are_slugs_or_nothing() -> None:
     steps: list[str] = []
     odd = ["<b>x</b>", "\x1b[31mred", "a" * 33, "two words", "line\nline", 7, None, {"a": 1}]
@@ -450,7 +469,15 @@ async def test_a_worker_that_is_cut_off_is_noticed(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n" + b"\xff" * 4096]
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"SSH-2.0-x\r\n" + b"\xff" * 4096,
+        b"SSH-2.0-\xff\xfe\r\n",
+        b"SSH-2.0-x\r\n" + (12).to_bytes(4, "big") + bytes([10, 20]) + bytes(10),
+        b"SSH-2.0-x\r\n" + bytes(64),
+    ],
 )
 async def test_something_else_on_the_port_is_unreachable(
     sent: bytes, monkeypatch: pytest.MonkeyPatch

@@ -264,3 +264,15 @@ async def test_one_listing_that_lacks_a_worker_does_not_make_its_server_dead(
     assert not town.hub.fleet.is_gone(ANN, worker.instance_id)
     await asyncio.sleep(31)
     assert town.hub.fleet.is_gone(ANN, worker.instance_id)
+
+
+@in_virtual_time
+async def test_no_fault_of_a_worker_leaves_a_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    town = Town(tmp_path)
+    worker = await town.start()
+    town.link.failures = [UnicodeDecodeError("ascii", b"x", 0, 1, "ordinal not in range")]
+    await town.servers.stop(ANN, worker)
+    await until(lambda: town.cloud.state(worker.instance_id) is STOPPED, 60)
+    assert "UnicodeDecodeError" in caplog.text

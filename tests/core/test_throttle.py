@@ -21,6 +21,8 @@ DOCUMENTED = {
     "ModifyInstanceAttribute": (50, 5),
     "AttachVolume": (50, 5),
     "CreateImage": (50, 5),
+    "CancelSpotInstanceRequests": (50, 5),
+    "GetConsoleOutput": (100, 20),
     "CreateTags": (100, 10),
     "DeleteTags": (100, 10),
     "CreateVolume": (100, 5),

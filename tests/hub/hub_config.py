@@ -38,7 +38,8 @@ c.JupyterHub.load_roles.append(
         "name": "test-service",
         "services": ["test"],
         "scopes": [
-            *("admin:users", "admin:servers", "tokens", "access:servers", "list:users"),
+            *("admin:users", "admin:groups", "admin:servers", "tokens", "access:servers"),
+            *("list:users", "groups"),
             *("read:hub", "read:metrics", "shutdown", "proxy"),
         ],
     }

@@ -62,7 +62,7 @@ def main() -> None:
 
     # EC2's description is 2 MB of JSON, which each hub would read anew.
     loader = botocore.session.create_loader()
-    for service in ("ec2", "ssm"):
+    for service in ("ec2", "ssm", "s3"):
         loader.load_service_model(service, "service-2")
     botocore.session.create_loader = lambda *_: loader
 

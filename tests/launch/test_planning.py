@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ec2spawner.classes import ScheduledClass
 from ec2spawner.settings import InstanceConfig, server_config_text
 from launch_cluster.checking import find_obstacles
 from launch_cluster.facts import (
@@ -211,6 +212,23 @@ def test_the_hubs_address_of_the_last_run_is_kept_unless_another_is_given() -> N
     other = replace(REQUEST, hub_connect_url="https://hub")
     spec = cluster_spec(other, again, TEMPLATES.cluster, network)
     assert spec.parameters["HubApiPort"] == "443"
+
+
+def test_a_class_schedule_is_copied_at_the_first_launch_and_then_kept_as_it_is_there() -> None:
+    entry = ScheduledClass(WEEKDAY="monday", TIME="09:15", TIME_ZONE="Europe/Berlin", COUNT=30)
+    first = replace(REQUEST, choices=InstanceConfig(CLASS_SCHEDULE=(entry,)))
+    done = complete(first)
+    network = network_of(first, done)
+    assert network
+    recorded = server_config(first, done, network, CLUSTER_OUTPUTS)
+    assert recorded
+    assert list(recorded.CLASS_SCHEDULE) == [entry]
+    again = replace(done, recorded=recorded)
+    assert text_of(REQUEST, again) == text_of(first, done)
+    told = [n for n in make_plan(REQUEST, again, TEMPLATES, None).notices if "CLASS_" in n]
+    assert len(told) == 1
+    assert "edit it there" in told[0]
+    assert not [n for n in make_plan(first, again, TEMPLATES, None).notices if "CLASS_" in n]
 
 
 ALIVE = "UPDATE_COMPLETE"

@@ -275,6 +275,7 @@ class FakeEC2(EC2):
         self.tags: dict[str, dict[str, str]] = {}
         self.deleted: list[str] = []
         self.terminated: list[str] = []
+        self.cancelled: set[str] = set()
         self.refused: dict[str, CloudError] = {}
         self.stuck = False
 
@@ -294,7 +295,8 @@ class FakeEC2(EC2):
         ours = {"ec2spawner:cluster": "c", "ec2spawner:role": "worker"}
         return {i: self.tags.get(i, ours) for i in ids}
 
-    async def terminate(self, ids: Sequence[str]) -> None:
+    async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
+        self.cancelled.update(spot_requests)
         for i in ids:
             if i in self.refused:
                 raise self.refused[i]
@@ -424,6 +426,14 @@ async def test_one_worker_that_is_gone_holds_up_no_other() -> None:
     ec2.refused["i-78"] = NotFound("gone", aws_code="InvalidInstanceID.NotFound")
     await job_for(ec2, delete_homes=False).run(dry_run=False)
     assert len(ec2.terminated) == 448
+
+
+async def test_the_requests_of_spot_workers_end_with_them() -> None:
+    spot = replace(WORKER, instance_id="i-2", is_spot=True, spot_request_id="sir-2")
+    ec2 = FakeEC2([WORKER, spot], [])
+    await job_for(ec2, delete_homes=False).run(dry_run=False)
+    assert sorted(ec2.terminated) == ["i-1", "i-2"]
+    assert ec2.cancelled == {"", "sir-2"}
 
 
 async def test_workers_that_do_not_end_keep_all_homes() -> None:

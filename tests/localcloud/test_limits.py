@@ -11,7 +11,9 @@ import pytest
 from ec2spawner.localcloud.clock import ManualClock
 from ec2spawner.localcloud.ec2.capacity import CapacityFile, CapacityFormatError
 from ec2spawner.localcloud.ec2.failures import EC2Error
+from ec2spawner.localcloud.ec2.quotas import QUOTAS, class_of
 from ec2spawner.localcloud.throttle import Throttle
+from ec2spawner.quotas import quota_code
 from localcloud.support import AMI, SUBNET_A, SUBNET_B, Cloud
 
 ONE = {"ImageId": AMI, "MinCount": 1, "MaxCount": 1}
@@ -62,6 +64,46 @@ def test_the_spot_quota_has_a_code_of_its_own(cloud: Cloud) -> None:
     )
 
 
+def test_a_quota_may_be_for_each_class_of_families(cloud: Cloud) -> None:
+    cloud.ec2.capacity.set({"vcpu_quota": {"on-demand": {"standard": 4, "g": 4}}})
+    params = {**ONE, "SubnetId": SUBNET_A}
+    gpu = cloud.running(InstanceType="g5.xlarge")
+    error = cloud.refused("VcpuLimitExceeded", "RunInstances", InstanceType="g5.xlarge", **params)
+    assert "your current vCPU limit of 4 allows" in error.message
+    cloud.running(2)
+    cloud.refused("VcpuLimitExceeded", "RunInstances", InstanceType="m7i.large", **params)
+    cloud.call("StopInstances", InstanceIds=gpu)
+    cloud.clock.advance(cloud.timings.stopping_seconds)
+    cloud.running(InstanceType="g5.xlarge")
+    cloud.refused("VcpuLimitExceeded", "StartInstances", InstanceIds=gpu)
+    cloud.run(InstanceMarketOptions={"MarketType": "spot"})
+
+
+def test_one_number_is_for_all_families_together(cloud: Cloud) -> None:
+    cloud.ec2.capacity.set({"vcpu_quota": {"on-demand": 4}})
+    cloud.running(InstanceType="g5.xlarge")
+    params = {**ONE, "InstanceType": "t3.medium", "SubnetId": SUBNET_A}
+    cloud.refused("VcpuLimitExceeded", "RunInstances", **params)
+
+
+@pytest.mark.parametrize("market", ["on-demand", "spot"])
+@pytest.mark.parametrize(
+    "instance_type",
+    [
+        *("t3.medium", "im4gn.large", "mac2.metal", "g5.xlarge", "gr6.4xlarge", "vt1.3xlarge"),
+        *("p4d.24xlarge", "p5.48xlarge", "x2gd.medium", "f1.2xlarge", "inf2.xlarge"),
+        *("trn1.2xlarge", "dl1.24xlarge", "hpc7g.4xlarge", "u-6tb1.metal", "u7i-12tb.224xlarge"),
+    ],
+)
+def test_the_product_asks_for_the_quota_that_counts_here(instance_type: str, market: str) -> None:
+    code = quota_code(instance_type, market)
+    if market == "spot" and instance_type.startswith(("hpc", "u")):
+        assert code == ""
+    else:
+        assert QUOTAS[code].market == market
+        assert QUOTAS[code].class_ == class_of(instance_type, market)
+
+
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "capacity.json"
     _write(path, {"rules": [{"max_running": 0}]})
@@ -95,6 +137,8 @@ def test_a_file_that_breaks_leaves_the_last_good_one_in_force(tmp_path: Path) ->
         ({"rules": [{"max_running": 1, "actions": ["Fly"]}]}, "actions"),
         ({"vcpu_quota": {"spots": 1}}, "vcpu_quota"),
         ({"vcpu_quota": {"spot": "many"}}, "vcpu_quota.spot"),
+        ({"vcpu_quota": {"spot": {"gpu": 1}}}, "vcpu_quota.spot: unknown class 'gpu'"),
+        ({"vcpu_quota": {"spot": {"g": True}}}, "vcpu_quota.spot.g must be"),
     ],
 )
 def test_a_bad_file_is_told_what_is_wrong(tmp_path: Path, document: object, word: str) -> None:

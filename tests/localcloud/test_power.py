@@ -176,7 +176,10 @@ def test_a_one_time_spot_instance_cannot_be_stopped(cloud: Cloud) -> None:
     spot = {"MarketType": "spot"}
     ids = cloud.running(InstanceMarketOptions=spot)
     cloud.refused("UnsupportedOperation", "StopInstances", InstanceIds=ids)
-    lasting = {**spot, "SpotOptions": {"SpotInstanceType": "persistent"}}
+    lasting = {
+        **spot,
+        "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+    }
     cloud.call("StopInstances", InstanceIds=cloud.running(InstanceMarketOptions=lasting))
 
 
@@ -192,6 +195,28 @@ def test_type_and_user_data_change_only_while_stopped(cloud: Cloud) -> None:
     assert cloud.show(one)["InstanceType"] == "t3.large"
     shown = cloud.call("DescribeInstanceAttribute", InstanceId=one, Attribute="userData")
     assert shown["UserData"] == {"Value": "IyEvYmluL3No"}
+
+
+def test_a_type_of_another_architecture_or_none_is_refused(cloud: Cloud) -> None:
+    (one,) = cloud.stopped()
+    for name, code in (
+        ("m7g.large", "InvalidInstanceAttributeValue"),
+        ("t3.giant", "InvalidParameterValue"),
+    ):
+        change = {"InstanceType": {"Value": name}}
+        cloud.refused(code, "ModifyInstanceAttribute", InstanceId=one, **change)
+    assert cloud.show(one)["InstanceType"] == "t3.medium"
+
+
+def test_a_start_without_capacity_may_go_with_another_type(cloud: Cloud) -> None:
+    (one,) = cloud.stopped()
+    cloud.ec2.capacity.set({"rules": [{"type": "t3.medium", "max_running": 0}]})
+    error = cloud.refused("InsufficientInstanceCapacity", "StartInstances", InstanceIds=[one])
+    assert (error.status, "t3.medium" in error.message) == (500, True)
+    cloud.call("ModifyInstanceAttribute", InstanceId=one, InstanceType={"Value": "t3.large"})
+    cloud.call("StartInstances", InstanceIds=[one])
+    cloud.clock.advance(cloud.timings.pending_seconds)
+    assert (cloud.state(one), cloud.show(one)["InstanceType"]) == ("running", "t3.large")
 
 
 def test_a_listing_may_lag_behind(cloud: Cloud) -> None:

@@ -19,6 +19,7 @@ from botocore.parsers import ResponseParserError
 
 from ec2spawner.localcloud.__main__ import main
 from ec2spawner.localcloud.store import Store
+from ec2spawner.worker.process_host import ProcessHost
 from localcloud.serving import (
     Serving,
     boots,
@@ -137,6 +138,55 @@ def test_workers_can_be_ended_and_cut_off_by_control(
     assert (refused["status"], "is stopped" in refused["error"]) == (400, True)
     served.control("POST", f"workers/{one}/terminate", {})
     until(lambda: state_of(ec2, one) == "terminated")
+
+
+def test_a_panicked_machine_is_silent_and_healed_by_another_boot(
+    served: Serving, ec2: Any, subnet: str
+) -> None:
+    one = launch_worker(ec2, subnet)["InstanceId"]
+    pid = pid_of(served.state_dir, one)
+    until(lambda: state_of(ec2, one) == "running")
+    served.control("POST", f"workers/{one}/panic", {})
+    until(lambda: "T" in _process_state(pid))
+    assert state_of(ec2, one) == "running"
+    console = ec2.get_console_output(InstanceId=one)["Output"]
+    assert console.startswith("booted")
+    assert "Kernel panic" in console
+    served.control("POST", f"workers/{one}/heal", {})
+    until(lambda: boots(served.state_dir, one) == 2)
+    served.control("POST", f"workers/{one}/panic", {})
+    ec2.stop_instances(InstanceIds=[one])
+    until(lambda: not is_alive(pid_of(served.state_dir, one)))
+    until(lambda: state_of(ec2, one) == "stopped")
+
+
+def test_a_machine_finds_its_notice_until_ec2_has_taken_it_back_and_started_it_again(
+    served: Serving, ec2: Any, subnet: str
+) -> None:
+    options = {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
+    market = {"MarketType": "spot", "SpotOptions": options}
+    one = launch_worker(ec2, subnet, InstanceMarketOptions=market)["InstanceId"]
+    pid_of(served.state_dir, one)
+    notice = served.state_dir / "instances" / one / "instance-action.json"
+    assert not notice.exists()
+    served.control("POST", f"workers/{one}/interrupt", {"seconds": 1000})
+    until(notice.exists)
+    host = ProcessHost(notice.parent)
+    found = host.interruption_notice()
+    assert found
+    assert found.action == "stop"
+    assert 900 < found.at - time.time() <= 1000
+    served.control("POST", f"workers/{one}/reboot", {})
+    until(lambda: boots(served.state_dir, one) == 2)
+    until(lambda: host.interruption_notice() == found)
+    served.control("POST", "timings", {"spot_retry_seconds": 1})
+    served.control("POST", f"workers/{one}/interrupt", {"seconds": 0.1})
+    until(lambda: state_of(ec2, one) == "stopped")
+    until(lambda: boots(served.state_dir, one) == 3)
+    assert host.interruption_notice() is None
+    on_demand = launch_worker(ec2, subnet)["InstanceId"]
+    refused = served.control("POST", f"workers/{on_demand}/interrupt", {})
+    assert (refused["status"], "no spot instance" in refused["error"]) == (400, True)
 
 
 def _process_state(pid: int) -> str:

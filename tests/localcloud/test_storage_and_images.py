@@ -124,6 +124,38 @@ def test_a_snapshot_outlives_its_volume_and_moves_to_any_zone(cloud: Cloud) -> N
     cloud.refused("InvalidSnapshot.NotFound", "DescribeSnapshots", SnapshotIds=[snapshot])
 
 
+def test_a_move_to_another_zone_is_one_tagged_call_that_may_be_repeated(cloud: Cloud) -> None:
+    snapshot = cloud.call("CreateSnapshot", VolumeId=_volume(cloud))["SnapshotId"]
+    cloud.clock.advance(cloud.timings.snapshot_seconds)
+    params = {
+        "AvailabilityZone": "us-east-1b",
+        "SnapshotId": snapshot,
+        "Size": 20,
+        "VolumeType": "gp3",
+        "ClientToken": "move",
+        "TagSpecifications": [tags("volume", owner="ann")],
+    }
+    first = cloud.call("CreateVolume", **params)
+    assert (first["State"], first["Tags"]) == ("creating", [{"Key": "owner", "Value": "ann"}])
+    cloud.clock.advance(cloud.timings.volume_seconds)
+    again = cloud.call("CreateVolume", **params)
+    assert (again["VolumeId"], again["State"]) == (first["VolumeId"], "available")
+    assert (again["Size"], again["SnapshotId"]) == (20, snapshot)
+    cloud.refused("IdempotentParameterMismatch", "CreateVolume", **{**params, "Size": 30})
+
+
+def test_a_home_may_be_detached_from_a_running_machine_for_all_ec2_cares(cloud: Cloud) -> None:
+    (one,) = cloud.running(BlockDeviceMappings=[HOME])
+    home = cloud.home_of(one)
+    detach = {"VolumeId": home, "InstanceId": one}
+    cloud.refused("InvalidAttachment.NotFound", "DetachVolume", VolumeId=home, InstanceId="i-other")
+    assert cloud.call("DetachVolume", **detach)["State"] == "detaching"
+    cloud.clock.advance(cloud.timings.attach_seconds - 0.1)
+    assert cloud.call("DetachVolume", **detach)["State"] == "detaching"
+    cloud.clock.advance(0.1)
+    assert cloud.volumes(VolumeIds=[home])[0]["State"] == "available"
+
+
 def test_a_volume_smaller_than_its_snapshot_is_refused(cloud: Cloud) -> None:
     snapshot = cloud.call("CreateSnapshot", VolumeId=_volume(cloud))["SnapshotId"]
     cloud.clock.advance(cloud.timings.snapshot_seconds)

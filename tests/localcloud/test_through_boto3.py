@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
+from ec2spawner.localcloud.clock import ManualClock
 from ec2spawner.localcloud.inprocess import InProcessCloud
 from localcloud.support import AMI, HOME, tags
 
@@ -29,6 +31,10 @@ def ec2(whole: InProcessCloud) -> Any:
 
 @pytest.fixture
 def subnet(ec2: Any) -> str:
+    return _subnet_of(ec2)
+
+
+def _subnet_of(ec2: Any) -> str:
     vpc = ec2.create_vpc(CidrBlock="127.77.0.0/16")["Vpc"]["VpcId"]
     made = ec2.create_subnet(VpcId=vpc, CidrBlock="127.77.1.0/24", AvailabilityZone="us-east-1a")
     return str(made["Subnet"]["SubnetId"])
@@ -97,6 +103,24 @@ def test_a_lost_reply_leaves_the_effect(whole: InProcessCloud, ec2: Any, subnet:
     assert [i["InstanceId"] for i in reservation["Instances"]] == [again["InstanceId"]]
     calls = control(whole, "GET", "calls")["calls"]
     assert calls["RunInstances"] == {"ok": 1, "reply-lost": 1}
+
+
+def test_lost_replies_of_volumes_and_snapshots_leave_their_effect(
+    whole: InProcessCloud, ec2: Any
+) -> None:
+    control(whole, "POST", "faults", {"action": "Create*", "fault": "lose-reply", "count": 2})
+    params = {"AvailabilityZone": "us-east-1a", "Size": 1, "ClientToken": "t"}
+    with pytest.raises(ConnectionClosedError):
+        ec2.create_volume(**params)
+    (volume,) = ec2.describe_volumes()["Volumes"]
+    whole.clock.advance(5)
+    with pytest.raises(ConnectionClosedError):
+        ec2.create_snapshot(
+            VolumeId=volume["VolumeId"], TagSpecifications=[tags("snapshot", request="r")]
+        )
+    found = ec2.describe_snapshots(Filters=[{"Name": "tag:request", "Values": ["r"]}])["Snapshots"]
+    assert [s["VolumeId"] for s in found] == [volume["VolumeId"]]
+    assert ec2.create_volume(**params)["VolumeId"] == volume["VolumeId"]
 
 
 def test_a_call_lost_before_it_arrives_has_no_effect(
@@ -208,6 +232,95 @@ def test_timings_and_capacity_can_be_set(whole: InProcessCloud, ec2: Any, subnet
     shown = ec2.describe_instances(InstanceIds=[one["InstanceId"]])["Reservations"][0]
     assert shown["Instances"][0]["State"]["Name"] == "pending"
     refused("InsufficientInstanceCapacity", launch, ec2=ec2, subnet=subnet)
+
+
+def test_instances_can_be_made_ill_stuck_and_well(
+    whole: InProcessCloud, ec2: Any, subnet: str
+) -> None:
+    one = launch(ec2, subnet)["InstanceId"]
+    assert "not running" in control(whole, "POST", f"workers/{one}/panic", {}, 400)["error"]
+    whole.clock.advance(100)
+    control(whole, "POST", f"workers/{one}/panic", {})
+    whole.clock.advance(60)
+    filters = [{"Name": "instance-status.status", "Values": ["impaired"]}]
+    (status,) = ec2.describe_instance_status(Filters=filters)["InstanceStatuses"]
+    (detail,) = status["InstanceStatus"]["Details"]
+    assert detail["ImpairedSince"].timestamp() == whole.clock.now
+    assert "Kernel panic" in ec2.get_console_output(InstanceId=one, Latest=True)["Output"]
+    control(whole, "POST", f"workers/{one}/stick", {})
+    ec2.stop_instances(InstanceIds=[one])
+    whole.clock.advance(1000)
+    control(whole, "POST", f"workers/{one}/heal", {})
+    (shown,) = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"]
+    assert shown["State"]["Name"] == "stopped"
+
+
+def test_quotas_are_those_of_the_capacity_file(whole: InProcessCloud) -> None:
+    control(whole, "POST", "capacity", {"vcpu_quota": {"on-demand": {"standard": 5}, "spot": 7}})
+    quotas = whole.client("service-quotas")
+
+    def value(code: str) -> float:
+        quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+        assert quota["QuotaCode"] == code
+        return float(quota["Value"])
+
+    assert (value("L-1216C47A"), value("L-34B43A08"), value("L-3819A6DF")) == (5.0, 7.0, 7.0)
+    assert value("L-DB2E81BA") == 1_000_000
+    pages = quotas.get_paginator("list_service_quotas").paginate(
+        ServiceCode="ec2", PaginationConfig={"PageSize": 5}
+    )
+    names = {q["QuotaCode"]: q["QuotaName"] for page in pages for q in page["Quotas"]}
+    assert names["L-DB2E81BA"] == "Running On-Demand G and VT instances"
+    assert len(names) >= 18
+    refused("NoSuchResourceException", quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-0")
+    assert quotas.get_service_quota(ServiceCode="vpc", QuotaCode="L-F678F1CE")["Quota"]
+    assert control(whole, "GET", "calls")["calls"]["servicequotas:GetServiceQuota"] == {
+        "ok": 5,
+        "NoSuchResourceException": 1,
+    }
+
+
+def test_a_spot_instance_is_taken_back_and_its_request_outlives_the_cloud(
+    tmp_path: Path,
+) -> None:
+    options = {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
+    market = {"MarketType": "spot", "SpotOptions": options}
+    with InProcessCloud(state_dir=tmp_path) as first:
+        ec2 = first.client("ec2")
+        template = ec2.create_launch_template(
+            LaunchTemplateName="t", LaunchTemplateData={"InstanceMarketOptions": market}
+        )["LaunchTemplate"]["LaunchTemplateId"]
+        one = launch(
+            ec2,
+            _subnet_of(ec2),
+            LaunchTemplate={"LaunchTemplateId": template},
+            TagSpecifications=[tags("spot-instances-request", a="b")],
+        )
+        first.clock.advance(5)
+        path = f"workers/{one['InstanceId']}/interrupt"
+        assert "seconds must be" in control(first, "POST", path, {"seconds": "x"}, 400)["error"]
+        control(first, "POST", path, {"seconds": 10})
+        now = first.clock.now
+    with InProcessCloud(state_dir=tmp_path, clock=ManualClock(now)) as second:
+        ec2 = second.client("ec2")
+        ids = [one["InstanceId"]]
+        assert one["InstanceLifecycle"] == "spot"
+        (request,) = ec2.describe_spot_instance_requests()["SpotInstanceRequests"]
+        assert request["SpotInstanceRequestId"] == one["SpotInstanceRequestId"]
+        assert request["Status"]["Code"] == "marked-for-stop"
+        assert request["Tags"] == [{"Key": "a", "Value": "b"}]
+        second.clock.advance(10)
+        (shown,) = ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"]
+        assert shown["StateReason"]["Code"] == "Server.SpotInstanceShutdown"
+        second.clock.advance(20)
+        refused("IncorrectSpotRequestState", ec2.start_instances, InstanceIds=ids)
+        rows = control(second, "GET", "state")["spot_requests"]
+        assert [(r["state"], r["instance_id"]) for r in rows] == [("disabled", *ids)]
+        sirs = [request["SpotInstanceRequestId"]]
+        ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=sirs)
+        second.clock.advance(20)
+        (shown,) = ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"]
+        assert shown["State"]["Name"] == "terminated"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ async def test_a_worker_boots_runs_the_workers_command_and_powers_off(tmp_path: 
             status = await connection.run("ec2spawner-worker status", stdin=asyncssh.DEVNULL)
             host_key = connection.get_server_host_key()
         assert json.loads(str(status.stdout))["active"] is False
+        console = ec2.get_console_output(InstanceId=one["InstanceId"])["Output"]
+        assert "booted after" in console
         pids = await asyncio.to_thread(_machine_processes, serving.state_dir)
         assert pids
         serving.control("POST", f"workers/{one['InstanceId']}/fresh-host-key", {})

@@ -41,6 +41,9 @@ SERVER: dict[str, Any] = {
 }
 
 
+PROFILE: dict[str, Any] = {"SLUG": "big", "NAME": "Big", "INSTANCE_TYPES": ["m7i.large"]}
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Any:
     def write(content: Any) -> Path:
@@ -113,6 +116,39 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             "WORKER_NOTEBOOK_PORT: 2222",
             "is WORKER_SSH_PORT too",
         ),
+        ({"PROFILES": {}}, "PROFILES: {}", "is an object. Write a list such as"),
+        (
+            {"PROFILES": [{"NAME": "Big", "INSTANCE_TYPES": ["m7i.large"]}]},
+            "PROFILES[0].SLUG",
+            "is missing",
+        ),
+        ({"PROFILES": [{**PROFILE, "SLUG": "Big"}]}, 'PROFILES[0].SLUG: "Big"', "form"),
+        ({"PROFILES": [{**PROFILE, "COLOUR": 1}]}, "PROFILES[0].COLOUR", "is not a known key"),
+        ({"PROFILES": [{**PROFILE, "MARKET": "black"}]}, "PROFILES[0].MARKET", "form"),
+        ({"PROFILES": [{**PROFILE, "HOME_GIB": 0}]}, "PROFILES[0].HOME_GIB: 0", "less than 1"),
+        (
+            {"PROFILES": [{**PROFILE, "INSTANCE_TYPES": []}]},
+            "PROFILES[0].INSTANCE_TYPES",
+            "has 0 entries",
+        ),
+        (
+            {"PROFILES": [{**PROFILE, "INSTANCE_TYPES": ["t3.medium", "big"]}]},
+            'PROFILES[0].INSTANCE_TYPES[1]: "big"',
+            "form",
+        ),
+        (
+            {"PROFILES": [{**PROFILE, "INSTANCE_TYPES": ["t3.medium", "t3.medium"]}]},
+            "PROFILES[0].INSTANCE_TYPES",
+            "names t3.medium twice",
+        ),
+        ({"PROFILES": [PROFILE, PROFILE]}, "PROFILES", "two profiles with the SLUG 'big'"),
+        ({"POOL_RUNNING": -1}, "POOL_RUNNING: -1", "is less than 0"),
+        (
+            {"PROFILES": [PROFILE], "POOL_STOPPED": 2},
+            "POOL_STOPPED: 2",
+            "is for a cluster without PROFILES",
+        ),
+        ({"PROFILES": [{**PROFILE, "POOL_RUNNING": 1.5}]}, "PROFILES[0].POOL_RUNNING", "decimal"),
         ({"WORKER_SUDO": 1}, "WORKER_SUDO: 1", "true or false, without quotes"),
         ({"WORKER_SUDO": "no"}, 'WORKER_SUDO: "no"', "true or false, without quotes"),
         ({"REGION": "Virginia"}, 'REGION: "Virginia"', '"us-east-1"'),
@@ -141,6 +177,75 @@ def test_an_impossible_value_is_refused_with_key_value_reason_and_remedy(
     assert len(faults) == 1
     assert faults[0].startswith(key)
     assert words in faults[0]
+
+
+CLASS: dict[str, Any] = {
+    "WEEKDAY": "monday",
+    "TIME": "09:15",
+    "TIME_ZONE": "Europe/Berlin",
+    "GROUP": "biology101",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ({"WEEKDAY": "Monday"}, '.WEEKDAY: "Monday"', "is no weekday such as monday"),
+        ({"WEEKDAY": "montag"}, '.WEEKDAY: "montag"', "is no weekday"),
+        ({"WEEKDAY": 1}, ".WEEKDAY: 1", "is a number"),
+        ({"TIME": "9:15"}, '.TIME: "9:15"', "is no time from 00:00 to 23:59"),
+        ({"TIME": "24:00"}, '.TIME: "24:00"', "is no time from 00:00 to 23:59"),
+        ({"TIME": "09:15\n"}, ".TIME", "is no time"),
+        ({"TIME": "\u0660\u0669:\u0661\u0665"}, ".TIME", "is no time"),
+        ({"TIME": 915}, ".TIME: 915", "is a number"),
+        ({"TIME_ZONE": "Europe/Bonn"}, '.TIME_ZONE: "Europe/Bonn"', "is no time zone"),
+        ({"TIME_ZONE": ""}, '.TIME_ZONE: ""', "is no time zone"),
+        ({"TIME_ZONE": "Europe"}, '.TIME_ZONE: "Europe"', "is no time zone"),
+        ({"TIME_ZONE": "../../etc/passwd"}, ".TIME_ZONE", "is no time zone"),
+        ({"TIME_ZONE": "/etc/passwd"}, ".TIME_ZONE", "is no time zone"),
+        ({"TIME_ZONE": "a\u0000b"}, ".TIME_ZONE", "is no time zone"),
+        ({"TIME_ZONE": "x" * 5000}, ".TIME_ZONE", "is no time zone"),
+        ({"MINUTES_AHEAD": -1}, ".MINUTES_AHEAD: -1", "is less than 0"),
+        ({"MINUTES_AHEAD": 181}, ".MINUTES_AHEAD: 181", "is more than 180"),
+        ({"KEEP_MINUTES": 0}, ".KEEP_MINUTES: 0", "is less than 1"),
+        ({"KEEP_MINUTES": 721}, ".KEEP_MINUTES: 721", "is more than 720"),
+        ({"COUNT": 3}, ": {", "has GROUP and COUNT; one of them says for whom it is"),
+        ({"GROUP": None}, ": {", "has neither GROUP nor COUNT"),
+        ({"GROUP": None, "COUNT": 0}, ".COUNT: 0", "is less than 1"),
+        ({"GROUP": ""}, '.GROUP: ""', "does not have the form"),
+        ({"DAY": "monday"}, ".DAY", "is not a known key"),
+    ],
+)
+def test_an_impossible_class_is_refused_with_its_place(
+    write: Any, change: dict[str, Any], key: str, words: str
+) -> None:
+    schedule = [CLASS, {**CLASS, **change}]
+    for load, rest in ((load_instance_config, {}), (load_server_config, SERVER)):
+        (fault,) = faults_of(write({**rest, "CLASS_SCHEDULE": schedule}), load)
+        assert fault.startswith(f"CLASS_SCHEDULE[1]{key}")
+        assert words in fault
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ({}, "CLASS_SCHEDULE: {} is an object. Write a list such as [{"),
+        (["monday"], 'CLASS_SCHEDULE[0]: "monday" is a text'),
+        ([{}], "CLASS_SCHEDULE[0].WEEKDAY is missing"),
+        ([CLASS] * 201, "has 201 entries"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(write: Any, schedule: Any, words: str) -> None:
+    assert words in faults_of(write({"CLASS_SCHEDULE": schedule}))[0]
+
+
+def test_classes_are_kept_by_the_launch_command(write: Any, tmp_path: Path) -> None:
+    config, _ = load_instance_config(write({"CLASS_SCHEDULE": [CLASS]}))
+    (entry,) = config.CLASS_SCHEDULE
+    assert (entry.MINUTES_AHEAD, entry.KEEP_MINUTES, entry.COUNT) == (15, 30, None)
+    path = tmp_path / "server_config.json"
+    write_server_config(path, config_with(CLASS_SCHEDULE=config.CLASS_SCHEDULE))
+    assert load_server_config(path)[0].CLASS_SCHEDULE == config.CLASS_SCHEDULE
 
 
 def test_the_value_of_an_unknown_key_is_not_shown_for_it_may_be_a_secret(write: Any) -> None:
@@ -333,3 +438,20 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_words(
     for load in (load_instance_config, load_server_config):
         with suppress(ConfigFileError):  # any other error fails the test
             load(path)
+
+
+def test_profiles_are_written_and_read_again(write: Any, tmp_path: Path) -> None:
+    full = {
+        **PROFILE,
+        "DESCRIPTION": "2 processors",
+        "HOME_GIB": 50,
+        "MARKET": "spot-then-on-demand",
+        "GROUPS": ["ml"],
+        "POOL_RUNNING": 2,
+        "POOL_STOPPED": 3,
+    }
+    config, _ = load_server_config(write({**SERVER, "PROFILES": [full]}))
+    assert config.PROFILES[0].model_dump(mode="json") == full
+    path = tmp_path / "again.json"
+    write_server_config(path, config)
+    assert load_server_config(path) == (config, ())

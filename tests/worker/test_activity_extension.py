@@ -122,6 +122,11 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0)
         await asyncio.sleep(0.02)
 
 
+async def write(socket: WebSocketClientConnection, text: str) -> None:
+    """Send when this is awaited: tornado's own method sends when it is called."""
+    await socket.write_message(text)
+
+
 async def closed(socket: WebSocketClientConnection) -> None:
     socket.close()
     while await socket.read_message() is not None:
@@ -183,9 +188,9 @@ async def a_kernel(server: Server) -> None:
     kernel = (await server.ask("POST", "api/kernels", {}))["id"]
     path = f"api/kernels/{kernel}/channels"
     channels = await server.connect(path)
-    await server.counts(channels.write_message(execute("1")))
+    await server.counts(write(channels, execute("1")))
     await becomes(server, kernel, "idle")
-    await server.counts(channels.write_message(execute("import time; time.sleep(2)")))
+    await server.counts(write(channels, execute("import time; time.sleep(2)")))
     await server.stays_at_work(0.6)  # and the cell says nothing
     mark = time.time()
     await becomes(server, kernel, "idle")
@@ -194,10 +199,10 @@ async def a_kernel(server: Server) -> None:
     await closed(channels)
     again = await server.connect(path)  # a tab that reconnects, and asks who is there
     await server.counts_not(
-        again.write_message(message("kernel_info_request", {})),
-        again.write_message(message("comm_info_request", {})),
+        write(again, message("kernel_info_request", {})),
+        write(again, message("comm_info_request", {})),
     )
-    await server.counts(again.write_message(execute("pass")))  # shorter than any look at it
+    await server.counts(write(again, execute("pass")))  # shorter than any look at it
     await becomes(server, kernel, "idle")
     before = await server.settled()
     await closed(again)
@@ -227,7 +232,7 @@ async def a_terminal(server: Server) -> None:
     socket = await server.connect(f"terminals/websocket/{name}")
 
     def say(*words: Any) -> Awaitable[None]:
-        return socket.write_message(json.dumps(words))
+        return write(socket, json.dumps(words))
 
     await read_until(socket, "yours>")
     await server.counts_not(say("set_size", 30, 90, 0, 0), say("stdin", "\x1b[?1;2c"))

@@ -7,10 +7,12 @@ when it has changed.
     {"rules": [{"type": "t3.*", "zone": "us-east-1a", "market": "on-demand",
                 "max_running": 3, "code": "InsufficientInstanceCapacity",
                 "actions": ["RunInstances", "StartInstances"]}],
-     "vcpu_quota": {"on-demand": 64, "spot": 32}}
+     "vcpu_quota": {"on-demand": 64, "spot": {"standard": 32, "g": 8}}}
 
-All parts of a rule but ``max_running`` may be left out; patterns take ``*`` and ``?``. The
-instances counted are those pending, running or stopping that the rule's patterns match.
+A quota is one number for all families together, or one for each class of ``quotas.CLASSES``; a
+class that is left out has none. All parts of a rule but ``max_running`` may be left out; patterns
+take ``*`` and ``?``. The instances counted are those pending, running or stopping that the rule's
+patterns match.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from ec2spawner.localcloud.ec2.failures import EC2Error
+from ec2spawner.localcloud.ec2.quotas import CLASSES, MARKETS, class_of
 
 log = logging.getLogger(__name__)
 
-MARKETS = ("on-demand", "spot")
 ACTIONS = ("RunInstances", "StartInstances")
 _RULE_KEYS = {"type", "zone", "market", "max_running", "code", "actions", "message"}
 
+_NO_SPOT = "There is no Spot capacity available that matches your request."
 _MESSAGES = {
     "InsufficientInstanceCapacity": (
         "We currently do not have sufficient {type} capacity in the Availability Zone you "
@@ -79,8 +82,10 @@ class Rule:
             and fnmatchcase(market, self.market)
         )
 
-    def error(self, type_: str, zone: str) -> EC2Error:
+    def error(self, type_: str, zone: str, market: str) -> EC2Error:
         """What a call gets that this rule stops."""
+        if market == "spot" and self.code == "InsufficientInstanceCapacity" and not self.message:
+            return EC2Error(self.code, _NO_SPOT, 500)
         text = self.message or _MESSAGES.get(self.code, "There is no capacity for {type}.")
         status = 500 if self.code.startswith("Insufficient") else 400
         return EC2Error(self.code, text.replace("{type}", type_).replace("{zone}", zone), status)
@@ -91,7 +96,7 @@ class Capacity:
     """What can run; without rules and quota, everything."""
 
     rules: tuple[Rule, ...] = ()
-    vcpu_quota: Mapping[str, int] | None = None
+    vcpu_quota: Mapping[str, int | Mapping[str, int]] | None = None
 
     def room(
         self, action: str, wanted: Occupant, occupants: Iterable[Occupant]
@@ -110,14 +115,27 @@ class Capacity:
             used = sum(1 for o in running if rule.matches(o.type, o.zone, o.market))
             free = max(0, rule.max_running - used)
             if least is None or free < least:
-                least, reason = free, rule.error(wanted.type, wanted.zone)
-        quota = (self.vcpu_quota or {}).get(wanted.market)
+                least, reason = free, rule.error(wanted.type, wanted.zone, wanted.market)
+        quota = self.quota(wanted.market, class_of(wanted.type, wanted.market))
         if quota is not None:
-            used = sum(o.vcpus for o in running if o.market == wanted.market)
+            used = sum(o.vcpus for o in running if self._share_a_quota(o, wanted))
             free = max(0, quota - used) // wanted.vcpus
             if least is None or free < least:
                 least, reason = free, _quota_error(wanted.market, quota)
         return least, reason
+
+    def quota(self, market: str, class_: str) -> int | None:
+        """The vCPU quota of a class of families; None where there is none."""
+        quota = (self.vcpu_quota or {}).get(market)
+        return quota.get(class_) if isinstance(quota, Mapping) else quota
+
+    def _share_a_quota(self, one: Occupant, other: Occupant) -> bool:
+        if one.market != other.market:
+            return False
+        is_one_for_all = not isinstance((self.vcpu_quota or {}).get(one.market), Mapping)
+        return is_one_for_all or class_of(one.type, one.market) == class_of(
+            other.type, other.market
+        )
 
 
 def _quota_error(market: str, quota: int) -> EC2Error:
@@ -126,7 +144,8 @@ def _quota_error(market: str, quota: int) -> EC2Error:
     return EC2Error(
         "VcpuLimitExceeded",
         f"You have requested more vCPU capacity than your current vCPU limit of {quota} allows "
-        "for the instance bucket that the specified instance type belongs to.",
+        "for the instance bucket that the specified instance type belongs to. Please visit "
+        "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
     )
 
 
@@ -169,13 +188,26 @@ def _parse_rule(index: int, raw: Any) -> Rule:
     return Rule(**{**raw, "actions": tuple(actions)})
 
 
-def _parse_quota(raw: Any) -> dict[str, int]:
+def _parse_quota(raw: Any) -> dict[str, int | Mapping[str, int]]:
     if not isinstance(raw, dict) or not set(raw) <= set(MARKETS):
         raise CapacityFormatError(f"vcpu_quota must be an object with keys {', '.join(MARKETS)}")
     for market, value in raw.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise CapacityFormatError(f"vcpu_quota.{market} must be a whole number, not {value!r}")
+        where = f"vcpu_quota.{market}"
+        if not isinstance(value, dict):
+            _check_vcpus(where, value)
+            continue
+        for class_, vcpus in value.items():
+            if class_ not in CLASSES:
+                raise CapacityFormatError(
+                    f"{where}: unknown class {class_!r}; known: {', '.join(CLASSES)}"
+                )
+            _check_vcpus(f"{where}.{class_}", vcpus)
     return raw
+
+
+def _check_vcpus(where: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise CapacityFormatError(f"{where} must be a whole number, not {value!r}")
 
 
 class CapacityFile:

@@ -12,16 +12,19 @@ from typing import Any
 
 from ec2spawner.localcloud.clock import Clock
 from ec2spawner.localcloud.ec2 import (
+    health,
     images,
     inspecting,
     launching,
     lifecycle,
     power,
+    spot,
     storage,
     tagging,
 )
 from ec2spawner.localcloud.ec2.capacity import CapacityFile
 from ec2spawner.localcloud.ec2.failures import EC2Error
+from ec2spawner.localcloud.ec2.records import SpotRequest
 from ec2spawner.localcloud.ec2.state import State, Timings
 from ec2spawner.localcloud.ec2.surroundings import StaticSurroundings, Surroundings
 
@@ -34,13 +37,15 @@ ACTIONS: dict[str, Action] = {
     "RebootInstances": power.reboot_instances,
     "TerminateInstances": power.terminate_instances,
     "DescribeInstances": inspecting.describe_instances,
-    "DescribeInstanceStatus": inspecting.describe_instance_status,
+    "DescribeInstanceStatus": health.describe_instance_status,
     "DescribeInstanceAttribute": inspecting.describe_instance_attribute,
     "DescribeInstanceCreditSpecifications": inspecting.describe_instance_credit_specifications,
     "ModifyInstanceAttribute": inspecting.modify_instance_attribute,
     "ModifyInstanceMetadataOptions": inspecting.modify_instance_metadata_options,
-    "GetConsoleOutput": inspecting.get_console_output,
+    "GetConsoleOutput": health.get_console_output,
     "DescribeNetworkInterfaces": inspecting.describe_network_interfaces,
+    "DescribeSpotInstanceRequests": spot.describe_spot_instance_requests,
+    "CancelSpotInstanceRequests": spot.cancel_spot_instance_requests,
     "CreateVolume": storage.create_volume,
     "DeleteVolume": storage.delete_volume_call,
     "DescribeVolumes": storage.describe_volumes,
@@ -100,22 +105,17 @@ class EmulatedEC2(State):
     def settle(self) -> None:
         """Carry out everything whose time has come."""
         with self.lock:
-            lifecycle.settle(self)
+            while (record := self.pop_due()) is not None:
+                if isinstance(record, SpotRequest):
+                    spot.advance(self, record)
+                else:
+                    lifecycle.advance(self, record)
 
     def powered_off(self, instance_id: str) -> None:
         """The machine of an instance shut itself down."""
         with self.lock:
             self.settle()
             power.machine_powered_off(self, instance_id)
-
-    def stop_is_done(self, instance_id: str) -> None:
-        """The machine of a stopping instance is off: no need to wait any longer."""
-        with self.lock:
-            instance = self.instances.get(instance_id)
-            if instance and instance.state.value in ("stopping", "shutting-down"):
-                instance.due_at = self.clock()
-                self.touch(instance)
-                self.settle()
 
     def copied(self, kind: str, id_: str) -> None:
         """The files of a new volume or snapshot are in place."""

@@ -23,6 +23,7 @@ _KINDS = {
     "vol": ("InvalidVolume", "volume"),
     "snap": ("InvalidSnapshot", "snapshot"),
     "ami": ("InvalidAMIID", "image id"),
+    "sir": ("InvalidSpotInstanceRequestID", "spot instance request ID"),
     "eni": ("InvalidNetworkInterfaceID", "networkInterface ID"),
 }
 

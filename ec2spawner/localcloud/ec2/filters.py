@@ -49,15 +49,22 @@ def tag_getters(name: str) -> Getter[Any] | None:
 
 
 def choose(
-    records: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Mapping[str, Getter[T]]
+    records: Iterable[T],
+    filters: Sequence[Mapping[str, Any]],
+    getters: Mapping[str, Getter[T]],
+    *,
+    has_tags: bool = True,
 ) -> list[T]:
-    """The records that pass every filter; an unknown filter is an InvalidParameterValue."""
+    """The records that pass every filter; an unknown filter is an InvalidParameterValue.
+
+    ``has_tags``: whether the action has filters on tags, which most have.
+    """
     chosen = list(records)
     for one in filters or ():
         name = one.get("Name")
         if not name:
             raise bad_value("The filter 'null' is invalid")
-        getter = tag_getters(name) or getters.get(name)
+        getter = (tag_getters(name) if has_tags else None) or getters.get(name)
         if getter is None:
             raise bad_value(f"The filter '{name}' is invalid")
         matches = _matcher(one.get("Values") or [])

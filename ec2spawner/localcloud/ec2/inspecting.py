@@ -1,6 +1,6 @@
 """Looking at instances and changing their attributes.
 
-Owns DescribeInstances and its kin, ModifyInstanceAttribute and the console output.
+Owns DescribeInstances and its kin, and ModifyInstanceAttribute. Status checks are in ``health``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from ec2spawner.localcloud.ec2.failures import (
     bad_combination,
     bad_value,
     malformed,
-    missing,
     not_found,
     wrong_state,
 )
@@ -26,29 +25,22 @@ from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.views import (
     instance_filters,
     instance_view,
-    moment,
     network_interface_view,
-    shown_state,
-    state_view,
 )
 from ec2spawner.model import InstanceState
 
-INITIALIZING_SECONDS = 60
-"""For so long after a start status checks say "initializing" (about as EC2 does)."""
 
-
-def _chosen(ec2: State, params: Mapping[str, Any]) -> list[Instance]:
+def named_instances(ec2: State, params: Mapping[str, Any]) -> list[Instance]:
+    """The instances of a listing's ids, or all that are known yet; not filtered."""
     ids = params.get("InstanceIds") or ()
     for one in ids:
         if not one.startswith("i-"):
             raise malformed(one, "i")
     if ids:
-        instances = ec2.find_instances(ids)
-    elif ec2.timings.fresh_ids_hidden_seconds:
-        instances = [i for i in ec2.instances.values() if not ec2.is_hidden(i.id)]
-    else:
-        instances = list(ec2.instances.values())
-    return choose(instances, params.get("Filters") or (), instance_filters(ec2))
+        return ec2.find_instances(ids)
+    if ec2.timings.fresh_ids_hidden_seconds:
+        return [i for i in ec2.instances.values() if not ec2.is_hidden(i.id)]
+    return list(ec2.instances.values())
 
 
 def describe_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +49,10 @@ def describe_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
         raise bad_combination(
             "The parameter instancesSet cannot be used with the parameter maxResults"
         )
-    shown, token = page(_chosen(ec2, params), params, "InstanceIds")
+    chosen = choose(
+        named_instances(ec2, params), params.get("Filters") or (), instance_filters(ec2)
+    )
+    shown, token = page(chosen, params, "InstanceIds")
     reservations: dict[str, dict[str, Any]] = {}
     for instance in shown:
         reservation = reservations.setdefault(
@@ -71,34 +66,6 @@ def describe_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
         )
         reservation["Instances"].append(instance_view(ec2, instance))
     return {"Reservations": list(reservations.values()), "NextToken": token}
-
-
-def describe_instance_status(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
-    """DescribeInstanceStatus: running ones, or all with IncludeAllInstances."""
-    chosen = _chosen(ec2, params)
-    if not params.get("IncludeAllInstances"):
-        chosen = [i for i in chosen if shown_state(ec2, i) is InstanceState.RUNNING]
-    shown, token = page(chosen, params, "InstanceIds")
-    return {"InstanceStatuses": [_status(ec2, i) for i in shown], "NextToken": token}
-
-
-def _status(ec2: State, instance: Instance) -> dict[str, Any]:
-    state = shown_state(ec2, instance)
-    health = "not-applicable"
-    if state is InstanceState.RUNNING:
-        fresh = ec2.clock() < instance.launched_at + INITIALIZING_SECONDS
-        health = "initializing" if fresh else "ok"
-    check = {"Status": health}
-    if health != "not-applicable":
-        passed = "passed" if health == "ok" else "initializing"
-        check = {**check, "Details": [{"Name": "reachability", "Status": passed}]}  # type: ignore[dict-item]  # EC2's shape is a dict of mixed values
-    return {
-        "InstanceId": instance.id,
-        "AvailabilityZone": instance.zone,
-        "InstanceState": state_view(state),
-        "InstanceStatus": check,
-        "SystemStatus": check,
-    }
 
 
 @dataclass(frozen=True)
@@ -180,6 +147,13 @@ def modify_instance_attribute(ec2: State, params: Mapping[str, Any]) -> dict[str
     """ModifyInstanceAttribute: type and user data only while the instance is stopped."""
     (instance,) = ec2.find_instances([params.get("InstanceId") or "i-"])
     changes = _read_changes(params)
+    for name in ("InstanceType", "DisableApiTermination"):
+        if name in changes and instance.is_spot:
+            attribute = name[0].lower() + name[1:]
+            raise EC2Error(
+                "UnsupportedOperation",
+                f"Modifying '{attribute}' is not supported for spot instances.",
+            )
     for name in ("InstanceType", "UserData"):
         if name in changes and instance.state is not InstanceState.STOPPED:
             raise wrong_state(f"The instance '{instance.id}' is not in the 'stopped' state.")
@@ -242,8 +216,8 @@ def _change_type(ec2: State, instance: Instance, name: str) -> None:
         raise bad_value(f"Invalid value '{name}' for InstanceType.")
     if instance.architecture not in type_.architectures:
         raise EC2Error(
-            "InvalidParameterCombination",
-            f"The instance type '{name}' does not fit the architecture of the instance.",
+            "InvalidInstanceAttributeValue",
+            f"Modifying the instance type from {instance.instance_type} to {name} is not allowed.",
         )
     if instance.zone not in type_.zones:
         raise EC2Error(
@@ -293,19 +267,6 @@ def modify_instance_metadata_options(ec2: State, params: Mapping[str, Any]) -> d
     ec2.touch(instance)
     options = {"State": "pending", **instance.metadata_options}
     return {"InstanceId": instance.id, "InstanceMetadataOptions": options}
-
-
-def get_console_output(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
-    """GetConsoleOutput: the last 64 KiB that the machine wrote, as base64."""
-    if not params.get("InstanceId"):
-        raise missing("InstanceId")
-    (instance,) = ec2.find_instances([params["InstanceId"]])
-    output = ec2.console(instance.id)[-65_536:]
-    return {
-        "InstanceId": instance.id,
-        "Output": base64.b64encode(output).decode(),
-        "Timestamp": moment(ec2.clock()),
-    }
 
 
 def describe_instance_credit_specifications(

@@ -294,10 +294,24 @@ def _profile(ec2: State, merged: Mapping[str, Any]) -> str:
 
 
 def _spot(merged: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a spot launch, with EC2's defaults; {} for one on demand."""
     options = merged.get("InstanceMarketOptions") or {}
     if options.get("MarketType") != "spot":
         return {}
-    return {"SpotInstanceType": "one-time", **(options.get("SpotOptions") or {})}
+    given = options.get("SpotOptions") or {}
+    kind = given.get("SpotInstanceType") or "one-time"
+    behavior = given.get("InstanceInterruptionBehavior") or "terminate"
+    if kind not in ("one-time", "persistent"):
+        raise bad_value(f"Invalid value '{kind}' for SpotInstanceType.")
+    if behavior not in ("hibernate", "stop", "terminate"):
+        raise bad_value(f"Invalid value '{behavior}' for InstanceInterruptionBehavior.")
+    # EC2 API reference, "SpotMarketOptions", 2026: persistent goes with stop or hibernate only.
+    if (kind == "one-time") != (behavior == "terminate"):
+        raise bad_combination(
+            f"The request with type '{kind}' is not supported when instanceInterruptionBehavior "
+            f"is set to '{behavior}'."
+        )
+    return {"SpotInstanceType": kind, "InstanceInterruptionBehavior": behavior}
 
 
 def _devices(ec2: State, merged: Mapping[str, Any], image: Image) -> list[DevicePlan]:

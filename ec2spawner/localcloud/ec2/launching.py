@@ -15,7 +15,7 @@ from ec2spawner.localcloud.ec2.capacity import Occupant
 from ec2spawner.localcloud.ec2.failures import EC2Error, bad_value
 from ec2spawner.localcloud.ec2.launch_plan import DevicePlan, LaunchPlan, merge, plan_launch
 from ec2spawner.localcloud.ec2.lifecycle import attach, public_address
-from ec2spawner.localcloud.ec2.records import ACCOUNT_ID, Instance, Token, Volume
+from ec2spawner.localcloud.ec2.records import ACCOUNT_ID, Instance, SpotRequest, Token, Volume
 from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.tagging import check_count
 from ec2spawner.localcloud.ec2.views import instance_view
@@ -115,7 +115,43 @@ def _launch(ec2: State, plan: LaunchPlan, token: str) -> list[Instance]:
     return [_one(ec2, plan, token, reservation, index) for index in range(count)]
 
 
-def _one(ec2: State, plan: LaunchPlan, token: str, reservation: str, index: int) -> Instance:
+def launch_for_request(ec2: State, request: SpotRequest) -> None:
+    """Another instance for a spot request, or EC2Error: same parameters, and no tags.
+
+    EC2 hands a request's tags on to nothing (EC2 user guide, "Tag Spot Instance requests", 2026).
+    """
+    plan = plan_launch(ec2, request.launch)
+    _how_many(ec2, plan)
+    _one(ec2, plan, "", ec2.new_id("r"), 0, request)
+
+
+def _request(ec2: State, plan: LaunchPlan) -> SpotRequest:
+    request = SpotRequest(ec2.new_id("sir"))
+    request.sequence = ec2.next_number()
+    request.is_persistent = plan.spot["SpotInstanceType"] == "persistent"
+    request.interruption = plan.spot["InstanceInterruptionBehavior"]
+    request.created_at = request.changed_at = ec2.clock()
+    request.zone = plan.subnet.zone
+    request.launch = _without_names(plan.settings)
+    request.tags = dict(plan.tags.get("spot-instances-request", {}))
+    return ec2.add(request)
+
+
+def _without_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = ("TagSpecifications", "ClientToken", "LaunchTemplate", "DryRun")
+    kept = {k: v for k, v in settings.items() if k not in left_out}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return {**plain, "MinCount": 1, "MaxCount": 1}
+
+
+def _one(
+    ec2: State,
+    plan: LaunchPlan,
+    token: str,
+    reservation: str,
+    index: int,
+    request: SpotRequest | None = None,
+) -> Instance:
     settings, now = plan.settings, ec2.clock()
     instance = Instance(ec2.new_id("i"))
     instance.sequence = ec2.next_number()
@@ -135,9 +171,9 @@ def _one(ec2: State, plan: LaunchPlan, token: str, reservation: str, index: int)
     instance.tags = dict(plan.tags.get("instance", {}))
     instance.interface_tags = dict(plan.tags.get("network-interface", {}))
     if plan.spot:
-        instance.is_spot = True
-        instance.spot_is_persistent = plan.spot["SpotInstanceType"] == "persistent"
-        instance.spot_request_id = ec2.new_id("sir")
+        request = request or _request(ec2, plan)
+        instance.is_spot, instance.spot_is_persistent = True, request.is_persistent
+        instance.spot_request_id, request.instance_id = request.id, instance.id
     ec2.add(instance)
     for device in plan.devices:
         _add_volume(ec2, instance, device, plan.tags.get("volume", {}))

@@ -15,25 +15,28 @@ from ec2spawner.localcloud.ec2.records import (
     Snapshot,
     Volume,
 )
+from ec2spawner.localcloud.ec2.spot_requests import ended, is_cancelled, started, stopped
 from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.views import moment
-from ec2spawner.model import TRANSITIONS, InstanceState, SnapshotState, VolumeState
+from ec2spawner.model import (
+    SPOT_INTERRUPTED,
+    TRANSITIONS,
+    InstanceState,
+    SnapshotState,
+    VolumeState,
+)
 
 TOKEN_SECONDS = 86_400 * 2
 """How long a client token is remembered: longer than any instance that vanished."""
 
 USER_STOP = ("Client.UserInitiatedShutdown", "User initiated shutdown")
 OWN_STOP = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
-LATE_CAPACITY = ("Server.InsufficientInstanceCapacity", "There is no capacity for it")
+SPOT_STOP = (SPOT_INTERRUPTED, "Spot Instance interruption")
+SPOT_END = ("Server.SpotInstanceTermination", "Spot Instance termination")
 
 
-def settle(ec2: State) -> None:
-    """Carry out everything whose time has come."""
-    while (record := ec2.pop_due()) is not None:
-        _advance(ec2, record)
-
-
-def _advance(ec2: State, record: Record) -> None:
+def advance(ec2: State, record: Record) -> None:
+    """A record's time has come: what was under way is done."""
     if isinstance(record, Instance):
         _advance_instance(ec2, record)
     elif isinstance(record, Volume):
@@ -66,6 +69,8 @@ def _advance_instance(ec2: State, instance: Instance) -> None:
     elif instance.state is InstanceState.STOPPING:
         change_state(ec2, instance, InstanceState.STOPPED, None)
         ec2.happened("stopped", instance.id)
+        if is_cancelled(ec2, instance):
+            begin_terminate(ec2, instance, SPOT_END)
     elif instance.state is InstanceState.SHUTTING_DOWN:
         _end(ec2, instance)
     elif instance.state is InstanceState.TERMINATED:
@@ -79,15 +84,26 @@ def begin_start(ec2: State, instance: Instance) -> None:
     change_state(ec2, instance, InstanceState.PENDING, ec2.timings.pending_seconds)
     instance.launched_at = ec2.clock()
     instance.reason_code = instance.reason_message = instance.transition_reason = ""
+    instance.impaired = {}  # it may be another host
+    recover(instance)
+    started(ec2, instance)
     if instance.wants_public_ip:
         instance.public_ip = public_address(ec2)
     ec2.happened("booted", instance.id)
 
 
+def recover(instance: Instance) -> None:
+    """Its kernel is a new one: a panic is over, and what the check of the machine found."""
+    instance.panicked_at = None
+    instance.impaired.pop("instance", None)
+
+
 def begin_stop(ec2: State, instance: Instance, reason: tuple[str, str]) -> None:
-    """A running instance shuts down to ``stopped``."""
-    change_state(ec2, instance, InstanceState.STOPPING, ec2.timings.stopping_seconds)
+    """A running instance shuts down to ``stopped``, unless it gets stuck on its way."""
+    seconds = None if instance.is_stuck else ec2.timings.stopping_seconds
+    change_state(ec2, instance, InstanceState.STOPPING, seconds)
     _give_reason(ec2, instance, reason)
+    stopped(ec2, instance)
     instance.public_ip = ""
     ec2.happened("stopping", instance.id)
 
@@ -123,6 +139,7 @@ def _end(ec2: State, instance: Instance) -> None:
     instance.mappings = {}
     instance.private_ip = ""
     change_state(ec2, instance, InstanceState.TERMINATED, ec2.timings.terminated_shown_seconds)
+    ended(ec2, instance)
     ec2.happened("terminated", instance.id)
 
 

@@ -22,11 +22,13 @@ from ec2spawner.localcloud.ec2.lifecycle import (
     begin_start,
     begin_stop,
     begin_terminate,
+    recover,
 )
 from ec2spawner.localcloud.ec2.records import Instance
+from ec2spawner.localcloud.ec2.spot_requests import is_cancelled, is_stoppable
 from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.views import state_view
-from ec2spawner.model import InstanceState
+from ec2spawner.model import SPOT_INTERRUPTED, InstanceState
 
 MAX_IDS = 1000
 
@@ -74,11 +76,25 @@ def start_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
                 f"The instance '{instance.id}' is not in a state from which it can be started."
             )
     stopped = [i for i in instances if i.state is InstanceState.STOPPED]
+    for instance in stopped:
+        _check_spot_request(instance)
     _check_room(ec2, stopped)
     before = [(i, i.state) for i in instances]
     for instance in stopped:
         begin_start(ec2, instance)
     return {"StartingInstances": _changes(before)}
+
+
+def _check_spot_request(instance: Instance) -> None:
+    """What EC2 took back, only EC2 starts again (EC2 user guide, "Behavior of Spot Instance
+    interruptions", 2026).
+    """
+    if instance.is_spot and instance.reason_code == SPOT_INTERRUPTED:
+        raise EC2Error(
+            "IncorrectSpotRequestState",
+            f"You can't start the Spot Instance '{instance.id}' because the associated Spot "
+            "Instance request is not in an appropriate state to support start.",
+        )
 
 
 def _check_room(ec2: State, instances: list[Instance]) -> None:
@@ -93,18 +109,31 @@ def _check_room(ec2: State, instances: list[Instance]) -> None:
 
 
 def stop_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
-    """StopInstances: from ``running``; nothing to do for what is stopped or stopping."""
+    """StopInstances: from ``running``; nothing to do for what is stopped or stopping.
+
+    With Force, what is stuck gets the time of a stop once more, and is cut off then (EC2 user
+    guide, "Troubleshoot instance stop issues", 2026).
+    """
     instances = ec2.find_instances(read_ids(params))
     for instance in instances:
-        _check_stoppable(instance)
+        _check_stoppable(ec2, instance)
     before = [(i, i.state) for i in instances]
     for instance in instances:
+        if params.get("Force"):
+            _unstick(ec2, instance)
         if instance.state is InstanceState.RUNNING:
             begin_stop(ec2, instance, USER_STOP)
     return {"StoppingInstances": _changes(before)}
 
 
-def _check_stoppable(instance: Instance) -> None:
+def _unstick(ec2: State, instance: Instance) -> None:
+    if instance.is_stuck and instance.state is InstanceState.STOPPING:
+        instance.due_at = ec2.clock() + ec2.timings.stopping_seconds
+    instance.is_stuck = False
+    ec2.touch(instance)
+
+
+def _check_stoppable(ec2: State, instance: Instance) -> None:
     if instance.state in _NOT_STOPPABLE:
         raise wrong_state(
             f"The instance '{instance.id}' is not in a state from which it can be stopped."
@@ -121,6 +150,12 @@ def _check_stoppable(instance: Instance) -> None:
             f"You can't stop the Spot Instance '{instance.id}' because it is associated with "
             "a one-time Spot Instance request. You can only stop Spot Instances associated with "
             "persistent Spot Instance requests.",
+        )
+    if is_cancelled(ec2, instance) and instance.state is InstanceState.RUNNING:
+        raise EC2Error(
+            "UnsupportedOperation",
+            f"You can't stop the Spot Instance '{instance.id}' because the associated Spot "
+            "Instance request is cancelled.",
         )
 
 
@@ -148,6 +183,8 @@ def reboot_instances(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
             raise wrong_state(f"The instance '{instance.id}' is not in a valid state.")
     for instance in instances:
         if instance.state in (InstanceState.RUNNING, InstanceState.PENDING):
+            recover(instance)
+            ec2.touch(instance)
             ec2.happened("rebooted", instance.id)
     return {}
 
@@ -161,7 +198,7 @@ def machine_powered_off(ec2: State, instance_id: str) -> None:
         instance.state = InstanceState.RUNNING
     if instance.state is not InstanceState.RUNNING:
         return
-    if instance.shutdown_behavior == "terminate":
+    if instance.shutdown_behavior == "terminate" or not is_stoppable(ec2, instance):
         begin_terminate(ec2, instance, OWN_STOP)
     else:
         begin_stop(ec2, instance, OWN_STOP)

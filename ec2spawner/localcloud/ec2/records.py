@@ -68,9 +68,13 @@ class Instance(Record):
     reason_code: str = ""
     reason_message: str = ""
     transition_reason: str = ""
+    impaired: dict[str, float] = field(default_factory=dict)  # status check -> since when
+    panicked_at: float | None = None
+    is_stuck: bool = False  # its stop does not end
     is_spot: bool = False
     spot_is_persistent: bool = False
     spot_request_id: str = ""
+    interruption_at: float | None = None  # the machine has a notice that EC2 takes it back then
     user_data: str = ""  # base64
     profile_arn: str = ""
     metadata_options: dict[str, Any] = field(default_factory=dict)
@@ -175,6 +179,25 @@ class Image(Record):
 
 
 @dataclass
+class SpotRequest(Record):
+    """One spot request: what EC2 launches for it, and whether it still would."""
+
+    kind: ClassVar[str] = "spot-request"
+    sequence: int = 0
+    instance_id: str = ""
+    is_persistent: bool = False
+    interruption: str = "terminate"  # or stop, hibernate
+    state: str = "active"  # open, active, disabled, closed, cancelled
+    status: str = "fulfilled"
+    changed_at: float = 0.0
+    due_at: float | None = None  # when EC2 looks at it again
+    created_at: float = 0.0
+    zone: str = ""
+    launch: dict[str, Any] = field(default_factory=dict)  # RunInstances' parameters, for one
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Token(Record):
     """What a client token stands for; ``id`` is action and token."""
 
@@ -213,6 +236,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "volume": _volume,
     "snapshot": _snapshot,
     "image": _image,
+    "spot-request": lambda row: SpotRequest(**row),
     "token": lambda row: Token(**row),
 }
 

@@ -21,6 +21,7 @@ from ec2spawner.localcloud.ec2.records import (
     Instance,
     Record,
     Snapshot,
+    SpotRequest,
     Token,
     Volume,
 )
@@ -46,6 +47,8 @@ class Timings:
     mappings_hidden_seconds: float = 0.3
     listing_lag_seconds: float = 0.0
     terminated_shown_seconds: float = 3600.0
+    spot_retry_seconds: float = 60.0  # how often EC2 looks whether a spot request can be fulfilled
+    status_check_seconds: float = 60.0  # from a machine's death to its status check's failing
 
     def change(self, values: dict[str, Any]) -> None:
         """Set some of them; ValueError names what is wrong and what is known."""
@@ -103,6 +106,7 @@ class State:
         self.snapshots: dict[str, Snapshot] = {}
         self.public_snapshots: dict[str, Snapshot] = {}  # others', which nobody lists
         self.images: dict[str, Image] = {}
+        self.spot_requests: dict[str, SpotRequest] = {}
         self.tokens: dict[str, Token] = {}
         self.counters: dict[str, Counter] = {}
         self.console: Callable[[str], bytes] = lambda instance_id: b""
@@ -120,6 +124,7 @@ class State:
             "volume": self.volumes,
             "snapshot": self.snapshots,
             "image": self.images,
+            "spot-request": self.spot_requests,
             "token": self.tokens,
             "counter": self.counters,
         }

@@ -168,7 +168,8 @@ def detach_volume(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
         raise EC2Error(
             "OperationNotPermitted", f"Unable to detach root volume '{volume.id}' from instance"
         )
-    begin_detach(ec2, volume)
+    if attachment.state != "detaching":
+        begin_detach(ec2, volume)
     return attachment_view(volume)
 
 

@@ -109,6 +109,7 @@ def _common_types() -> dict[str, TypeInfo]:
         "m7i.large": (2, x86),
         "t4g.medium": (2, arm),
         "m7g.large": (2, arm),
+        "g5.xlarge": (4, x86),
     }
     return {n: TypeInfo(n, v, a, frozenset(ZONES)) for n, (v, a) in sizes.items()}
 

@@ -19,8 +19,20 @@ MAX_TAGS = 50
 MAX_KEY = 127  # characters; EC2 user guide, "Tag restrictions", 2026
 MAX_VALUE = 256
 
-_TABLES = {"i": "instance", "vol": "volume", "snap": "snapshot", "ami": "image"}
-_TYPES = {"instance": "instance", "volume": "volume", "snapshot": "snapshot", "image": "image"}
+_TABLES = {
+    "i": "instance",
+    "vol": "volume",
+    "snap": "snapshot",
+    "ami": "image",
+    "sir": "spot-request",
+}
+_TYPES = {
+    "instance": "instance",
+    "volume": "volume",
+    "snapshot": "snapshot",
+    "image": "image",
+    "spot-request": "spot-instances-request",
+}
 
 
 def read_tags(raw: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -1,0 +1,185 @@
+"""The plan's supply of workers for nobody: launches for those who wait, and the pool of spares.
+
+Pure. Owns how many workers are launched, of which kind and where, and which spares run or rest.
+Must not decide who gets one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ec2spawner.actions import Launch, Refuse, Start, Stop
+from ec2spawner.draft import Draft, batches, by_kind
+from ec2spawner.errors import LaunchFailed
+from ec2spawner.listing import Launching
+from ec2spawner.model import InstanceState, Worker
+from ec2spawner.placement import Offering, Profile, choose
+from ec2spawner.wishes import Demand
+
+MAX_LAUNCH = 100
+"""Workers in one RunInstances: AWS advises 5 calls of 100 over 1 of 500 (API reference, 2026)."""
+
+
+class Supply:
+    """The needs of one planning run, and what is on its way already (``under_way``)."""
+
+    def __init__(self, draft: Draft, under_way: Sequence[Launching]) -> None:
+        self._draft = draft
+        self._under_way = under_way
+        self._needs: dict[tuple[str, str | None], list[Demand]] = defaultdict(list)
+
+    def need(self, demand: Demand, zone: str | None) -> None:
+        """Somebody waits for a worker; with a home of their own, in its ``zone``."""
+        self._needs[demand.profile, zone].append(demand)
+
+    # ---- for those who wait
+
+    def launch(self) -> None:
+        """Launch what the needs exceed of what is on its way already."""
+        # Who is bound to a zone first: the others can use what is anywhere.
+        needs = sorted(self._needs.items(), key=lambda need: need[0][1] is None)
+        for (slug, zone), demands in needs:
+            profile = self._draft.policy.profiles.get(slug)
+            if profile is None:
+                error = LaunchFailed(
+                    "This hub has no machines of the kind that your server needs.",
+                    why=f"there is no profile {slug!r}",
+                    next_step="Tell the people who run this hub.",
+                )
+                self._draft.actions += [Refuse(d.owner.key, error) for d in demands]
+                continue
+            missing = demands[self._on_its_way(slug, zone, len(demands)) :]
+            if missing:
+                self._launch_for(profile, zone, missing)
+
+    def _on_its_way(self, slug: str, zone: str | None, wanted: int) -> int:
+        """Workers of a kind that are launched, or about to be, and not yet fit to be claimed.
+
+        Whether one brings a home is not known before its volumes are listed: each counts for one
+        of those who wait, whatever kind they wait for.
+        """
+        sent = sum(
+            launch.count
+            for launch in self._under_way
+            if launch.profile == slug
+            and (launch.with_home if zone is None else launch.zone == zone and not launch.with_home)
+        )
+        unclear = [
+            spare
+            for spare in self._draft.free_spares(slug)
+            if spare.state is not InstanceState.STOPPED
+            and not spare.volumes  # not listed yet: every instance has a root volume
+            and (zone is None or spare.zone == zone)
+        ]
+        counted = unclear[: max(0, wanted - sent)]
+        self._draft.taken.update(w.instance_id for w in counted)
+        return sent + len(counted)
+
+    def _launch_for(self, profile: Profile, zone: str | None, demands: list[Demand]) -> None:
+        draft = self._draft
+        offering = choose(profile, draft.policy.subnets, draft.memory.failed, draft.now, zone)
+        if not isinstance(offering, Offering):
+            draft.actions += [Refuse(d.owner.key, offering) for d in demands]
+            return
+        home_gib = 0 if zone else profile.home_gib
+        for owners in batches([[d.owner.key for d in demands]], MAX_LAUNCH):
+            hold = draft.memory.holds.get(("launch", profile.slug))
+            if hold and hold.until > draft.now:
+                draft.refuse_if_final(owners, hold.error)
+                continue
+            reason = f"{len(owners)} wait for a worker"
+            draft.actions.append(
+                Launch(offering, profile.slug, home_gib, len(owners), owners, reason)
+            )
+
+    # ---- the pool
+
+    def keep_pool(self) -> None:
+        """Have as many spares run and rest as the operator chose; launch none while users wait."""
+        waits_for = {slug for slug, _ in self._needs}
+        for profile in self._draft.policy.profiles.values():
+            pool = self._pool(profile)
+            self._draft.taken.update(pool.kept())
+            if profile.slug not in waits_for:
+                self._balance(pool)
+                self._top_up(profile, pool.missing())
+
+    def _pool(self, profile: Profile) -> _Pool:
+        ahead = self._draft.wishes.ahead.get(profile.slug, 0)
+        spares = [w for w in self._draft.free_spares(profile.slug) if _suits_a_newcomer(w)]
+        sent = (n for n in self._under_way if n.profile == profile.slug and n.with_home)
+        return _Pool(
+            to_run=profile.pool_running + ahead,
+            to_rest=max(0, profile.pool_stopped - ahead),  # who rests is called up first
+            up=[w for w in spares if w.state is not InstanceState.STOPPED],
+            resting=[w for w in spares if w.state is InstanceState.STOPPED],
+            stopping=self._draft.stopping_spares(profile.slug),
+            coming=sum(launching.count for launching in sent),
+        )
+
+    def _balance(self, pool: _Pool) -> None:
+        stopped = [i for i in pool.to_stop() if not self._draft.on_hold("stop", i)]
+        self._draft.actions += [Stop(ids, "a spare that rests") for ids in batches([stopped])]
+        called = [i for i in pool.to_start() if not self._draft.on_hold("start", i)]
+        self._draft.actions += [
+            Start(ids, "a spare that is to run", is_ahead=True)
+            for ids in batches(by_kind(self._draft.view, called))
+        ]
+
+    def _top_up(self, profile: Profile, missing: int) -> None:
+        draft = self._draft
+        offering = choose(profile, draft.policy.subnets, draft.memory.failed, draft.now)
+        if missing <= 0 or not isinstance(offering, Offering):
+            return
+        if draft.on_hold("launch", profile.slug):
+            return
+        for start in range(0, missing, MAX_LAUNCH):
+            count = min(MAX_LAUNCH, missing - start)
+            reason = f"{count} spares are missing"
+            draft.actions.append(
+                Launch(offering, profile.slug, profile.home_gib, count, (), reason)
+            )
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """One profile's spares, the readiest first, and how many are to run and to rest."""
+
+    to_run: int
+    to_rest: int
+    up: list[Worker]
+    resting: list[Worker]
+    stopping: list[str]
+    coming: int
+    """Launched, and not listed yet."""
+
+    def kept(self) -> list[str]:
+        """Ids that are of use; the others are for the reaper."""
+        first = [*self.up[: self.to_run], *self.resting[: self.to_rest]]
+        # One that is up too many may be on its way to rest, and the other way round.
+        others = [*self.up[self.to_run :], *self.resting[self.to_rest :]]
+        places = max(0, self.to_run + self.to_rest - len(first) - len(self.stopping))
+        return [w.instance_id for w in [*first, *others[:places]]]
+
+    def missing(self) -> int:
+        """How many are to be launched; negative where there are too many."""
+        there = len(self.up) + len(self.resting) + len(self.stopping) + self.coming
+        return self.to_run + self.to_rest - there
+
+    def to_stop(self) -> list[str]:
+        """Prepared ones of which too many are up, as far as there are places to rest."""
+        ready = [w for w in self.up if w.is_prepared and w.state is InstanceState.RUNNING]
+        places = max(0, self.to_rest - len(self.resting) - len(self.stopping))
+        return [w.instance_id for w in ready[self.to_run :][:places]]
+
+    def to_start(self) -> list[str]:
+        """Resting ones that are called up."""
+        missing = max(0, self.to_run - len(self.up) - self.coming)
+        return [w.instance_id for w in self.resting[self.to_rest :][:missing]]
+
+
+def _suits_a_newcomer(spare: Worker) -> bool:
+    """Whether it has a blank home, or may have: its volumes are not listed yet."""
+    return spare.home_volume_id is not None or not spare.volumes
