@@ -35,6 +35,15 @@ def summary(values: Sequence[float]) -> Summary:
     }
 
 
+def spread(values: Sequence[float]) -> Summary:
+    """Median and what few exceed, of many values."""
+    return {
+        "p50": round(percentile(values, 50), 2),
+        "p99": round(percentile(values, 99), 2),
+        "max": round(max(values), 2),
+    }
+
+
 def differences(values: Sequence[float], floors: Sequence[float]) -> list[float]:
     """What each value adds to the floor that was measured beside it."""
     if len(values) != len(floors):

@@ -18,7 +18,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,19 +121,24 @@ class Bed:
         return [
             *(sys.executable, "-m", "ec2spawner.localcloud", "serve"),
             *("--port", self.endpoint.rpartition(":")[2]),
-            *("--state-dir", str(self.folder / "state"), "--workers", setting.workers),
+            *("--state-dir", str(self.state_dir), "--workers", setting.workers),
             *("--boot-seconds", f"{setting.boot_seconds:g}"),
             *("--stop-seconds", f"{setting.stop_seconds:g}"),
             *("--throttle", setting.throttle, "--ssh-port", str(SSH_PORT)),
         ]
 
-    async def start(self) -> None:
-        """Serve the cloud and build the cluster."""
+    @property
+    def state_dir(self) -> Path:
+        """What the cloud keeps, and finds again."""
+        return self.folder / "state"
+
+    async def serve(self) -> None:
+        """Serve the cloud."""
         await self.cloud.start()
         await self.cloud.until(lambda: "ready: " in self.cloud.log.read_text(), BOUND_SECONDS)
-        await self._launch()
 
-    async def _launch(self) -> None:
+    async def launch(self) -> None:
+        """Build the cluster."""
         script = REPOSITORY / "launch_cluster" / "launch.py"
         launch = self.part(
             "launch",
@@ -150,7 +155,7 @@ class Bed:
             raise launch.failure("command failed")
 
     async def hub(self, name: str, spawner: str = "ec2", poll_seconds: int = 30) -> Hub:
-        """A hub on a cluster of its own, answering; ``spawner``: "ec2" or "nothing"."""
+        """A hub on a cluster of its own, answering; ``spawner``: "ec2", "nothing" or "one-call"."""
         hub = Hub(self, name, spawner, poll_seconds)
         self._parts.append(hub.process)
         if spawner == "nothing":
@@ -184,9 +189,16 @@ class Bed:
 
     async def refused(self) -> dict[str, int]:
         """How often each action was not carried out."""
+        return await self._counted(lambda outcome: outcome != "ok")
+
+    async def throttled(self) -> dict[str, int]:
+        """How often each action was refused because there were too many calls."""
+        return await self._counted(lambda outcome: outcome == "RequestLimitExceeded")
+
+    async def _counted(self, counts: Callable[[str], bool]) -> dict[str, int]:
         counted = (await self.control("GET", "calls"))["calls"]
-        bad = {a: sum(n for o, n in os.items() if o != "ok") for a, os in counted.items()}
-        return {action: count for action, count in bad.items() if count}
+        sums = {a: sum(n for o, n in os.items() if counts(o)) for a, os in counted.items()}
+        return {action: count for action, count in sums.items() if count}
 
     async def instances(self) -> dict[str, Row]:
         """Instances by the key of their owner, without terminated ones."""
@@ -299,13 +311,25 @@ def _new_folder(in_memory: bool) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def made(setting: Setting, keep: Path | None = None) -> AsyncIterator[Bed]:
-    """A bed that is gone at the end, with all its processes; its folder stays if ``keep`` is it."""
+async def made(
+    setting: Setting,
+    keep: Path | None = None,
+    *,
+    prepare: Callable[[Path], None] | None = None,
+) -> AsyncIterator[Bed]:
+    """A bed that is gone at the end, with all its processes; its folder stays if ``keep`` is it.
+
+    With ``prepare``, which fills the cloud's state directory, no cluster is built.
+    """
     folder = (keep or _new_folder(setting.in_memory)).absolute()
     with network() as cidr, no_orphans():
         bed = Bed(folder, setting, cidr)
         try:
-            await bed.start()
+            if prepare:
+                prepare(bed.state_dir)
+            await bed.serve()
+            if not prepare:
+                await bed.launch()
             yield bed
         finally:
             await bed.close()

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from benchmarks.bed import BOUND_SECONDS, POLL_SECONDS, Hub
 
 ANSWER_POLL_SECONDS = 0.01
+ACTIVE_POLL_SECONDS = 1.0
+STOPS_AT_ONCE = 20
+SEED = 3
 
 
 @dataclass
@@ -83,6 +89,20 @@ class Client:
             raise RuntimeError("; ".join(failed))
         return starts
 
+    async def start_over(self, users: Sequence[str], within_seconds: float) -> list[Start]:
+        """All in random order, each at its own moment of a time; those that fail are among them."""
+        draw = random.Random(SEED)  # the same moments for every spawner
+        moments = [draw.uniform(0, within_seconds) for _ in users]
+        return await asyncio.gather(*map(self._start_after, users, moments))
+
+    async def _start_after(self, user: str, seconds: float) -> Start:
+        await asyncio.sleep(seconds)
+        begun = time.monotonic()
+        try:
+            return await self.start(user)
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            return Start(user, begun, failure=f"{type(error).__name__}: {error}")
+
     async def traced(self, user: str) -> Start:
         """A start, with the moments that the hub noted; raises if it failed."""
         await self._hub.ask(f"marks/{user}")
@@ -134,3 +154,20 @@ class Client:
     async def stop_all(self, users: Sequence[str]) -> None:
         """All at once."""
         await asyncio.gather(*(self.stop(user) for user in users))
+
+    async def stop_everybody(self) -> None:
+        """All who have a server, a few at a time, looked at all together: spares a large hub."""
+        few = asyncio.Semaphore(STOPS_AT_ONCE)
+
+        async def stop(user: str) -> None:
+            async with few, self._request("DELETE", f"hub/api/users/{user}/server") as answer:
+                await answer.read()
+
+        while active := await self._active_users():
+            await asyncio.gather(*(stop(user) for user in active))
+            await asyncio.sleep(ACTIVE_POLL_SECONDS)
+
+    async def _active_users(self) -> list[str]:
+        async with self._request("GET", "hub/api/users?state=active") as answer:
+            answer.raise_for_status()
+            return [model["name"] for model in await answer.json()]

@@ -11,15 +11,16 @@ from pathlib import Path
 
 options = json.loads(Path(os.environ["EC2SPAWNER_BENCH_OPTIONS"]).read_text())
 sys.path.insert(0, options["repository"])
-from benchmarks import inside, nothing  # noqa: E402
+from benchmarks import inside, nothing, one_call  # noqa: E402
 from ec2spawner import wiring  # noqa: E402
 
-if options["spawner"] == "nothing":
+others = {"nothing": nothing.NothingSpawner, "one-call": one_call.OneCallSpawner}
+if options["spawner"] in others:
     wiring.begin = lambda config_path: None  # no fleet either
 load_subconfig(options["base_config"])  # type: ignore[name-defined]  # noqa: F821
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
-if options["spawner"] == "nothing":
-    c.JupyterHub.spawner_class = nothing.NothingSpawner
+if options["spawner"] in others:
+    c.JupyterHub.spawner_class = others[options["spawner"]]
 
 c.JupyterHub.bind_url = f"http://127.0.0.1:{options['port']}"
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{options['proxy_port']}"

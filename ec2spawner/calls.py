@@ -36,6 +36,7 @@ class Calls:
         self._on_change = on_change
         self._expected: dict[int, Expectation] = {}
         self._number = 0
+        self._providing: frozenset[str] | None = None
 
     @contextmanager
     def begun(self, expected: Expectation) -> Iterator[Call]:
@@ -70,13 +71,13 @@ class Calls:
     def _put(self, expected: Expectation) -> int:
         self._number += 1
         self._expected[self._number] = expected
-        self._on_change()
+        self._changed()
         return self._number
 
     def _settle(self, number: int, expected: Expectation) -> None:
         self._expected[number] = replace(expected, settled_at=self._clock())
         self._supersede(number)
-        self._on_change()
+        self._changed()
 
     def _supersede(self, number: int) -> None:
         """Of two answered calls that write the same tag, only the later one is believed.
@@ -95,6 +96,10 @@ class Calls:
 
     def _drop(self, number: int) -> None:
         del self._expected[number]
+        self._changed()
+
+    def _changed(self) -> None:
+        self._providing = None
         self._on_change()
 
     # ---- what is believed
@@ -126,14 +131,12 @@ class Calls:
 
     def is_providing(self, worker: Worker) -> bool:
         """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
-        return any(
-            e.settled_at is None
-            and (
-                TAG_OWNER in e.tags.get(worker.instance_id, ())
-                or worker.home_volume_id in e.attached
-            )
-            for e in self._expected.values()
-        )
+        if self._providing is None:
+            under_way = [e for e in self._expected.values() if e.settled_at is None]
+            claimed = (i for e in under_way for i, tags in e.tags.items() if TAG_OWNER in tags)
+            attached = (volume_id for e in under_way for volume_id in e.attached)
+            self._providing = frozenset((*claimed, *attached))
+        return worker.instance_id in self._providing or worker.home_volume_id in self._providing
 
     def is_tagging(self, ids: Collection[str]) -> bool:
         """Whether tags of one of ``ids`` are being written."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import census, metrics, planning, reaping
+from ec2spawner import census, metrics, pacing, planning, reaping
 from ec2spawner.actions import Refuse
 from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
@@ -34,12 +34,17 @@ from ec2spawner.model import (
 )
 from ec2spawner.promises import Promises
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
+from ec2spawner.throttle import Turn
+from ec2spawner.waiting import Waits
 from ec2spawner.wishes import Crowd, Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.05
 """How long a tick waits for more of the same: a class's clicks fall into one."""
+APART = 4.0
+"""And so many times as long as the last tick took: the more there is to look at, the more falls
+into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
 LINE_SECONDS = 2.0
 """Who waits longer than this for EC2's limits reads it."""
@@ -75,7 +80,11 @@ class Sight:
 
 
 class Fleet:
-    """Keeps one cluster as it is wished. ``clock`` gives epoch seconds."""
+    """Keeps one cluster as it is wished.
+
+    ``clock`` gives epoch seconds; ``turn`` tells how many calls of an EC2 action are free now, if a
+    share of its bucket is left.
+    """
 
     def __init__(
         self,
@@ -85,6 +94,7 @@ class Fleet:
         journal: Journal,
         *,
         clock: Callable[[], float] = time.time,
+        turn: Callable[[str, float], Turn] = pacing.no_limit,
         lease: Tenancy | None = None,
     ) -> None:
         self._lease = lease or SoleHub()
@@ -92,6 +102,9 @@ class Fleet:
         self.policy = policy
         self.journal = journal
         self._clock = clock
+        self._turn = turn
+        self._due_at: float | None = None
+        """When EC2's limits allow what the last tick left out."""
         self.inventory = Inventory(
             cloud, clock=clock, on_change=self._on_listing, watched=self._watched_ids
         )
@@ -130,7 +143,8 @@ class Fleet:
         self._counted_at = 0.0
         self._view: Listing | None = None
         self._wake = asyncio.Event()
-        self._changed: asyncio.Future[None] | None = None
+        self._waits = Waits()
+        self._tick_seconds = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- life
@@ -251,7 +265,8 @@ class Fleet:
         time_now = asyncio.get_running_loop().time
         deadline = time_now() + DELETE_WAIT_SECONDS
         while promise and self.promises.is_open(promise) and time_now() < deadline:
-            await self.next_change(deadline - time_now())
+            left = deadline - time_now()
+            await self._waits.until(lambda: not self.promises.is_open(promise), left)
 
     def give_up(self, owner: Owner, incarnation: str) -> Promise | None:
         """The owner's worker and home are to be marked as deleted: the promise of it, if any.
@@ -307,7 +322,7 @@ class Fleet:
         """The cluster as it will be once our calls show."""
         if self._view is None:
             accepted = overlay(self._raw(), self._executor.calls.expectations())
-            self._view = planning.with_writes(accepted, self._wishes())
+            self._view = planning.with_writes(accepted, Wishes(writes=self.promises.writes()))
         return self._view
 
     def _outdate(self) -> None:
@@ -383,23 +398,29 @@ class Fleet:
 
         Waits as long as it takes; the caller has the deadline. Raises why it cannot be.
         """
+
+        def ready() -> Worker | None:
+            # Once it was ours, a lapse is no reason: nothing is written for who is ready already.
+            is_ours = self._lease.standing in (Standing.HELD, Standing.LAPSED)
+            return self._ready_worker(ticket) if is_ours else None
+
         while True:
             if ticket.refusal:
                 raise ticket.refusal
-            # Once it was ours, a lapse is no reason: nothing is written for who is ready already.
-            is_ours = self._lease.standing in (Standing.HELD, Standing.LAPSED)
-            worker = self._ready_worker(ticket) if is_ours else None
+            worker = ready()
             if worker:
                 return worker
-            await self.next_change()
+            await self._waits.until(lambda: bool(ready() or ticket.refusal))
 
     async def lost(self, ticket: Ticket, worker: Worker) -> None:
         """Return once the worker is no longer the one to wait for."""
-        while True:
+
+        def is_lost() -> bool:
             now = self._ready_worker(ticket)
-            if now is None or now.instance_id != worker.instance_id or ticket.refusal:
-                return
-            await self.next_change()
+            return now is None or now.instance_id != worker.instance_id or bool(ticket.refusal)
+
+        while not is_lost():
+            await self._waits.until(is_lost)
 
     def watch(self, worker: Worker, on: bool) -> None:
         """Have a worker listed every second: it should answer, and does not."""
@@ -465,30 +486,27 @@ class Fleet:
 
     async def next_change(self, timeout_seconds: float | None = None) -> None:
         """Wait for the next moment at which something may be different."""
-        if self._changed is None or self._changed.done():
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait({self._changed}, timeout=timeout_seconds)
-
-    def _pulse(self) -> None:
-        if self._changed and not self._changed.done():
-            self._changed.set_result(None)
+        await self._waits.until(lambda: True, timeout_seconds)
 
     async def _run(self) -> None:
         while True:
             await self._wait_for_work()
             try:
+                begun = asyncio.get_running_loop().time()
                 self.tick()
+                self._tick_seconds = asyncio.get_running_loop().time() - begun
             except Exception:
                 log.exception("A tick of the fleet failed")
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
         has_lease = self._lease.standing is Standing.HELD
-        retry_at = self._executor.failures.next_retry_at() if has_lease else None
-        pause = None if retry_at is None else max(0.05, retry_at - self._clock())
+        moments = (self._executor.failures.next_retry_at(), self._due_at) if has_lease else ()
+        next_at = min((at for at in moments if at is not None), default=None)
+        pause = None if next_at is None else max(0.05, next_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return
-        await asyncio.sleep(GATHER_SECONDS)
+        await asyncio.sleep(max(GATHER_SECONDS, APART * self._tick_seconds))
         self._wake.clear()
 
     def tick(self) -> None:
@@ -504,13 +522,16 @@ class Fleet:
         self._unwanted = reaping.sightings(view, wishes, self._unwanted, now)
         memory = self._executor.failures.memory(MappingProxyType(self._unwanted))
         memory = replace(memory, homeless=self._look_for_homeless(view, wishes))
-        for action in planning.plan(raw, expectations, wishes, self.policy, memory, now):
+        planned = planning.plan(raw, expectations, wishes, self.policy, memory, now)
+        actions, pause = pacing.due(planned, self._turn)
+        self._due_at = None if pause is None else now + pause
+        for action in actions:
             if isinstance(action, Refuse):
                 self._refuse(action)
             else:
                 self._spawn(self._carry_out(action), type(action).__name__)
         self._forget(view)
-        self._pulse()
+        self._waits.look()
 
     def _stand_by(self) -> None:
         """Tell those who wait why they do, if waiting is of no use."""
@@ -519,7 +540,7 @@ class Fleet:
             ticket.refusal = ticket.refusal or refusal
         if self.is_anothers:
             self._released.clear()  # whose machine it was to be is for the other hub to say
-        self._pulse()
+        self._waits.look()
 
     def _look_for_homeless(self, view: Listing, wishes: Wishes) -> Mapping[str, float]:
         self._homeless = planning.homeless(view, wishes, self._homeless)
@@ -542,7 +563,6 @@ class Fleet:
             await self._executor.execute(action)
         finally:
             self._wake_up()
-            self._pulse()
         await self._executor.quotas.tell()
 
     def _refuse(self, action: Refuse) -> None:

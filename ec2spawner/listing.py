@@ -71,6 +71,19 @@ class Listing:
         """
         return self._homes_by_owner.get(owner_key, ())
 
+    def given_up_by(self, owner_key: str) -> tuple[Worker | Volume, ...]:
+        """What the owner had when it was marked as deleted."""
+        return self._given_up_by_owner.get(owner_key, ())
+
+    @cached_property
+    def _given_up_by_owner(self) -> Mapping[str, tuple[Worker | Volume, ...]]:
+        found: dict[str, list[Worker | Volume]] = defaultdict(list)
+        resources: Iterable[Worker | Volume] = (*self.workers.values(), *self.volumes.values())
+        for resource in resources:
+            if resource.owner and resource.deleted:
+                found[resource.owner].append(resource)
+        return {key: tuple(resources) for key, resources in found.items()}
+
     @cached_property
     def _workers_by_owner(self) -> Mapping[str, tuple[Worker, ...]]:
         found: dict[str, list[Worker]] = defaultdict(list)
@@ -147,6 +160,8 @@ class Expectation:
         bound = EXPECTATION_BOUND_SECONDS if self.is_certain else UNANSWERED_BOUND_SECONDS
         if now - self.settled_at > bound:
             return None
+        if not (self.states or self.attached or self.snapshots or self.removed):
+            return self if self._is_something() else None
         workers, volumes, snapshots = listing.workers, listing.volumes, listing.snapshots
         left = replace(
             self,
@@ -193,7 +208,7 @@ def has_tags(listing: Listing, resource_id: str, tags: Mapping[str, str | None])
         or listing.volumes.get(resource_id)
         or listing.snapshots.get(resource_id)
     )
-    return found is None or all(found.tags.get(k) == v for k, v in tags.items())
+    return found is None or _bears(found.tags, tags)
 
 
 def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
@@ -211,14 +226,11 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
             if instance_id in workers:
                 workers[instance_id] = replace(workers[instance_id], instance_type=instance_type)
         for resource_id, tags in expected.tags.items():
-            if resource_id in workers:
-                workers[resource_id] = replace(
-                    workers[resource_id], tags=_merged(workers[resource_id].tags, tags)
-                )
-            if resource_id in volumes:
-                volumes[resource_id] = replace(
-                    volumes[resource_id], tags=_merged(volumes[resource_id].tags, tags)
-                )
+            tagged, volume = workers.get(resource_id), volumes.get(resource_id)
+            if tagged and not _bears(tagged.tags, tags):
+                workers[resource_id] = replace(tagged, tags=_merged(tagged.tags, tags))
+            if volume and not _bears(volume.tags, tags):
+                volumes[resource_id] = replace(volume, tags=_merged(volume.tags, tags))
         for snapshot_id, snapshot in expected.snapshots.items():
             snapshots.setdefault(snapshot_id, snapshot)
         for volume_id, instance_id in expected.attached.items():
@@ -273,6 +285,10 @@ def _attach(
     if worker and HOME_DEVICE not in worker.volumes:
         mapped = {**worker.volumes, HOME_DEVICE: volume_id}
         workers[instance_id] = replace(worker, volumes=MappingProxyType(mapped))
+
+
+def _bears(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> bool:
+    return all(tags.get(key) == value for key, value in changes.items())
 
 
 def _merged(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> Mapping[str, str]:

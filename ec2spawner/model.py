@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -121,7 +122,7 @@ class Owner:
     user: str
     server: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The owner tag's value: a readable prefix and 80 bits of hash; compared, never parsed."""
         digest = hashlib.sha256(json.dumps([self.user, self.server]).encode()).hexdigest()[:20]
@@ -168,32 +169,32 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class _Tagged:
-    """Reads the cluster's tags of a resource."""
+    """Reads the cluster's tags of a resource, each once: a listing of thousands is asked often."""
 
     tags: Mapping[str, str]
 
-    @property
+    @cached_property
     def role(self) -> str:
         """A ``Role``'s value, or ""."""
         return self.tags.get(TAG_ROLE, "")
 
-    @property
+    @cached_property
     def owner(self) -> str | None:
         """Key of the owner, or None for nobody's."""
         return self.tags.get(TAG_OWNER) or None
 
-    @property
+    @cached_property
     def claim(self) -> str | None:
         """The claim's random id, or None."""
         return self.tags.get(TAG_CLAIM) or None
 
-    @property
+    @cached_property
     def deleted(self) -> DeletedMark | None:
         """The mark of a resource that was given up, or None."""
         value = self.tags.get(TAG_DELETED)
         return DeletedMark.from_tag(value) if value is not None else None
 
-    @property
+    @cached_property
     def generation(self) -> int:
         """How often this owner's home was made anew when it was mounted; 0 if never mounted."""
         value = self.tags.get(TAG_GENERATION, "")

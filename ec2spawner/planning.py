@@ -372,16 +372,10 @@ class _Owners:
         """A deletion that the hub did not finish (the row is still there) is taken back."""
         if not demand.incarnation or self._view.homes_of(demand.owner.key):
             return False
-        resources: list[tuple[str, Worker | Volume]] = [
-            *self._view.workers.items(),
-            *self._view.volumes.items(),
-        ]
         ids = tuple(
-            resource_id
-            for resource_id, r in resources
-            if r.owner == demand.owner.key
-            and r.deleted
-            and r.deleted.incarnation == demand.incarnation
+            r.instance_id if isinstance(r, Worker) else r.volume_id
+            for r in self._view.given_up_by(demand.owner.key)
+            if r.deleted and r.deleted.incarnation == demand.incarnation
         )
         homes = [i for i in ids if i in self._view.volumes]
         if not homes:

@@ -11,7 +11,8 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from ec2spawner.errors import (
     WorkerUnreachable,
 )
 from ec2spawner.model import Worker
+from ec2spawner.throttle import Bucket, Limit
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,11 @@ LOGIN_SECONDS = 10.0
 PROBE_SECONDS = 2.0
 KEEPALIVE_SECONDS = 10.0
 """A worker that leaves three of these unanswered is cut off; the start is then tried anew."""
+PROBES = Limit(20, 400)
+"""Probes of booting machines, in all: a class's took all of the hub's time."""
+DIALS = Limit(20, 100)
+"""SSH connections begun: each takes 3.4 ms of the hub's time, and a class begins many at once.
+Begun only, not open: a machine that never answers must not hold up the others."""
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
@@ -97,10 +104,22 @@ class KeyStore(Protocol):
 class WorkerLink:
     """Speaks to the workers of one cluster with its one key; ``ConfigError`` if that is none."""
 
-    def __init__(self, private_key: str, keys: KeyStore, *, port: int = 22) -> None:
+    def __init__(
+        self,
+        private_key: str,
+        keys: KeyStore,
+        *,
+        port: int = 22,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._key = _imported(private_key)
         self._keys = keys
         self._port = port
+        self._clock = clock
+        self._sleep = sleep
+        self._probes = Bucket(PROBES, clock())
+        self._dials = Bucket(DIALS, clock())
 
     async def start(
         self, worker: Worker, document: Mapping[str, Any], progress: Progress
@@ -155,18 +174,25 @@ class WorkerLink:
     async def _connect_until_up(self, worker: Worker) -> asyncssh.SSHClientConnection:
         pause = FIRST_PAUSE_SECONDS
         while True:
-            # A bare TCP probe first: it costs nothing while the machine boots.
+            # A bare TCP probe first: it costs little while the machine boots.
+            await self._turn(self._probes)
             if await probe(worker.private_ip, self._port) is Probe.LISTENING:
                 try:
                     return await self._connect(worker)
                 except WorkerUnreachable as error:
                     log.debug("%s listens, but: %s", worker.instance_id, error)
-                    await asyncio.sleep(pause)
+                    await self._sleep(pause)
                     pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
             else:
-                await asyncio.sleep(FIRST_PAUSE_SECONDS)
+                await self._sleep(FIRST_PAUSE_SECONDS)
+
+    async def _turn(self, bucket: Bucket) -> None:
+        wait = bucket.reserve(1, self._clock())
+        if wait > 0:
+            await self._sleep(wait)
 
     async def _connect(self, worker: Worker) -> asyncssh.SSHClientConnection:
+        await self._turn(self._dials)
         check = _HostKeyCheck(worker.instance_id, self._keys.pinned(worker.instance_id))
         try:
             connection = await asyncio.wait_for(

@@ -5,9 +5,10 @@ Owns EC2's documented limits and the arithmetic of a bucket. Pure: time is given
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 ON_WAIT: ContextVar[Callable[[float], None] | None] = ContextVar("ON_WAIT", default=None)
@@ -54,6 +55,10 @@ INSTANCE_LIMITS: Mapping[str, Limit] = MappingProxyType(
 )
 
 
+ROUNDING = 1e-6
+"""A token that lacks no more than this is there: who waited for it is not to wait once more."""
+
+
 class Bucket:
     """Tokens that refill with time; a reservation says how long to wait before it may be used.
 
@@ -77,14 +82,41 @@ class Bucket:
         self._at = max(now, self._at)
         return max(0.0, -self._level / self._limit.refill_per_second)
 
+    def turn(self, left_share: float, now: float) -> Turn:
+        """How many calls are free now, without those of a share of the bucket that is left."""
+        free = self.level(now) - left_share * self._limit.size
+        whole = max(0, math.floor(free + ROUNDING))
+        return Turn(whole, max(0.0, (whole + 1 - free) / self._limit.refill_per_second))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How many calls could be sent at once now, and in how many seconds one more than those."""
+
+    free: int
+    wait_seconds: float
+
 
 class Throttle:
-    """The buckets of one process, by EC2 action."""
+    """The buckets of one process, by EC2 action.
 
-    def __init__(self, now: float) -> None:
-        self._requests = {action: Bucket(limit, now) for action, limit in REQUEST_LIMITS.items()}
-        self._instances = {action: Bucket(limit, now) for action, limit in INSTANCE_LIMITS.items()}
-        self._describe = Bucket(DESCRIBE_LIMIT, now)
+    With ``slack_seconds`` they are smaller than EC2's by what refills in that time: EC2 counts a
+    call when it arrives, and one that was long on its way can come together with the next ones.
+    """
+
+    def __init__(self, now: float, slack_seconds: float = 0.0) -> None:
+        def bucket(limit: Limit) -> Bucket:
+            size = max(1.0, limit.size - slack_seconds * limit.refill_per_second)
+            return Bucket(replace(limit, size=size), now)
+
+        self._requests = {action: bucket(limit) for action, limit in REQUEST_LIMITS.items()}
+        self._instances = {action: bucket(limit) for action, limit in INSTANCE_LIMITS.items()}
+        self._describe = bucket(DESCRIBE_LIMIT)
+
+    def turn(self, action: str, left_share: float, now: float) -> Turn:
+        """How many calls of an action are free now, beyond a share of its bucket that is left."""
+        bucket = self._describe if action.startswith("Describe") else self._requests[action]
+        return bucket.turn(left_share, now)
 
     def reserve(self, action: str, instances: int, now: float) -> float:
         """Seconds to wait before ``action`` on so many instances is within EC2's limits."""

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 JOURNAL_NAME = "ec2spawner_journal.json"
 DEFAULT_PROFILE = "default"
 DAY_SECONDS = 86400.0
+SLACK_SECONDS = 1.0
+"""So much longer than another may a call be on its way to AWS, and AWS need not refuse one."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,20 @@ def cluster_for(config_path: str | None = None, journal_dir: Path | None = None)
 
 def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     """Wire a cluster up and begin to reconcile it."""
-    gateway = Gateway(config.REGION)
+    gateway = Gateway(config.REGION, slack_seconds=SLACK_SECONDS)
     ec2 = EC2(gateway, config.CLUSTER_NAME)
     journal = Journal(journal_dir / JOURNAL_NAME)
     log.info("What the hub remembers beside EC2's tags is in %s", journal_dir / JOURNAL_NAME)
     lease = Lease(Objects(gateway, config.BUCKET), config.CLUSTER_NAME, this_process())
     gateway.guard("ec2", lease.permit)
-    fleet = Fleet(ec2, policy_of(config), launch_settings_of(config), journal, lease=lease)
+    fleet = Fleet(
+        ec2,
+        policy_of(config),
+        launch_settings_of(config),
+        journal,
+        lease=lease,
+        turn=gateway.turn,
+    )
 
     async def open_link() -> WorkerLink:
         key = await ec2.secret(config.SSH_KEY_PARAMETER)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
 
 from core.botos import (
     READ_TIMEOUT,
@@ -32,6 +33,8 @@ from ec2spawner.cloud import (
     action_name,
     classify,
     default_effect,
+    make_session,
+    read_time,
 )
 
 # ---- the table of codes
@@ -565,3 +568,25 @@ async def test_boto3_and_an_endpoint_that_answers_garbage(
             await aws.call("ec2", "create_snapshot", {"VolumeId": "vol-1"})
         aws.close()
     assert len(received) == 1, "made once, whatever boto3 would like"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-27T13:45:12.000Z",
+        "2026-11-27T13:45:12Z",
+        "2026-11-27T13:45:12.25Z",
+        "2026-11-27T15:45:12+02:00",
+        "Fri, 27 Nov 2026 13:45:12 GMT",
+        1795787112,
+    ],
+)
+def test_times_are_read_as_botocore_reads_them(value: object) -> None:
+    assert read_time(value) == parse_timestamp(value)
+    assert read_time(value).tzinfo is not None
+
+
+def test_boto3s_clients_read_times_by_it() -> None:
+    factory = make_session()._session.get_component("response_parser_factory")
+    parser = factory.create_parser("ec2")
+    assert parser._timestamp_parser is read_time

@@ -14,6 +14,7 @@ from core.virtual import clock, in_virtual_time, until
 from ec2spawner.errors import Denied, Unreachable
 from ec2spawner.inventory import (
     FULL_SECONDS,
+    HOT_IDS,
     LOOK_APART_SECONDS,
     MAX_BACKOFF_SECONDS,
     Inventory,
@@ -253,3 +254,26 @@ async def test_waiting_for_an_event_ends_with_it_or_with_the_time() -> None:
     asyncio.get_running_loop().call_later(3, event.set)
     assert await wait_for_event(event, None) is True
     assert clock() - begun == pytest.approx(5.0, abs=0.01)
+
+
+@in_virtual_time
+async def test_of_a_class_that_boots_each_look_shows_some_and_all_have_their_turn() -> None:
+    watch = Watch()
+    booting = {watch.cloud.put_instance(PENDING) for _ in range(3 * HOT_IDS)}
+    await asyncio.sleep(3.5)
+    calls = [what for _, name, what in watch.cloud.calls if name == DESCRIBE and what]
+    looks = [set(ids) for ids in calls]
+    assert [len(look) for look in looks] == [HOT_IDS] * 3
+    assert set.union(*looks) == booting
+
+
+@in_virtual_time
+async def test_what_is_new_in_a_crowd_is_looked_at_before_the_others_come_again() -> None:
+    watch = Watch()
+    for _ in range(2 * HOT_IDS):
+        watch.cloud.put_instance(PENDING)
+    await asyncio.sleep(2.5)
+    watch.watched = {"i-new"}
+    await asyncio.sleep(1)
+    last = [what for _, name, what in watch.cloud.calls if name == DESCRIBE and what][-1]
+    assert "i-new" in last

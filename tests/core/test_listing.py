@@ -181,3 +181,19 @@ def test_what_is_gone_has_any_tags() -> None:
     assert has_tags(listing(), "i-9", {"a": "b"})
     assert not has_tags(listing(worker("i-1")), "i-1", {"a": "b"})
     assert has_tags(listing(worker("i-1")), "i-1", {"a": None})
+
+
+def test_what_an_owner_gave_up_is_found_by_its_owner_and_is_nobody_elses() -> None:
+    mark = DeletedMark(1.0, "row")
+    gone, gone_home = worker("i-1", owner=ANN, deleted=mark), home("vol-9", ANN, deleted=mark)
+    others = worker("i-3", owner=BOB, deleted=mark)
+    view = listing(gone, gone_home, worker("i-2", owner=ANN), others)
+    assert view.given_up_by(ANN.key) == (gone, gone_home)
+    assert [w.instance_id for w in view.workers_of(ANN.key)] == ["i-2"]
+    assert view.given_up_by("nobody") == ()
+
+
+def test_tags_that_stand_already_make_no_new_picture_of_a_worker() -> None:
+    claimed = worker("i-1", owner=ANN)
+    view = overlay(listing(claimed), [Expectation(1.0, tags={"i-1": {TAG_OWNER: ANN.key}})])
+    assert view.workers["i-1"] is claimed

@@ -554,3 +554,59 @@ async def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         await started(port)
     assert "s3cret" not in caplog.text
     assert "PRIVATE KEY" not in caplog.text
+
+
+# ---- a class at once
+
+
+class SlowClock:
+    """A clock that goes on only while somebody sleeps, and tells how long that was."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def test_connections_of_a_class_are_begun_one_after_the_other() -> None:
+    clock = SlowClock()
+    private = CLIENT.export_private_key().decode()
+    async with sshd(says(READY)) as port:
+        one = WorkerLink(private, Keys(), port=port, clock=clock, sleep=clock.sleep)
+        count = int(remote.DIALS.size) + 3
+        starts = (one.start(worker(f"i-{n}"), DOCUMENT, lambda _: None) for n in range(count))
+        await asyncio.wait_for(asyncio.gather(*starts), 20)
+    apart = 1 / remote.DIALS.refill_per_second
+    dials = [seconds for seconds in clock.slept if seconds >= apart - 1e-9]
+    assert sorted(dials) == pytest.approx([apart, 2 * apart, 3 * apart])
+
+
+async def test_machines_that_boot_share_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SlowClock()
+    count = int(remote.PROBES.size) + 2
+    probed: list[str] = []
+    all_probed = asyncio.Event()
+
+    async def unanswered(address: str, port: int) -> Probe:
+        probed.append(address)
+        if len(probed) == count:
+            all_probed.set()
+        return await asyncio.Future()
+
+    monkeypatch.setattr(remote, "probe", unanswered)
+    private = CLIENT.export_private_key().decode()
+    one = WorkerLink(private, Keys(), port=1, clock=clock, sleep=clock.sleep)
+    starts = [one.start(worker(f"i-{n}"), DOCUMENT, lambda _: None) for n in range(count)]
+    tasks = [asyncio.ensure_future(start) for start in starts]
+    await asyncio.wait_for(all_probed.wait(), 10)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    apart = 1 / remote.PROBES.refill_per_second
+    assert clock.slept == pytest.approx([apart, 2 * apart])

@@ -31,7 +31,7 @@ async def test_nothing_is_sent_to_ec2_that_changes_it_without_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = FakeBoto(answered("AccessDenied", status=403))
-    monkeypatch.setattr(wiring, "Gateway", lambda region: gateway(session))
+    monkeypatch.setattr(wiring, "Gateway", lambda region, **_: gateway(session))
     fleet = wiring.build(CONFIG, tmp_path).servers.fleet
     ec2 = fleet._executor._cloud
     with pytest.raises(NotTheHolder):
@@ -52,7 +52,7 @@ async def ec2_reads(ec2: wiring.EC2) -> None:
 async def test_the_pages_say_what_keeps_the_hub_from_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "Gateway", lambda region: gateway(FakeBoto({})))
+    monkeypatch.setattr(wiring, "Gateway", lambda region, **_: gateway(FakeBoto({})))
     cluster = wiring.build(CONFIG, tmp_path)
     monkeypatch.setattr(wiring, "_clusters", {tmp_path: cluster})
     lease = cluster.servers.fleet._lease
