@@ -22,7 +22,7 @@ demo-clean:  ## forget the demo's users, files and machines
 
 test: setup lint  ## all checks and tests; the browser's need Debian's chromium
 	@tools/chromium.sh
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses 2
 
 lint: setup  ## ruff, mypy --strict, and the layers of the modules
 	@$(BIN)/ruff check $(SOURCES)

@@ -7,8 +7,10 @@ file.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = ("hub", "browser", "launch", "localcloud", "tooling")
 """Folders of which each is one group, the longest first: it must not begin last."""
@@ -21,9 +23,24 @@ def group_of(path: Path) -> str:
     return folder if folder in TOGETHER else str(path.relative_to(TESTS))
 
 
+class Grouped(LoadScopeScheduling):
+    """Gives each group to one process.
+
+    xdist's own ``loadgroup`` does not: it writes the group into ``Item._nodeid``, which pytest
+    does not read any more (pytest-xdist 3.8.0, pytest 9.2.0).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(TESTS.parent / nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
+    """Deal the tests by group, whichever way xdist was told."""
+    config.option.loadscopereorder = False  # the longest groups are not those of most tests
+    return Grouped(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its group, and put the longest groups first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item.path)))
+    """Put the longest groups first."""
     order = {name: rank for rank, name in enumerate(TOGETHER)}
     items.sort(key=lambda item: order.get(group_of(item.path), len(order)))
