@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ec2spawner.settings import InstanceConfig
@@ -131,6 +131,9 @@ def test_a_server_that_was_seen_is_remembered_after_its_end() -> None:
     assert watch.served_at == NOW + 60
 
 
+on_a_busy_machine = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+)
 moments = st.floats(0, 1e7)
 optional = st.none() | moments
 terms = st.builds(Terms, st.just(TERMS.hub_url), st.floats(1, 604_800), st.floats(1, 2_592_000))
@@ -153,6 +156,7 @@ def looks(draw: st.DrawFn) -> tuple[Watch | None, Seen, float]:
     return draw(st.none() | watch), draw(anything), draw(moments)
 
 
+@on_a_busy_machine
 @given(looks())
 def test_nobody_at_work_is_switched_off(look: tuple[Watch | None, Seen, float]) -> None:
     before, what, now = look
@@ -161,6 +165,7 @@ def test_nobody_at_work_is_switched_off(look: tuple[Watch | None, Seen, float]) 
     assert deadman.reason_to_power_off(watch, what, now) is None
 
 
+@on_a_busy_machine
 @given(looks(), st.floats(0, 0.999))
 def test_what_a_hub_has_just_commanded_stays(
     look: tuple[Watch | None, Seen, float], part: float
@@ -172,6 +177,7 @@ def test_what_a_hub_has_just_commanded_stays(
     assert deadman.reason_to_power_off(watch, what, now) is None
 
 
+@on_a_busy_machine
 @given(looks())
 def test_an_unclaimed_worker_whose_hub_is_in_reach_is_the_hub_s_business(
     look: tuple[Watch | None, Seen, float],
@@ -182,6 +188,7 @@ def test_an_unclaimed_worker_whose_hub_is_in_reach_is_the_hub_s_business(
     assert deadman.reason_to_power_off(watch, what, now) is None
 
 
+@on_a_busy_machine
 @given(
     what=looks().map(lambda look: look[1]),
     lost=st.floats(1, 20_000),
@@ -210,6 +217,7 @@ def test_without_hub_and_work_every_machine_goes_off_in_bounded_time(
     raise AssertionError("it stays on for ever")
 
 
+@on_a_busy_machine
 @given(looks(), st.floats(0, 1e6))
 def test_only_spans_count(look: tuple[Watch | None, Seen, float], by: float) -> None:
     """The same later is the same; so no clock that is set, and no age of a boot, decides."""
