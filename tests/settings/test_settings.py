@@ -282,6 +282,7 @@ def test_an_incomplete_server_config_names_every_missing_key(write: Any) -> None
         ({"WORKER_SUBNETS": [{"ZONE": "a"}]}, "WORKER_SUBNETS[0].SUBNET_ID is missing"),
         ({"HUB_CONNECT_URL": "hub:8081"}, "is not an http:// or https:// address"),
         ({"HUB_CONNECT_URL": "http://hub:port"}, "is not an address"),
+        ({"HUB_CONNECT_URL": "http://hüb:8081"}, "characters other than ASCII"),
         ({"HUB_CONNECT_URL": "http://u:p@hub"}, "more than scheme, host, port and path"),
         ({"HUB_LISTEN_ADDRESS": "everywhere"}, "is not an IP address"),
         ({"LAUNCH_TEMPLATE_ID": 7}, "is a number"),
