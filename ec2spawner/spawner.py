@@ -292,7 +292,8 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         told = story.line(story.OPENING_STAGES[kind], 0, usual)
         idle = 0.0
         while True:
-            stage = self._step or fleet.sight(self.owner).stage
+            seen = fleet.sight(self.owner).stage
+            stage = seen if seen in story.URGENT_STAGES else self._step or seen
             if stage in story.WAITING_STAGES:
                 idle += PROGRESS_SECONDS
             elapsed = time.monotonic() - self._begun_at - idle

@@ -25,6 +25,7 @@ from ec2spawner.journal import Journal
 from ec2spawner.lease import Lease
 from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.remote import WorkerLink
+from ec2spawner.replacing import boot_bound
 from ec2spawner.rows import Rows
 from ec2spawner.s3 import Objects
 from ec2spawner.servers import Servers
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 JOURNAL_NAME = "ec2spawner_journal.json"
 DEFAULT_PROFILE = "default"
 DAY_SECONDS = 86400.0
+HOUR_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ def policy_of(config: ServerConfig) -> Policy:
         reaper_grace_seconds=config.REAPER_GRACE_SECONDS,
         delete_grace_seconds=config.DELETE_GRACE_DAYS * DAY_SECONDS,
         snapshot_expire_seconds=config.SNAPSHOT_EXPIRE_DAYS * DAY_SECONDS,
+        boot_bound_seconds=boot_bound(config.START_TIMEOUT_SECONDS),
+        keep_broken_seconds=config.KEEP_BROKEN_HOURS * HOUR_SECONDS,
     )
 
 
