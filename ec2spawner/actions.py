@@ -77,6 +77,8 @@ class Stop:
     ids: tuple[str, ...]
     reason: str
     although_wanted: bool = False
+    is_forced: bool = False
+    """They are stopping already, and do not come to an end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,15 @@ class Terminate:
 @dataclass(frozen=True)
 class Attach:
     """Attach a home to its owner's worker."""
+
+    volume_id: str
+    instance_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Detach:
+    """Take a home off a stopped worker that was retired."""
 
     volume_id: str
     instance_id: str
@@ -139,6 +150,7 @@ Action = (
     | Stop
     | Terminate
     | Attach
+    | Detach
     | MakeSnapshot
     | DeleteVolume
     | DeleteSnapshot

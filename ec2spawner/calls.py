@@ -119,7 +119,8 @@ class Calls:
         """Ids whose state, volume or existence will change by a call of ours, and has not yet."""
         ids: set[str] = set()
         for expected in self._expected.values():
-            ids.update(expected.states, expected.types, expected.attached, expected.snapshots)
+            ids.update(expected.states, expected.types, expected.snapshots)
+            ids.update(expected.attached, expected.attached.values(), expected.detached)
             ids.update(i for i in expected.launched if not self._is_listed(i))
             ids.update(i for i in expected.removed if i.startswith("snap-"))
         return ids

@@ -91,7 +91,8 @@ def is_spare(worker: Worker) -> bool:
 
 def _is_nobodys(worker: Worker) -> bool:
     is_worker = worker.role == Role.WORKER.value
-    return is_worker and worker.owner is None and worker.deleted is None
+    is_free = worker.owner is None and worker.deleted is None and not worker.is_retired
+    return is_worker and is_free
 
 
 def _readiness(worker: Worker) -> tuple[int, str]:

@@ -258,9 +258,13 @@ class EC2:
         """Start stopped instances, all or none."""
         await self._on_instances("start_instances", ids)
 
-    async def stop(self, ids: Sequence[str]) -> None:
-        """Stop running instances, all or none."""
-        await self._on_instances("stop_instances", ids)
+    async def stop(self, ids: Sequence[str], *, force: bool = False) -> None:
+        """Stop running instances, all or none.
+
+        By ``force``, those that are stuck while they stop: without regard to what they have not
+        written yet.
+        """
+        await self._on_instances("stop_instances", ids, **({"Force": True} if force else {}))
 
     async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
         """Terminate instances for good, all or none.
@@ -298,11 +302,11 @@ class EC2:
             "ec2", "modify_instance_attribute", params, effect=Effect.REPEATABLE
         )
 
-    async def _on_instances(self, operation: str, ids: Sequence[str]) -> None:
+    async def _on_instances(self, operation: str, ids: Sequence[str], **more: Any) -> None:
         await self._gateway.call(
             "ec2",
             operation,
-            {"InstanceIds": list(ids)},
+            {"InstanceIds": list(ids), **more},
             effect=Effect.REPEATABLE,
             instances=len(ids),
         )

@@ -23,6 +23,7 @@ from ec2spawner.actions import (
     Claim,
     DeleteSnapshot,
     DeleteVolume,
+    Detach,
     Launch,
     MakeSnapshot,
     Start,
@@ -50,10 +51,12 @@ from ec2spawner.line import Line
 from ec2spawner.listing import Expectation, Launching, Listing
 from ec2spawner.metquotas import MetQuotas, Quotas
 from ec2spawner.model import (
+    TAG_BROKEN,
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
     TAG_OWNER,
+    TAG_REPLACED,
     TAG_ROLE,
     TAG_USER,
     InstanceState,
@@ -64,6 +67,7 @@ from ec2spawner.model import (
 )
 from ec2spawner.placement import offering_of
 from ec2spawner.reaping import is_wanted
+from ec2spawner.replacing import FORCE_AFTER_SECONDS
 from ec2spawner.throttle import ON_WAIT
 from ec2spawner.wishes import Wishes
 
@@ -72,6 +76,8 @@ log = logging.getLogger(__name__)
 MAX_HALVINGS = 3
 """How often a batch that EC2 has no room for is halved: at most 15 calls, however large it is."""
 REPEAT_SECONDS = 5.0
+RETIRED = frozenset({TAG_BROKEN, TAG_REPLACED})
+"""Tags with which a worker, or a home, is no longer its owner's."""
 
 R = TypeVar("R")
 
@@ -93,8 +99,8 @@ class Cloud(Lister, Quotas, Protocol):
     async def set_type(self, instance_id: str, instance_type: str) -> None:
         """Make a stopped instance one of another type."""
 
-    async def stop(self, ids: Sequence[str]) -> None:
-        """Stop instances, all or none."""
+    async def stop(self, ids: Sequence[str], *, force: bool = False) -> None:
+        """Stop instances, all or none; by force what does not stop by itself."""
 
     async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
         """Terminate instances, all or none, and with them their spot requests."""
@@ -107,6 +113,12 @@ class Cloud(Lister, Quotas, Protocol):
 
     async def attach(self, volume_id: str, instance_id: str) -> None:
         """Attach a home."""
+
+    async def detach(self, volume_id: str, instance_id: str) -> None:
+        """Take a home off an instance."""
+
+    async def statuses(self) -> dict[str, float | None]:
+        """Instances with a failing status check."""
 
     async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
         """Begin a snapshot."""
@@ -292,8 +304,18 @@ class Executor:
         with self.calls.begun(
             Expectation(self._clock(), tags=same_tags(action.ids, action.changes))
         ):
-            await self._write(action)
+            if RETIRED.isdisjoint(action.changes):
+                await self._write(action)
+            else:  # another takes its place, so nothing goes on before it is known to stand
+                await self._until_answered(lambda: self._write(action))
+                self._note_retired(action)
         log.info("Tagged (%s): %s", action.reason, ",".join(action.ids))
+
+    @staticmethod
+    def _note_retired(action: Tag) -> None:
+        if TAG_BROKEN in action.changes:
+            metrics.BROKEN_WORKERS.inc(len(action.ids))
+            log.warning("Broken, kept for inspection (%s): %s", action.reason, ",".join(action.ids))
 
     async def _write(self, action: Tag) -> None:
         to_set = {k: v for k, v in action.changes.items() if v is not None}
@@ -305,7 +327,9 @@ class Executor:
 
     @_do.register
     async def _start(self, action: Start) -> None:
-        ids = self.failures.without_come_downs(action.ids)
+        workers = self._view().workers  # a mark may have come to stand since this was planned
+        sound = tuple(i for i in action.ids if i not in workers or not workers[i].is_retired)
+        ids = self.failures.without_come_downs(sound)
         if ids:
             await self._change_state(
                 ids, "start", self._cloud.start, InstanceState.STOPPED, InstanceState.PENDING
@@ -329,11 +353,19 @@ class Executor:
             for i in action.ids
             if action.although_wanted or (i in workers and not is_wanted(workers[i], wishes))
         )
-        if ids:
+        if ids and action.is_forced:
+            await self._force(ids)
+        elif ids:
             self.failures.ended(ids)
             await self._change_state(
                 ids, "stop", self._cloud.stop, InstanceState.RUNNING, InstanceState.STOPPING
             )
+
+    async def _force(self, ids: tuple[str, ...]) -> None:
+        """Stop by force what has been stopping for too long; not again before its time."""
+        self.failures.rest("force", ids, FORCE_AFTER_SECONDS)
+        log.warning("Stopping by force: %s", ",".join(ids))
+        await self._cloud.stop(ids, force=True)
 
     @_do.register
     async def _terminate(self, action: Terminate) -> None:
@@ -356,10 +388,11 @@ class Executor:
         await self._cloud.terminate(ids, tuple(filter(None, requests)))
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
+        given_up = not {TAG_DELETED, TAG_BROKEN, TAG_REPLACED}.isdisjoint(tags)
         return (
             tags.get(TAG_CLUSTER) == self._cloud.cluster
             and tags.get(TAG_ROLE) == Role.WORKER.value
-            and (TAG_OWNER not in tags or TAG_DELETED in tags)
+            and (TAG_OWNER not in tags or given_up)
         )
 
     async def _change_state(
@@ -416,6 +449,25 @@ class Executor:
         with self.calls.begun(Expectation(self._clock(), attached=attached)):
             await self._cloud.attach(action.volume_id, action.instance_id)
         log.info("Attached %s to %s", action.volume_id, action.instance_id)
+
+    @_do.register
+    async def _detach(self, action: Detach) -> None:
+        detached = MappingProxyType({action.volume_id: action.instance_id})
+        with self.calls.begun(Expectation(self._clock(), detached=detached)):
+            await self._require_out_of_use(action.instance_id)
+            await self._cloud.detach(action.volume_id, action.instance_id)
+        log.info("Detached (%s): %s from %s", action.reason, action.volume_id, action.instance_id)
+
+    async def _require_out_of_use(self, instance_id: str) -> None:
+        """A last look: nothing is ever taken off a machine that may run."""
+        found = await self._cloud.list_workers([instance_id])
+        if not found or found[0].state is not InstanceState.STOPPED or not found[0].is_retired:
+            self._look_again()
+            raise WrongState(
+                "A home was left on its machine: that is not stopped, or not retired.",
+                why=instance_id,
+                action="DetachVolume",
+            )
 
     @_do.register
     async def _make_snapshot(self, action: MakeSnapshot) -> None:
@@ -489,8 +541,10 @@ def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
     """What a failed action is remembered by."""
     if isinstance(action, Claim):
         return "claim", (action.instance_id,)
-    if isinstance(action, Attach):
-        return "attach", (action.volume_id,)
+    if isinstance(action, (Attach, Detach)):
+        return type(action).__name__.lower(), (action.volume_id,)
+    if isinstance(action, Stop) and action.is_forced:
+        return "force", action.ids
     if isinstance(action, ChangeType):
         return "change-type", (action.instance_id,)
     if isinstance(action, (Tag, Start, Stop, Terminate)):

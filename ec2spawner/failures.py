@@ -79,6 +79,11 @@ class Failures:
         until = self._clock() + seconds
         self._holds.update({(kind, i): Failure(error, until) for i in ids})
 
+    def rest(self, kind: str, ids: Sequence[str], seconds: float) -> None:
+        """This kind of action was done for these ids, and is not to be repeated before its time."""
+        done = WrongState("Done a moment ago.")
+        self._holds.update({(kind, i): Failure(done, self._clock() + seconds) for i in ids})
+
     def note_launch(self, offering: Offering, profile: str, error: CloudError) -> None:
         """Remember a launch that failed: the offering if it has no room, else the profile."""
         if isinstance(error, NotFound):  # the image, group or key: it will not come by waiting

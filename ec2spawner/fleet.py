@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import census, metrics, pacing, planning, reaping
+from ec2spawner import census, metrics, pacing, planning, reaping, replacing
 from ec2spawner.actions import Refuse
 from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
@@ -35,6 +35,7 @@ from ec2spawner.model import (
 from ec2spawner.promises import Promises
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
+from ec2spawner.vitals import Vitals
 from ec2spawner.waiting import Waits
 from ec2spawner.wishes import Crowd, Demand, Policy, Wishes
 
@@ -50,6 +51,9 @@ LINE_SECONDS = 2.0
 """Who waits longer than this for EC2's limits reads it."""
 NEW_HOME_SECONDS = 120.0
 """How long after a launch its home is looked for by id, until a listing of volumes shows it."""
+STATUS_SECONDS = 30.0
+"""How often EC2 is asked for status checks, while somebody waits for a silent machine, or works on
+one; otherwise it is not. EC2 checks every minute (EC2 user guide, "Status checks", 2026)."""
 
 
 class Ticket:
@@ -69,8 +73,9 @@ class Ticket:
 class Sight:
     """What the fleet knows of one owner's machine, for the progress that a user reads.
 
-    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "starting", "stopping",
-    "booting" or "running". ``place`` in line, from 1 on, and the ``seconds`` until their turn.
+    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "replaced", "stuck",
+    "starting", "stopping", "booting" or "running". ``place`` in line, from 1 on, and the
+    ``seconds`` until their turn.
     """
 
     stage: str
@@ -99,6 +104,8 @@ class Fleet:
     ) -> None:
         self._lease = lease or SoleHub()
         self._lease.on_change = self._wake_up
+        self._cloud = cloud
+        self.vitals = Vitals(clock)
         self.policy = policy
         self.journal = journal
         self._clock = clock
@@ -154,6 +161,7 @@ class Fleet:
         self._spawn(self._lease.run(), "lease")
         self._spawn(self.inventory.run(), "inventory")
         self._spawn(self._run(), "fleet")
+        self._spawn(self._ask_for_statuses(), "status checks")
 
     async def close(self) -> None:
         """End all tasks and give the lease back; nothing in the cluster changes by it."""
@@ -255,6 +263,46 @@ class Fleet:
             profile.pool_running or profile.pool_stopped or self._expected or self._crowds
         )
 
+    # ---- how well workers are
+
+    def note_answer(self, worker: Worker) -> None:
+        """The worker gave a sign of life."""
+        self.vitals.note_answer(worker.instance_id)
+
+    def note_silence(self, worker: Worker) -> None:
+        """The worker was looked at, and does not answer; said again as long as it does not."""
+        listed = self._raw().workers.get(worker.instance_id)
+        if listed:
+            self.vitals.note_silence(listed)
+
+    def is_cut_off(self, worker: Worker) -> bool:
+        """Whether a server is to be given up since its machine, which runs, is out of reach.
+
+        Never on a listing that is not fresh: then the fault may be the hub's own network.
+        """
+        return self._is_fresh() and self.vitals.is_cut_off(worker.instance_id)
+
+    def is_retired(self, worker: Worker) -> bool:
+        """Whether its owner gets another worker in its place."""
+        known = self.view().workers.get(worker.instance_id)
+        return known is not None and known.is_retired
+
+    async def _ask_for_statuses(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_SECONDS)
+            if not self.vitals.is_in_doubt or self._lease.standing is not Standing.HELD:
+                self.vitals.impaired = frozenset()
+                continue
+            try:
+                self.vitals.impaired = frozenset(await self._cloud.statuses())
+            except CloudError as error:
+                log.warning("Status checks cannot be listed: %s", error)
+            except Exception:
+                log.exception("The listing of status checks cannot be understood")
+            self._wake_up()
+
+    # ---- what is wished, for good
+
     async def delete(self, owner: Owner, incarnation: str) -> None:
         """Give up the owner's worker and home: marked now, removed after the grace time.
 
@@ -332,6 +380,7 @@ class Fleet:
         """A look at the cluster is over: what was promised of it counts before anybody sees it."""
         self._outdate()
         self._executor.failures.look(self._raw())
+        self.vitals.look(self._raw())
         self.promises.keep()
         self._count()
         self._wake_up()
@@ -375,23 +424,38 @@ class Fleet:
         if in_line and in_line[1] - self._clock() > LINE_SECONDS:
             place, until = in_line
             return Sight("in-line", worker, place, until - self._clock())
+        if worker and not worker.home_volume_id and view.retired_of(owner.key):
+            stage = self._stage_without_worker(view, view.homes_of(owner.key))
+            return Sight(stage if stage == "stuck" else "replaced", worker)
         if worker:
             return Sight(_STAGES[worker.state], worker)
-        homes = view.homes_of(owner.key)
+        return Sight(self._stage_without_worker(view, view.homes_of(owner.key)))
+
+    def _stage_without_worker(self, view: Listing, homes: Sequence[Volume]) -> str:
         busy = bool(homes) and homes[0].state is not VolumeState.AVAILABLE
-        return Sight("home-busy" if busy else "launching")
+        holder = replacing.holder_of(view, homes[0]) if busy else None
+        if holder is None:
+            return "home-busy" if busy else "launching"
+        return "stuck" if self._is_stuck(holder) else "replaced"
+
+    def _is_stuck(self, worker: Worker) -> bool:
+        since = self.vitals.stopping.get(worker.instance_id, self._clock())
+        return self._clock() - since >= replacing.FORCE_AFTER_SECONDS
 
     def is_gone(self, owner: Owner, instance_id: str) -> bool:
         """Whether a fresh listing shows that this instance cannot be serving its owner."""
         raw = self._raw()
-        fresh = self.inventory.problem is None and self.inventory.age() < reaping.FRESH_SECONDS
-        if not raw.is_known or not fresh:
+        if not self._is_fresh():
             return False
         worker = self.view().workers.get(instance_id)
         if worker is None:  # a listing can lack what is there: two must
             return raw.full_at > self._missing.setdefault(instance_id, raw.full_at)
         self._missing.pop(instance_id, None)
         return worker.state not in (InstanceState.PENDING, InstanceState.RUNNING)
+
+    def _is_fresh(self) -> bool:
+        is_young = self.inventory.age() < reaping.FRESH_SECONDS
+        return self._raw().is_known and self.inventory.problem is None and is_young
 
     async def provided(self, ticket: Ticket) -> Worker:
         """The owner's worker, claimed, with its home attached, booting or running.
@@ -471,11 +535,18 @@ class Fleet:
             if w.home_volume_id and w.home_volume_id not in view.volumes and w.launched_at > lately
         }
         for key in self._tickets:
-            if self._wanted.get(key) and not view.workers_of(key):
-                held = [v for v in view.homes_of(key) if _holder(v)]
-                ids.update(v.volume_id for v in held)
-                ids.update(_holder(v) for v in held)
+            demand = self._wanted.get(key)
+            if demand and demand.is_waiting:
+                ids.update(self._held_elsewhere(view, key))
         return ids
+
+    @staticmethod
+    def _held_elsewhere(view: Listing, key: str) -> set[str]:
+        """The home of somebody who waits, and who has it, unless it is the worker to be served."""
+        worker = current_worker(view, key)
+        served = worker.instance_id if worker else ""
+        held = [v for v in view.homes_of(key)[:1] if _holder(v) not in ("", served)]
+        return {i for v in held for i in (v.volume_id, _holder(v))}
 
     # ---- the loop
 
@@ -521,7 +592,13 @@ class Fleet:
         view = self.view()
         self._unwanted = reaping.sightings(view, wishes, self._unwanted, now)
         memory = self._executor.failures.memory(MappingProxyType(self._unwanted))
-        memory = replace(memory, homeless=self._look_for_homeless(view, wishes))
+        memory = replace(
+            memory,
+            homeless=self._look_for_homeless(view, wishes),
+            silent=self.vitals.silent(),
+            impaired=self.vitals.impaired,
+            stopping=self.vitals.stopping,
+        )
         planned = planning.plan(raw, expectations, wishes, self.policy, memory, now)
         actions, pause = pacing.due(planned, self._turn)
         self._due_at = None if pause is None else now + pause

@@ -60,11 +60,11 @@ class Listing:
         return max(complete, self.seen_at.get(resource_id, 0.0))
 
     def workers_of(self, owner_key: str) -> tuple[Worker, ...]:
-        """The owner's workers that can still serve, the given-up ones left out."""
+        """The owner's workers that can still serve; those given up or retired are left out."""
         return self._workers_by_owner.get(owner_key, ())
 
     def homes_of(self, owner_key: str) -> tuple[Volume, ...]:
-        """The owner's homes, the given-up ones left out, the current one first.
+        """The owner's homes, those given up or replaced left out, the current one first.
 
         Current is the one of the highest generation that was ever mounted; among equals the
         oldest: a later one is there because a listing did not show the first.
@@ -84,14 +84,23 @@ class Listing:
                 found[resource.owner].append(resource)
         return {key: tuple(resources) for key, resources in found.items()}
 
+    def retired_of(self, owner_key: str) -> tuple[Worker, ...]:
+        """Workers that were the owner's, and are broken or replaced; they may hold a home yet."""
+        return tuple(w for w in self._all_by_owner.get(owner_key, ()) if w.is_retired)
+
     @cached_property
     def _workers_by_owner(self) -> Mapping[str, tuple[Worker, ...]]:
+        in_use = {k: [w for w in ws if not w.is_retired] for k, ws in self._all_by_owner.items()}
+        return {key: tuple(workers) for key, workers in in_use.items() if workers}
+
+    @cached_property
+    def _all_by_owner(self) -> Mapping[str, list[Worker]]:
         found: dict[str, list[Worker]] = defaultdict(list)
         for worker in self.workers.values():
             ours = worker.role == Role.WORKER.value and worker.is_alive
             if worker.owner and ours and worker.deleted is None:
                 found[worker.owner].append(worker)
-        return {key: tuple(workers) for key, workers in found.items()}
+        return found
 
     @cached_property
     def _homes_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
@@ -99,7 +108,7 @@ class Listing:
         found: dict[str, list[Volume]] = defaultdict(list)
         for home in self.volumes.values():
             ours = home.role == Role.WORKER.value and home.is_home and home.state not in gone
-            if home.owner and ours and home.deleted is None:
+            if home.owner and ours and home.deleted is None and not home.is_retired:
                 found[home.owner].append(home)
         return {
             key: tuple(sorted(homes, key=lambda v: (-v.generation, v.created_at, v.volume_id)))
@@ -139,6 +148,8 @@ class Expectation:
     """By id: the instance type that it becomes."""
     attached: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """By volume id: the instance it goes to."""
+    detached: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By volume id: the instance that it leaves; it is free when a listing says so, not before."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
     """Snapshots that the call began."""
     removed: frozenset[str] = frozenset()
@@ -171,8 +182,11 @@ class Expectation:
             types=self._unseen(
                 listing, self.types, lambda i, t: i in workers and workers[i].instance_type == t
             ),
-            attached=self._unseen(
-                listing, self.attached, lambda v, i: v in volumes and volumes[v].attached_to == i
+            attached=self._unseen(listing, self.attached, lambda v, i: _is_attached(listing, v, i)),
+            detached=self._unseen(
+                listing,
+                self.detached,
+                lambda v, i: v not in volumes or volumes[v].attached_to != i,
             ),
             snapshots=self._unseen(listing, self.snapshots, lambda i, _: i in snapshots),
             removed=frozenset(
@@ -197,7 +211,7 @@ class Expectation:
 
     def _is_something(self) -> bool:
         instances = (self.launched, self.states, self.types, self.tags)
-        said = (*instances, self.attached, self.snapshots, self.removed)
+        said = (*instances, self.attached, self.detached, self.snapshots, self.removed)
         return self.launching is not None or any(said)
 
 
@@ -233,6 +247,8 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
                 volumes[resource_id] = replace(volume, tags=_merged(volume.tags, tags))
         for snapshot_id, snapshot in expected.snapshots.items():
             snapshots.setdefault(snapshot_id, snapshot)
+        for volume_id, instance_id in expected.detached.items():
+            _detach(workers, volumes, volume_id, instance_id)
         for volume_id, instance_id in expected.attached.items():
             _attach(workers, volumes, volume_id, instance_id)
         for resource_id in expected.removed:
@@ -274,6 +290,13 @@ def came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
     )
 
 
+def _is_attached(listing: Listing, volume_id: str, instance_id: str) -> bool:
+    """Whether both show it: an instance and its volume are listed by two calls."""
+    volume, worker = listing.volumes.get(volume_id), listing.workers.get(instance_id)
+    is_held = volume is not None and volume.attached_to == instance_id
+    return is_held and (worker is None or worker.home_volume_id == volume_id)
+
+
 def _attach(
     workers: dict[str, Worker], volumes: dict[str, Volume], volume_id: str, instance_id: str
 ) -> None:
@@ -289,6 +312,18 @@ def _attach(
 
 def _bears(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> bool:
     return all(tags.get(key) == value for key, value in changes.items())
+
+
+def _detach(
+    workers: dict[str, Worker], volumes: dict[str, Volume], volume_id: str, instance_id: str
+) -> None:
+    """The instance has it no more; the volume is in use until EC2 says that it is not."""
+    volume, worker = volumes.get(volume_id), workers.get(instance_id)
+    if volume and volume.attached_to == instance_id:
+        volumes[volume_id] = replace(volume, attached_to=None, device="")
+    if worker and worker.home_volume_id == volume_id:
+        mapped = {d: v for d, v in worker.volumes.items() if d != HOME_DEVICE}
+        workers[instance_id] = replace(worker, volumes=MappingProxyType(mapped))
 
 
 def _merged(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> Mapping[str, str]:

@@ -46,6 +46,9 @@ ACTIONS = Counter(
     "Actions of the reconciler, by kind and outcome",
     ["kind", "outcome"],
 )
+BROKEN_WORKERS = Counter(
+    "ec2spawner_broken_workers_total", "Workers that were found not to serve, and were replaced"
+)
 START_PHASE_SECONDS = Histogram(
     "ec2spawner_start_phase_seconds",
     "Seconds of each phase of a start: machine, ssh, server",

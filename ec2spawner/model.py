@@ -27,6 +27,8 @@ TAG_USER = "ec2spawner:user"
 TAG_CLAIM = "ec2spawner:claim"  # random, written with the owner; a rename leaves it as it is
 TAG_GENERATION = "ec2spawner:generation"
 TAG_DELETED = "ec2spawner:deleted"
+TAG_BROKEN = "ec2spawner:broken"  # on a worker that does not serve: when it was found, and why
+TAG_REPLACED = "ec2spawner:replaced"  # on what another took the place of: since when, and why
 TAG_PREPARED = "ec2spawner:prepared"  # on a spare that was booted to the end and looked at
 TAG_REQUEST = "ec2spawner:request"  # on a snapshot: random, tells what a lost reply had made
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
@@ -157,6 +159,24 @@ class DeletedMark:
         return cls(float(match[1]), match[2]) if match else cls(float("inf"), "")
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Since when something is no longer in use, and why: a slug."""
+
+    at: float  # epoch seconds
+    reason: str
+
+    def to_tag(self) -> str:
+        """The tag's value."""
+        return f"{self.at:.0f} {self.reason}"
+
+    @classmethod
+    def from_tag(cls, value: str) -> Mark:
+        """Read a mark; one that nobody of ours wrote never comes to be old."""
+        match = re.fullmatch(r"(\d{1,12}) ([a-z-]{1,40})", value)
+        return cls(float(match[1]), match[2]) if match else cls(float("inf"), "unknown")
+
+
 def _tags(raw: Mapping[str, Any]) -> Mapping[str, str]:
     return MappingProxyType({t["Key"]: t.get("Value", "") for t in raw.get("Tags") or ()})
 
@@ -193,6 +213,23 @@ class _Tagged:
         """The mark of a resource that was given up, or None."""
         value = self.tags.get(TAG_DELETED)
         return DeletedMark.from_tag(value) if value is not None else None
+
+    @cached_property
+    def broken(self) -> Mark | None:
+        """The mark of a worker that was found not to serve, or None."""
+        value = self.tags.get(TAG_BROKEN)
+        return Mark.from_tag(value) if value is not None else None
+
+    @cached_property
+    def replaced(self) -> Mark | None:
+        """The mark of what another took the place of, or None."""
+        value = self.tags.get(TAG_REPLACED)
+        return Mark.from_tag(value) if value is not None else None
+
+    @cached_property
+    def is_retired(self) -> bool:
+        """Whether it is broken or replaced: nobody is ever given it again."""
+        return TAG_BROKEN in self.tags or TAG_REPLACED in self.tags
 
     @cached_property
     def generation(self) -> int:

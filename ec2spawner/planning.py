@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from ec2spawner import replacing
 from ec2spawner.actions import (
     Action,
     Attach,
     ChangeType,
     Claim,
+    Detach,
     Refuse,
     Start,
     Stop,
@@ -29,11 +31,13 @@ from ec2spawner.listing import (
     overlay,
 )
 from ec2spawner.model import (
+    TAG_BROKEN,
     TAG_DELETED,
     TAG_GENERATION,
     TAG_PREPARED,
     TAG_PROFILE,
     InstanceState,
+    Mark,
     Volume,
     VolumeState,
     Worker,
@@ -68,6 +72,7 @@ def plan(
     owners = _Owners(draft, supply)
     busy = {i for e in expectations if e.settled_at is None for i in e.tags}
     owners.write_tags(accepted, busy)
+    owners.mark_broken()
     waiting = (d for d in wishes.wanted.values() if d.is_waiting)
     for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
         owners.provide(demand)
@@ -203,6 +208,22 @@ class _Owners:
             w.reason for w in reversed(self._draft.wishes.writes) if not {*ids}.isdisjoint(w.ids)
         )
 
+    def mark_broken(self) -> None:
+        """Retire the workers that do not serve; their owners are given others from then on."""
+        draft = self._draft
+        found = replacing.broken_workers(
+            self._view, draft.wishes, draft.policy, draft.memory, draft.now
+        )
+        for worker, reason in found:
+            error = replacing.too_many(self._view, worker.owner or "", draft.now)
+            demand = draft.wishes.wanted.get(worker.owner or "")
+            if error and demand and demand.is_waiting:
+                draft.actions.append(Refuse(demand.owner.key, error))
+            elif not error and not draft.on_hold("tag", worker.instance_id):
+                mark = Mark(draft.now, reason).to_tag()
+                action = Tag((worker.instance_id,), ((TAG_BROKEN, mark),), reason)
+                draft.actions.append(action)
+
     # ---- one owner
 
     def provide(self, demand: Demand) -> None:
@@ -220,10 +241,31 @@ class _Owners:
             return
         homes = self._view.homes_of(key)
         home = homes[0] if homes else None
+        if home and home.state is not VolumeState.AVAILABLE:
+            self._free(demand, home)
         if worker is None:
             self._find_worker(demand, home)
         else:
             self._advance(demand, worker, home)
+
+    def _free(self, demand: Demand, home: Volume) -> None:
+        """Take a home off a retired worker, which is stopped first, and may be stuck at that."""
+        holder = replacing.holder_of(self._view, home)
+        if holder is None:
+            return
+        error = replacing.stuck(holder, self._draft.memory, self._draft.now)
+        if error:
+            self._draft.actions.append(Refuse(demand.owner.key, error))
+        elif holder.state is InstanceState.STOPPED and self._is_known_retired(holder):
+            action = Detach(home.volume_id, holder.instance_id, "its worker is retired")
+            self._draft.attempt(
+                "detach", home.volume_id, demand, lambda: self._draft.actions.append(action)
+            )
+
+    def _is_known_retired(self, worker: Worker) -> bool:
+        """Whether EC2 has said that the mark stands: nobody gets another worker on a maybe."""
+        known = self._draft.answered.workers.get(worker.instance_id)
+        return known is not None and known.is_retired
 
     def _advance(self, demand: Demand, worker: Worker, home: Volume | None) -> None:
         dead_end = _dead_end(worker, home, self._view.volumes.get(worker.home_volume_id or ""))
@@ -310,7 +352,9 @@ class _Owners:
             holder = self._view.workers.get(home.attached_to or "")
             if holder and is_spare(holder):
                 self._claim(demand, holder, home.volume_id, "half claimed")
-            return  # else a machine on its way out still holds it; the next listing tells
+                return
+            if holder is None or not self._is_known_retired(holder):
+                return  # a machine on its way out still holds it; the next listing tells
         if home is None and self._may_be_overlooked(demand):
             return
         spare = self._spare_for(demand, home)
@@ -323,7 +367,12 @@ class _Owners:
             self._claim(demand, spare, spare.home_volume_id, "first login")
 
     def _may_be_overlooked(self, demand: Demand) -> bool:
-        """Whether a home that was there before is missed in one listing only."""
+        """Whether a home that was there before is missed in one listing only, or not listed yet."""
+        if any(
+            w.home_volume_id and w.home_volume_id not in self._view.volumes
+            for w in self._view.retired_of(demand.owner.key)
+        ):
+            return True
         missed_at = self._draft.memory.homeless.get(demand.owner.key)
         return demand.is_known and (
             missed_at is None or self._view.full_at < missed_at + SECOND_LOOK_SECONDS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from ec2spawner import replacing
 from ec2spawner.actions import (
     MAX_IDS,
     Action,
@@ -80,7 +81,12 @@ def sightings(
 
 
 def is_wanted(worker: Worker, wishes: Wishes) -> bool:
-    """Whether somebody waits for, works on, or is expected on this worker; none is on a double."""
+    """Whether somebody waits for, works on, or is expected on this worker; none is on a double.
+
+    Nobody waits for a retired one; who works on it all the same is not disturbed.
+    """
+    if worker.is_retired:
+        return replacing.is_worked_on(worker, wishes)
     demand = wishes.wanted.get(worker.owner or "")
     if worker.deleted is not None:
         return False
@@ -122,6 +128,8 @@ class _Rules:
     def workers(self) -> list[Action]:
         """A worker is stopped first; only a stopped one is ever terminated."""
         released: list[str] = []
+        retired: list[str] = []
+        stuck: list[str] = []
         idle: list[str] = []
         gone: list[str] = []
         doubles: list[Action] = []
@@ -130,27 +138,43 @@ class _Rules:
                 continue
             i = worker.instance_id
             if worker.state is InstanceState.RUNNING and not self._is_held("stop", i):
-                if worker.owner in self._wishes.released or worker.deleted:
+                if worker.is_retired:
+                    retired.append(i)
+                elif worker.owner in self._wishes.released or worker.deleted:
                     released.append(i)
                 elif self._is_ripe(i):
                     idle.append(i)
+            elif worker.state is InstanceState.STOPPING and not self._is_held("force", i):
+                if replacing.is_to_be_forced(worker, self._memory, self._now):
+                    stuck.append(i)
             elif worker.state is InstanceState.STOPPED and not self._is_held("terminate", i):
                 # An owner's worker stays, stopped, until it is given up; a spare goes.
-                unowned = worker.owner is None and self._is_ripe(i)
-                if (worker.deleted or unowned) and i not in self._unwritten:
+                if self._may_end(worker) and i not in self._unwritten:
                     gone.append(i)
                 elif self._is_double(worker):
                     doubles.append(self._give_up(worker))
         return [
             *doubles,
             *(Stop(ids, "its user is done") for ids in _batches(released)),
+            *(Stop(ids, "retired") for ids in _batches(retired)),
+            *(Stop(ids, "its stop does not end", is_forced=True) for ids in _batches(stuck)),
             *(Stop(ids, "nobody wants it") for ids in _batches(idle)),
             *(Terminate(ids, "given up, or nobody's") for ids in _batches(gone)),
         ]
 
+    def _may_end(self, worker: Worker) -> bool:
+        if worker.deleted:
+            return True
+        if worker.is_retired:
+            is_over = replacing.may_end(worker, self._policy, self._now)
+            return is_over and self._is_ripe(worker.instance_id)
+        return worker.owner is None and self._is_ripe(worker.instance_id)
+
     def _is_double(self, worker: Worker) -> bool:
         """Whether the owner works elsewhere, and never was on this one: no file of theirs is."""
-        if worker.owner is None or worker.deleted or not self._is_ripe(worker.instance_id):
+        if worker.owner is None or worker.deleted or worker.is_retired:
+            return False
+        if not self._is_ripe(worker.instance_id):
             return False
         homes = self._view.homes_of(worker.owner)
         is_free = not self._is_held("tag", worker.instance_id)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SHOULD_ANSWER_SECONDS = 2.0
 """A worker that is listed as running and silent for so long is listed anew every second."""
+SILENCE_SECONDS = 5.0
+"""How often it is put down that a worker still does not answer."""
 RECHECK_SECONDS = 0.5
 SECOND_PROBE_SECONDS = 0.1
 GRACEFUL_STOP_SECONDS = 10.0
@@ -70,6 +72,8 @@ class Servers:
                     self.fleet.note_mounted(worker)
                     self.fleet.journal.note_start(kind, time.monotonic() - begun)
                     return worker
+                if self.fleet.is_retired(worker):
+                    tell("replaced")
             except WorkerUnreachable as error:
                 # A first boot restarts its sshd; the worker's command can be given again.
                 log.info("Lost contact, trying again: %s", error)
@@ -88,6 +92,7 @@ class Servers:
         connected = asyncio.Event()
 
         def progress(step: str) -> None:
+            self.fleet.note_answer(worker)
             if step == "connected":
                 connected.set()
                 phases.ends("ssh")
@@ -108,10 +113,14 @@ class Servers:
             self.fleet.watch(worker, on=False)
 
     async def _watch_if_silent(self, worker: Worker, connected: asyncio.Event) -> None:
+        """Watch a worker until its server answers: it may fall silent at any step."""
         try:
             await asyncio.wait_for(connected.wait(), SHOULD_ANSWER_SECONDS)
         except asyncio.TimeoutError:
             self.fleet.watch(worker, on=True)
+        while True:
+            self.fleet.note_silence(worker)
+            await asyncio.sleep(SILENCE_SECONDS)
 
     async def stop(self, owner: Owner, worker: Worker | None) -> None:
         """End the owner's server gracefully if it can be reached, and let the machine stop.
@@ -131,13 +140,25 @@ class Servers:
             self.fleet.release(owner)
 
     async def is_dead(self, owner: Owner, worker: Worker, port: int) -> bool:
-        """Whether the owner's server is known not to run; in doubt it is not."""
+        """Whether the owner's server is known not to run, or out of reach for too long; in doubt,
+        it runs."""
         if self.fleet.is_gone(owner, worker.instance_id):
             return True
-        if await probe(worker.private_ip, port) is not Probe.REFUSED:
+        met = await self._probed(worker, port)
+        if met is Probe.SILENT:
+            return self.fleet.is_cut_off(worker)
+        if met is Probe.LISTENING:
             return False
         await asyncio.sleep(SECOND_PROBE_SECONDS)
         return await probe(worker.private_ip, port) is Probe.REFUSED
+
+    async def _probed(self, worker: Worker, port: int) -> Probe:
+        met = await probe(worker.private_ip, port)
+        if met is Probe.SILENT:
+            self.fleet.note_silence(worker)
+        else:
+            self.fleet.note_answer(worker)
+        return met
 
 
 def start_kind(sight: Sight) -> str:

@@ -167,6 +167,14 @@ class Choices(Frozen):
     SNAPSHOT_EXPIRE_DAYS: int = a_number(
         30, 1, 3650, "days", "A snapshot of a removed home is kept for this time."
     )
+    KEEP_BROKEN_HOURS: int = a_number(
+        24,
+        0,
+        720,
+        "hours",
+        "A machine that did not serve its user and was replaced is kept, stopped, for this time, so"
+        " that you can look at it.",
+    )
 
     CLASS_SCHEDULE: tuple[ScheduledClass, ...] = Field(
         default=(),

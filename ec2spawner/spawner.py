@@ -295,7 +295,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         idle = 0.0
         while True:
             sight = fleet.sight(self.owner)
-            stage = self._step or sight.stage
+            stage = sight.stage if sight.stage in story.URGENT_STAGES else self._step or sight.stage
             if stage in story.WAITING_STAGES:
                 idle += PROGRESS_SECONDS
             elapsed = time.monotonic() - self._begun_at - idle

@@ -14,6 +14,10 @@ STAGE_WORDS: Mapping[str, str] = MappingProxyType(
         "aws-away": "The Amazon cloud does not answer at the moment; the hub keeps trying.",
         "launching": "Getting a machine for you.",
         "home-busy": "Waiting until your old machine lets go of your files.",
+        "replaced": "Your machine does not answer; you are getting another one with the same "
+        "files.",
+        "stuck": "Your old machine takes long to switch itself off. You get your files on another "
+        "one as soon as it has.",
         "starting": "Starting your machine.",
         "stopping": "Your machine is just stopping; it will start again right after.",
         "booting": "Your machine is booting.",
@@ -39,6 +43,8 @@ OPENING_STAGES: Mapping[str, str] = MappingProxyType(
 """The stage that the first line tells of already."""
 WAITING_STAGES = frozenset({"aws-away"})
 """Nothing can go on meanwhile: the time does not count, and no estimate holds."""
+URGENT_STAGES = frozenset({"stuck"})
+"""These are told even where a step on the worker was told after them."""
 LATE_SHARE = 1.5
 LATE_SECONDS = 10.0
 """A start is said to take long after this share of the usual time, and so much more than it."""

@@ -70,7 +70,7 @@ class Supply:
             spare
             for spare in self._draft.free_spares(slug)
             if spare.state is not InstanceState.STOPPED
-            and not spare.volumes  # not listed yet: every instance has a root volume
+            and (_may_become_bare(spare) if zone else not spare.volumes)
             and (zone is None or spare.zone == zone)
         ]
         counted = unclear[: max(0, wanted - sent)]
@@ -195,6 +195,15 @@ class _Pool:
         """Resting ones that are called up."""
         missing = max(0, self.to_run - len(self.up) - self.coming)
         return [w.instance_id for w in self.resting[self.to_rest :][:missing]]
+
+
+def _may_become_bare(spare: Worker) -> bool:
+    """Whether it will turn out to have no home; while it is pending, one may be listed yet.
+
+    What is listed without any volume is not listed in full: every instance has a root volume.
+    """
+    is_new = spare.state is InstanceState.PENDING and spare.home_volume_id is None
+    return is_new or not spare.volumes
 
 
 def _suits_a_newcomer(spare: Worker) -> bool:

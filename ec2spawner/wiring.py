@@ -29,6 +29,7 @@ from ec2spawner.lease import Lease
 from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.preparing import Preparing
 from ec2spawner.remote import WorkerLink
+from ec2spawner.replacing import boot_bound
 from ec2spawner.rows import Rows, members_of
 from ec2spawner.s3 import Objects
 from ec2spawner.schedule import classes_of
@@ -45,6 +46,7 @@ DEFAULT_PROFILE = "default"
 DAY_SECONDS = 86400.0
 SLACK_SECONDS = 1.0
 """So much longer than another may a call be on its way to AWS, and AWS need not refuse one."""
+HOUR_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def policy_of(config: ServerConfig) -> Policy:
         reaper_grace_seconds=config.REAPER_GRACE_SECONDS,
         delete_grace_seconds=config.DELETE_GRACE_DAYS * DAY_SECONDS,
         snapshot_expire_seconds=config.SNAPSHOT_EXPIRE_DAYS * DAY_SECONDS,
+        boot_bound_seconds=boot_bound(config.START_TIMEOUT_SECONDS),
+        keep_broken_seconds=config.KEEP_BROKEN_HOURS * HOUR_SECONDS,
     )
 
 

@@ -22,6 +22,9 @@ class Policy:
     reaper_grace_seconds: float = 300.0
     delete_grace_seconds: float = 7 * 86400.0
     snapshot_expire_seconds: float = 30 * 86400.0
+    boot_bound_seconds: float = 300.0
+    """A running worker that does not answer its waiting user for so long is broken."""
+    keep_broken_seconds: float = 86400.0
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,9 @@ class Memory:
     """By id: when it was first seen unwanted, and by the listing begun at which moment."""
     homeless: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """By owner key: when the first full listing was begun that showed neither worker nor home."""
+    silent: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """By id: for how many seconds a running worker was seen not to answer."""
+    impaired: frozenset[str] = frozenset()
+    """Workers of which EC2 says that a status check fails."""
+    stopping: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """By id: since when it was seen to stop."""

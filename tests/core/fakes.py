@@ -31,11 +31,13 @@ from ec2spawner.errors import (
 )
 from ec2spawner.model import (
     HOME_DEVICE,
+    TAG_BROKEN,
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
     TAG_OWNER,
     TAG_PROFILE,
+    TAG_REPLACED,
     TAG_ROLE,
     InstanceState,
     Role,
@@ -50,6 +52,8 @@ CLUSTER = "class"
 PENDING, RUNNING = InstanceState.PENDING, InstanceState.RUNNING
 STOPPING, STOPPED = InstanceState.STOPPING, InstanceState.STOPPED
 SHUTTING_DOWN, TERMINATED = InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED
+
+GIVEN_UP = frozenset({TAG_DELETED, TAG_BROKEN, TAG_REPLACED})
 
 T = TypeVar("T")
 
@@ -167,6 +171,7 @@ class FakeCloud:
     lag_seconds: float = 0.0  # how old listings are
     mapping_seconds: float = 1.0  # until a launch's volumes show in listings
     snapshot_seconds: float = 60.0
+    detach_seconds: float = 1.0
     away: bool = False
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     volumes: dict[str, FakeVolume] = field(default_factory=dict)
@@ -177,6 +182,10 @@ class FakeCloud:
     cannot_start: set[str] = field(default_factory=set)
     no_room_to_start: set[tuple[str, str]] = field(default_factory=set)  # by type and zone
     foreign_types: set[str] = field(default_factory=set)  # of another architecture
+    silent: set[str] = field(default_factory=set)  # run, and never answer
+    impaired: set[str] = field(default_factory=set)  # of which EC2 says so
+    stuck: set[str] = field(default_factory=set)  # their stops do not end
+    is_force_of_use: bool = True  # a stop by force ends those
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[float, str, Any]] = field(default_factory=list)
     sins: list[str] = field(default_factory=list)
@@ -212,13 +221,18 @@ class FakeCloud:
     def tags(self, resource_id: str) -> Mapping[str, str]:
         return self._resource(resource_id).tags.at(clock())
 
+    def answers(self, instance_id: str) -> bool:
+        """Whether the machine itself does."""
+        return self.state(instance_id) is RUNNING and instance_id not in self.silent
+
     def alive(self) -> list[Worker]:
         """All instances that are not on their way out, as they are."""
         seen = (i.seen(clock()) for i in self.instances.values())
         return [w for w in seen if w.is_alive]
 
     def owned_by(self, key: str) -> list[Worker]:
-        return [w for w in self.alive() if w.owner == key and w.deleted is None]
+        owned = (w for w in self.alive() if w.owner == key and w.deleted is None)
+        return [w for w in owned if not w.is_retired]
 
     def homes_of(self, key: str) -> list[Volume]:
         seen = (v.seen(clock()) for v in self.volumes.values() if v.gone_at > clock())
@@ -396,6 +410,8 @@ class FakeCloud:
         now = clock()
         for instance in (self.instances[i] for i in ids):
             if instance.state.at(now) is STOPPED:
+                if TAG_BROKEN in instance.tags.at(now):
+                    self.sins.append(f"started {instance.instance_id}, which is broken")
                 instance.state.set(now, PENDING)
                 instance.state.then(now + self.boot_seconds, RUNNING)
                 instance.launched_at.set(now, now)
@@ -409,16 +425,29 @@ class FakeCloud:
 
         await self._call("ModifyInstanceAttribute", (instance_id, instance_type), effect)
 
-    async def stop(self, ids: Sequence[str]) -> None:
-        await self._call("StopInstances", tuple(ids), lambda: self._stop(ids))
+    async def stop(self, ids: Sequence[str], *, force: bool = False) -> None:
+        action = "StopInstances by force" if force else "StopInstances"
+        await self._call(action, tuple(ids), lambda: self._stop(ids, force=force))
 
-    def _stop(self, ids: Sequence[str]) -> None:
+    def _stop(self, ids: Sequence[str], *, force: bool = False) -> None:
         self._require(ids, "StopInstances", {STOPPED, STOPPING, RUNNING})
         now = clock()
         for instance in (self.instances[i] for i in ids):
+            is_stuck = instance.instance_id in self.stuck
             if instance.state.at(now) is RUNNING:
                 instance.state.set(now, STOPPING)
-                instance.state.then(now + self.stop_seconds, STOPPED)
+                if not is_stuck:
+                    instance.state.then(now + self.stop_seconds, STOPPED)
+            elif instance.state.at(now) is STOPPING and force and self.is_force_of_use:
+                self.stuck.discard(instance.instance_id)
+                instance.state.set(now + 1.0, STOPPED)
+
+    async def statuses(self) -> dict[str, float | None]:
+        def effect() -> dict[str, float | None]:
+            running = {w.instance_id for w in self.alive() if w.state is RUNNING}
+            return dict.fromkeys(self.impaired & running)
+
+        return await self._call("DescribeInstanceStatus", None, effect)
 
     async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
         await self._call("TerminateInstances", tuple(ids), lambda: self._terminate(ids))
@@ -427,7 +456,7 @@ class FakeCloud:
         self._require(ids, "TerminateInstances", set(InstanceState))
         for i in ids:
             tags = self.tags(i)
-            if TAG_OWNER in tags and TAG_DELETED not in tags:
+            if TAG_OWNER in tags and GIVEN_UP.isdisjoint(tags):
                 self.sins.append(f"terminated {i} of {tags[TAG_OWNER]}")
             self._end(self.instances[i], clock(), 3.0)
 
@@ -480,12 +509,28 @@ class FakeCloud:
                 raise WrongState("IncorrectState", action="AttachVolume")
             tags = self.tags(volume_id)
             theirs = tags.get(TAG_OWNER) == self.tags(instance_id).get(TAG_OWNER)
-            if TAG_DELETED in tags or not (theirs or self.may_rename):
+            if not GIVEN_UP.isdisjoint({*tags, *self.tags(instance_id)}) or not (
+                theirs or self.may_rename
+            ):
                 self.sins.append(f"attached {volume_id} to {instance_id}")
             volume.holder.set(now, instance_id)
             instance.volumes.set(now, {**instance.volumes.at(now), HOME_DEVICE: volume_id})
 
         await self._call("AttachVolume", (volume_id, instance_id), effect)
+
+    async def detach(self, volume_id: str, instance_id: str) -> None:
+        def effect() -> None:
+            now = clock()
+            volume, instance = self.volumes[volume_id], self.instances[instance_id]
+            if volume.holder.at(now) != instance_id:
+                return
+            if instance.state.at(now) is not STOPPED:
+                self.sins.append(f"detached {volume_id} from {instance_id}, which is not stopped")
+            volume.holder.set(now + self.detach_seconds, None)
+            left = {d: v for d, v in instance.volumes.at(now).items() if d != HOME_DEVICE}
+            instance.volumes.set(now + self.detach_seconds, left)
+
+        await self._call("DetachVolume", (volume_id, instance_id), effect)
 
     async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
         def effect() -> Snapshot:
@@ -513,7 +558,7 @@ class FakeCloud:
                 s.volume_id == volume_id and s.state.at(now) is SnapshotState.COMPLETED
                 for s in self.snapshots.values()
             )
-            if not saved or (TAG_OWNER in tags and TAG_DELETED not in tags):
+            if not saved or (TAG_OWNER in tags and GIVEN_UP.isdisjoint(tags)):
                 self.sins.append(f"deleted {volume_id}")
             volume.gone_at = now
 
@@ -623,7 +668,7 @@ class FakeLink:
         return {"event": "stopped"}
 
     def _answers(self, worker: Worker) -> bool:
-        return self.cloud.state(worker.instance_id) is RUNNING
+        return self.cloud.answers(worker.instance_id)
 
     def _fail_if_told(self) -> None:
         if self.failures:

@@ -65,8 +65,11 @@ class Hub:
 
     async def _answers(self, worker: Worker) -> None:
         for tries in itertools.count():
-            if self.cloud.state(worker.instance_id).value == "running":
+            if self.cloud.answers(worker.instance_id):
+                self.fleet.note_answer(worker)
                 return
+            if tries % 50 == 49:
+                self.fleet.note_silence(worker)
             if tries == 20:
                 self.fleet.watch(worker, on=True)
             await asyncio.sleep(0.1)

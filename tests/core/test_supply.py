@@ -215,3 +215,12 @@ def test_the_pool_comes_to_rest_at_what_was_chosen(
     now_up = sum(w.state in (PENDING, RUNNING) for w in spares)
     assert now_up + len(started) - len(rested) >= min(running + ahead, now_up)
     assert not [a for a in actions if isinstance(a, Terminate)]
+
+
+def test_a_pending_worker_without_a_home_counts_for_who_has_one_already() -> None:
+    theirs = home("vol-9", ANN, generation=1)
+    pending = worker("i-1", PENDING, home=None)
+    assert planned(listing(theirs, pending), wants(ANN)) == []
+    brings_one = worker("i-1", PENDING)
+    launches = planned(listing(theirs, brings_one, home("vol-1", None, "i-1")), wants(ANN))
+    assert [type(a) for a in launches] == [Launch]
