@@ -30,7 +30,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 
 from ec2spawner import errors, metrics
-from ec2spawner.throttle import Throttle, Turn
+from ec2spawner.throttle import ON_WAIT, Throttle, Turn
 
 log = logging.getLogger(__name__)
 
@@ -387,6 +387,8 @@ class Gateway:
         if request.service == "ec2":
             wait = self._throttle.reserve(action, request.instances, self._clock())
             if wait > 0:
+                if on_wait := ON_WAIT.get():
+                    on_wait(wait)
                 await self._sleep(wait)
         loop = asyncio.get_running_loop()
         try:

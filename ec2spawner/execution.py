@@ -46,7 +46,9 @@ from ec2spawner.errors import (
 )
 from ec2spawner.failures import Failures
 from ec2spawner.inventory import Lister
+from ec2spawner.line import Line
 from ec2spawner.listing import Expectation, Launching, Listing
+from ec2spawner.metquotas import MetQuotas, Quotas
 from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
@@ -62,6 +64,7 @@ from ec2spawner.model import (
 )
 from ec2spawner.placement import offering_of
 from ec2spawner.reaping import is_wanted
+from ec2spawner.throttle import ON_WAIT
 from ec2spawner.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ REPEAT_SECONDS = 5.0
 R = TypeVar("R")
 
 
-class Cloud(Lister, Protocol):
+class Cloud(Lister, Quotas, Protocol):
     """What the fleet needs of EC2; ``ec2.EC2`` is the real one."""
 
     cluster: str
@@ -152,12 +155,16 @@ class Executor:
         self.calls = Calls(clock, listing, on_change)
         self.failures = Failures(clock)
         self._launched_here: set[str] = set()
+        self.quotas = MetQuotas(cloud, view)
+        self.line = Line()
 
     # ---- carrying out
 
     async def execute(self, action: Action) -> None:
         """Carry one action out; what fails is remembered and shows in the next plan."""
         kind = type(action).__name__
+        owners = self._waiting_for(action)
+        held_back = ON_WAIT.set(lambda s: self.line.enter(owners, self._clock() + s))
         try:
             await self._do(action)
         except CloudError as error:
@@ -170,6 +177,20 @@ class Executor:
             self._note_failure(action, _unforeseen(action, error))
         else:
             metrics.ACTIONS.labels(kind, "ok").inc()
+        finally:
+            ON_WAIT.reset(held_back)
+            self.line.leave(owners)
+
+    def _waiting_for(self, action: Action) -> tuple[str, ...]:
+        """Keys of the owners who wait for an action."""
+        if isinstance(action, Claim):
+            return (action.owner.key,)
+        if isinstance(action, Launch):
+            return action.for_owners
+        if isinstance(action, Start):
+            workers = self._view().workers
+            return tuple(w.owner for i in action.ids if (w := workers.get(i)) and w.owner)
+        return ()
 
     @singledispatchmethod
     async def _do(self, action: Action) -> None:
@@ -247,6 +268,7 @@ class Executor:
                 tags[TAG_CLAIM] = await self._claim_of(ids, action.owner.key) or tags[TAG_CLAIM]
             await self._until_answered(lambda: self._cloud.tag(ids, tags))
             call.expected = replace(call.expected, tags=same_tags(ids, tags))
+        metrics.CLAIMS.inc()
         log.info("Claimed for %s (%s): %s", action.owner.key, action.reason, ",".join(ids))
 
     async def _claim_of(self, ids: Sequence[str], owner_key: str) -> str | None:
@@ -373,6 +395,8 @@ class Executor:
         else:
             if verb == "start":
                 self.failures.started(ids)
+            elif verb == "terminate":
+                metrics.REAPED.labels("worker").inc(len(ids))
             log.info("Sent %s to %d workers: %s", verb, len(ids), ",".join(ids))
 
     def _note_unchanged(self, verb: str, ids: tuple[str, ...], error: CloudError) -> None:
@@ -381,6 +405,7 @@ class Executor:
         places = {offering_of(workers[i]) for i in ids if i in workers}
         if verb == "start" and isinstance(error, (CapacityError, QuotaError)) and places:
             for place in places:
+                self.quotas.note(place, error)
                 self.failures.leave_out(place, error, is_start=True)
         else:
             self.failures.hold(verb, ids, error)
@@ -416,6 +441,7 @@ class Executor:
         removed = frozenset({action.volume_id})
         with self.calls.begun(Expectation(self._clock(), removed=removed)):
             await self._delete_saved(action)
+        metrics.REAPED.labels("home").inc()
         log.info("Deleted (%s): %s", action.reason, action.volume_id)
 
     async def _delete_saved(self, action: DeleteVolume) -> None:
@@ -443,12 +469,14 @@ class Executor:
         removed = frozenset({action.snapshot_id})
         with self.calls.begun(Expectation(self._clock(), removed=removed)):
             await self._cloud.delete_snapshot(action.snapshot_id)
+        metrics.REAPED.labels("snapshot").inc()
         log.info("Deleted (%s): %s", action.reason, action.snapshot_id)
 
     # ---- failures
 
     def _note_failure(self, action: Action, error: CloudError) -> None:
         if isinstance(action, Launch):
+            self.quotas.note(action.offering, error)
             self.failures.note_launch(action.offering, action.profile, error)
             return
         if isinstance(error, (NotFound, WrongState, OutcomeUnknown)):

@@ -94,7 +94,7 @@ class Failures:
         """Remember that there is no room: for the type in its zone, in the subnet, or at all."""
         scope = scope_of(offering, error, is_start=is_start)
         self._places[scope] = Failure(error, self._clock() + FAILED_OFFERING_SECONDS)
-        report = log.error if isinstance(error, (SubnetFull, QuotaError)) else log.warning
+        report = log.error if isinstance(error, SubnetFull) else log.warning
         report("Not tried again for 3 min: %s: %s", " ".join(scope), error)
 
     # ---- machines that come down by themselves

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import metrics, pacing, planning, reaping
+from ec2spawner import census, metrics, pacing, planning, reaping
 from ec2spawner.actions import Refuse
 from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
@@ -36,7 +36,7 @@ from ec2spawner.promises import Promises
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
 from ec2spawner.waiting import Waits
-from ec2spawner.wishes import Demand, Policy, Wishes
+from ec2spawner.wishes import Crowd, Demand, Policy, Wishes
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ APART = 4.0
 """And so many times as long as the last tick took: the more there is to look at, the more falls
 into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
+LINE_SECONDS = 2.0
+"""Who waits longer than this for EC2's limits reads it."""
 NEW_HOME_SECONDS = 120.0
 """How long after a launch its home is looked for by id, until a listing of volumes shows it."""
 
@@ -67,12 +69,14 @@ class Ticket:
 class Sight:
     """What the fleet knows of one owner's machine, for the progress that a user reads.
 
-    ``stage``: "aws-away", "unknown", "launching", "home-busy", "starting", "stopping", "booting"
-    or "running".
+    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "starting", "stopping",
+    "booting" or "running". ``place`` in line, from 1 on, and the ``seconds`` until their turn.
     """
 
     stage: str
     worker: Worker | None = None
+    place: int = 0
+    seconds: float = 0.0
 
 
 class Fleet:
@@ -128,14 +132,15 @@ class Fleet:
         self._mounted: set[str] = set()
         self._prepared: set[str] = set()
         self._unfit: set[str] = set()
-        self._ahead: Mapping[str, int] = MappingProxyType({})
         self._expected: frozenset[str] = frozenset()
+        self._crowds: tuple[Crowd, ...] = ()
         self._tickets: dict[str, Ticket] = {}
         self._watched: set[str] = set()
         self._missing: dict[str, float] = {}
         """By id: the first full listing that lacked a worker which was asked for."""
         self._unwanted: dict[str, tuple[float, float]] = {}
         self._homeless: dict[str, float] = {}
+        self._counted_at = 0.0
         self._view: Listing | None = None
         self._wake = asyncio.Event()
         self._waits = Waits()
@@ -156,6 +161,10 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.journal.close()
+
+    def accompany(self, work: Any, name: str) -> None:
+        """Run something that speaks to the fleet for as long as the fleet runs."""
+        self._spawn(work, name)
 
     def _spawn(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
@@ -206,14 +215,14 @@ class Fleet:
             self._mounted.add(worker.home_volume_id)
             self._wake_up()
 
-    def prepare_ahead(self, spares: Mapping[str, int], owners: Collection[Owner]) -> None:
-        """So many more spares of each profile, and these owners' workers, are to run for a class.
+    def prepare_ahead(self, owners: Collection[Owner], crowds: tuple[Crowd, ...]) -> None:
+        """These owners' workers, and spares for these crowds, are to run for a class.
 
         Replaces what was said before; nothing is said again each minute.
         """
         expected = frozenset(owner.key for owner in owners)
-        if (dict(spares), expected) != (dict(self._ahead), self._expected):
-            self._ahead, self._expected = MappingProxyType(dict(spares)), expected
+        if (expected, crowds) != (self._expected, self._crowds):
+            self._expected, self._crowds = expected, crowds
             self._wake_up()
 
     def note_prepared(self, spare: Worker) -> None:
@@ -229,7 +238,9 @@ class Fleet:
         self._wake_up()
 
     def unprepared_spares(self) -> list[Worker]:
-        """Running spares of a pool that were never looked at."""
+        """Running spares of a pool that were never looked at; none of another hub's."""
+        if self._lease.standing is not Standing.HELD:
+            return []
         return [
             w
             for w in self.view().workers.values()
@@ -241,7 +252,7 @@ class Fleet:
     def _has_pool(self, slug: str) -> bool:
         profile = self.policy.profiles.get(slug)
         return profile is not None and bool(
-            profile.pool_running or profile.pool_stopped or self._ahead.get(slug)
+            profile.pool_running or profile.pool_stopped or self._expected or self._crowds
         )
 
     async def delete(self, owner: Owner, incarnation: str) -> None:
@@ -298,8 +309,8 @@ class Fleet:
             mounted=frozenset(self._mounted),
             prepared=frozenset(self._prepared),
             unfit=frozenset(self._unfit),
-            ahead=self._ahead,
             expected=self._expected,
+            crowds=self._crowds,
         )
 
     # ---- what is known
@@ -322,7 +333,15 @@ class Fleet:
         self._outdate()
         self._executor.failures.look(self._raw())
         self.promises.keep()
+        self._count()
         self._wake_up()
+
+    def _count(self) -> None:
+        """Count the cluster for the metrics, at each full listing."""
+        view, now = self.view(), self._clock()
+        if view.full_at > self._counted_at:
+            self._counted_at = view.full_at
+            census.take(view, self._executor.failures.memory(MappingProxyType({})), now)
 
     def _on_call(self) -> None:
         """A call of ours was sent or answered: other ids are to be watched."""
@@ -352,6 +371,10 @@ class Fleet:
         if not view.is_known:
             return Sight("unknown")
         worker = current_worker(view, owner.key)
+        in_line = self._executor.line.place(owner.key)
+        if in_line and in_line[1] - self._clock() > LINE_SECONDS:
+            place, until = in_line
+            return Sight("in-line", worker, place, until - self._clock())
         if worker:
             return Sight(_STAGES[worker.state], worker)
         homes = view.homes_of(owner.key)
@@ -540,6 +563,7 @@ class Fleet:
             await self._executor.execute(action)
         finally:
             self._wake_up()
+        await self._executor.quotas.tell()
 
     def _refuse(self, action: Refuse) -> None:
         ticket = self._tickets.get(action.owner_key)

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from ec2spawner import metrics
 from ec2spawner.errors import CloudError, Rejected
 from ec2spawner.listing import Listing
-from ec2spawner.model import IN_TRANSITION, InstanceState, Snapshot, SnapshotState, Volume, Worker
+from ec2spawner.model import IN_TRANSITION, Snapshot, SnapshotState, Volume, Worker
 
 log = logging.getLogger(__name__)
 
@@ -193,9 +193,6 @@ class Inventory:
             full_at=begun_at,
             snapshots_at=old.snapshots_at if snapshots is None else begun_at,
         )
-        for state in InstanceState:
-            count = sum(w.state is state for w in workers)
-            metrics.WORKERS.labels(state.value).set(count)
 
     async def _all_snapshots(self, begun_at: float) -> dict[str, Snapshot] | None:
         """The cluster's snapshots; None while those of the last listing will do."""

@@ -24,7 +24,23 @@ LEASE_HELD = Gauge(
 INVENTORY_AGE_SECONDS = Gauge(
     "ec2spawner_inventory_age_seconds", "Age of the last full listing of the cluster"
 )
-WORKERS = Gauge("ec2spawner_workers", "Workers by EC2 state", ["state"])
+WORKERS = Gauge("ec2spawner_workers", "Workers by EC2 state and profile", ["state", "profile"])
+SPARES = Gauge(
+    "ec2spawner_spares",
+    "Workers that are nobody's, by profile and readiness: ready, booting, rested, unprepared",
+    ["profile", "readiness"],
+)
+FAILED_OFFERINGS = Gauge(
+    "ec2spawner_failed_offerings",
+    "What is not tried for three minutes, by kind: capacity, capacity to start, subnet, quota",
+    ["kind"],
+)
+CLAIMS = Counter("ec2spawner_claims_total", "Workers that were given to an owner")
+REAPED = Counter(
+    "ec2spawner_reaped_total",
+    "What was removed, for nobody wants it: worker, home, snapshot",
+    ["what"],
+)
 ACTIONS = Counter(
     "ec2spawner_actions_total",
     "Actions of the reconciler, by kind and outcome",

@@ -7,32 +7,23 @@ each student. Pure. Owns whose calls go first. Must not know how an action is ca
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from ec2spawner.actions import Action, Launch, Start, Stop, Tag, Terminate
 from ec2spawner.throttle import Turn
 
 USERS_SHARE = 0.5
-"""Share of the bucket of CreateTags that is left to the claims of users who wait."""
+"""Share of a bucket that is left to the calls of users who wait."""
 
-
-@dataclass(frozen=True)
-class Call:
-    """The EC2 action of a kind of ours, and the share of its bucket that it leaves to others."""
-
-    action: str
-    left_share: float = 0.0
-
-
-CALLS: Mapping[type[object], Call] = MappingProxyType(
+CALLS: Mapping[type[object], str] = MappingProxyType(
     {
-        Launch: Call("RunInstances"),
-        Start: Call("StartInstances"),
-        Stop: Call("StopInstances"),
-        Terminate: Call("TerminateInstances"),
-        Tag: Call("CreateTags", USERS_SHARE),
+        Launch: "RunInstances",
+        Start: "StartInstances",
+        Stop: "StopInstances",
+        Terminate: "TerminateInstances",
+        Tag: "CreateTags",
     }
 )
 """Kinds that take many at once. All others are one call for one thing: waiting joins nothing."""
@@ -50,7 +41,7 @@ def due(
 
     ``turn`` tells of an EC2 action, and a share of its bucket to be left, how many calls are free.
     """
-    free: dict[str, int] = {}
+    begun: Counter[str] = Counter()
     waits: list[float] = []
     sent: list[Action] = []
     for action in actions:
@@ -58,11 +49,17 @@ def due(
         if call is None:
             sent.append(action)
             continue
-        now = turn(call.action, call.left_share)
-        left = free.setdefault(call.action, now.free)
-        if left > 0:
-            free[call.action] = left - 1
+        now = turn(call, left_share(action))
+        if now.free > begun[call]:
+            begun[call] += 1
             sent.append(action)
         else:
             waits.append(now.wait_seconds)
     return sent, min(waits, default=None)
+
+
+def left_share(action: Action) -> float:
+    """The share of its bucket that an action leaves: none, if somebody waits for it."""
+    is_ahead = isinstance(action, Launch) and not action.for_owners
+    is_ahead = is_ahead or (isinstance(action, Start) and action.is_ahead)
+    return USERS_SHARE if is_ahead or isinstance(action, Tag) else 0.0

@@ -6,13 +6,13 @@ zone, a full subnet, a quota on all types of its class. Must not know owners, no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from ec2spawner.errors import CloudError, LaunchFailed, QuotaError, SubnetFull
 from ec2spawner.model import Worker
+from ec2spawner.quotas import quota_code
 
 FAILED_OFFERING_SECONDS = 180.0
 """How long an offering without capacity is left out (as Karpenter does; AWS.md's sources)."""
@@ -23,10 +23,6 @@ class Market(str, Enum):
 
     ON_DEMAND = "on-demand"
     SPOT = "spot"
-
-
-OWN_QUOTAS = frozenset({"dl", "f", "hpc", "inf", "mac", "p", "trn", "u", "x"})
-"""Families that do not share the quota of the standard ones, nor that of G and VT."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,9 @@ def scopes(offering: Offering, *, is_start: bool = False) -> tuple[Scope, ...]:
     A start needs no address, and is tried although a launch found no capacity: who has a stopped
     machine has no other.
     """
-    quota = ("quota", offering.market.value, quota_class(offering.instance_type))
-    place = (offering.instance_type, offering.zone, offering.market.value)
+    market = offering.market.value
+    quota = ("quota", market, quota_code(offering.instance_type, market))
+    place = (offering.instance_type, offering.zone, market)
     if is_start:
         return quota, ("capacity to start", *place)
     return quota, ("subnet", offering.subnet_id), ("capacity", *place)
@@ -103,18 +100,6 @@ def scope_of(offering: Offering, error: CloudError, *, is_start: bool = False) -
     if isinstance(error, QuotaError):
         return quota
     return others[0] if isinstance(error, SubnetFull) else others[-1]
-
-
-def quota_class(instance_type: str) -> str:
-    """The vCPU quota that counts a type, by the letters of its family.
-
-    Families A, C, D, H, I, M, R, T and Z share one quota; each of the others has its own, but G
-    and VT share one (EC2 user guide, "Instance type quotas", 2026).
-    """
-    family = re.match(r"[a-z]*", instance_type)[0]  # type: ignore[index]  # it matches anything
-    if family in ("g", "vt"):
-        return "g"
-    return family if family in OWN_QUOTAS else "standard"
 
 
 def why_not(

@@ -35,13 +35,13 @@ class Preparing:
         self,
         fleet: Fleet,
         link: Callable[[], Awaitable[WorkerLink]],
-        document: Mapping[str, Any],
+        make_document: Callable[[], Mapping[str, Any]],
         *,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._fleet = fleet
         self._link = link
-        self._document = document
+        self._make_document = make_document
         self._sleep = sleep
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -85,7 +85,7 @@ class Preparing:
             try:
                 async with self._turns:
                     link = await self._link()
-                    await link.prepare(spare, self._document)
+                    await link.prepare(spare, self._make_document())
                 return
             except EC2SpawnerError as error:
                 log.info("%s is not ready yet: %s", spare.instance_id, error)

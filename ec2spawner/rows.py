@@ -1,7 +1,8 @@
 """What becomes of users' rows in the hub's database, and what follows for machines and homes.
 
 Owns the two things for which JupyterHub has no hook: a row that bears another name from now on,
-and a row that goes although one of its homes was not given up yet. Must not know EC2.
+and a row that goes although one of its homes was not given up yet; and who is in a group. Must not
+know EC2.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jupyterhub import orm
+from jupyterhub.app import JupyterHub
 from sqlalchemy import event
 from sqlalchemy.orm import Session, object_session
 from tornado import web
@@ -26,6 +28,13 @@ log = logging.getLogger(__name__)
 def row_of(user: orm.User) -> str:
     """What tells a user's row from every other, also from one that has its number later."""
     return f"{user.id} {user.created}"
+
+
+def members_of(group: str) -> list[Owner]:
+    """The owners of the default servers of a group's members, in the hub that runs here."""
+    db = JupyterHub.instance().db if JupyterHub.initialized() else None
+    found = orm.Group.find(db, group) if db else None
+    return [Owner(user.name) for user in found.users] if found else []
 
 
 class Rows:

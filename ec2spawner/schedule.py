@@ -37,11 +37,12 @@ class Preparation:
     """For one class, from a while before it begins: machines that are to be running.
 
     Either those of a group's members or, for a class whose members nobody knows before, ``count``
-    spare ones; ``until`` then, whoever has not come does not come.
+    spare ones; ``since`` then they are made ready, ``until`` then, whoever has not come does not.
     """
 
     group: str | None
     count: int | None
+    since: float
     until: float
 
 
@@ -82,7 +83,7 @@ def begins_at(of: ClassTime, day: date) -> float:
 def preparations(classes: Iterable[ClassTime], now: float) -> tuple[Preparation, ...]:
     """What is to be running now; for two classes at a time, one each, in the schedule's order."""
     return tuple(
-        Preparation(of.group, of.count, window.closes_at)
+        Preparation(of.group, of.count, window.opens_at, window.closes_at)
         for of in classes
         for window in _windows(of, now)
         if window.opens_at <= now < window.closes_at

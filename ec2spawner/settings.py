@@ -153,6 +153,14 @@ class Choices(Frozen):
     REAPER_GRACE_SECONDS: int = a_number(
         300, 1, _DAY_SECONDS, "seconds", "A machine that nobody wants is stopped after this time."
     )
+    HUB_LOST_SECONDS: int = a_number(
+        1800,
+        1,
+        7 * _DAY_SECONDS,
+        "seconds",
+        "A machine on which nobody works switches itself off when the hub has been out of its reach"
+        " for this time; longer than the hub is away for an upgrade.",
+    )
     DELETE_GRACE_DAYS: int = a_number(
         7, 0, 365, "days", "A deleted user's home is snapshotted and removed after this time."
     )

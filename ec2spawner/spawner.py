@@ -16,7 +16,7 @@ from jupyterhub.spawner import Spawner, SpawnException
 from sqlalchemy.orm import object_session
 from traitlets import List, Unicode, default
 
-from ec2spawner import choosing, story
+from ec2spawner import choosing, story, switch
 from ec2spawner.errors import EC2SpawnerError, ProfileRefused, StartTimeout
 from ec2spawner.model import InstanceState, Owner, Worker
 from ec2spawner.placement import Profile
@@ -238,6 +238,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
     def _document(self, worker: Worker) -> Mapping[str, Any]:
         """What ``ec2spawner-worker start`` is handed over its standard input."""
         self.ip = worker.private_ip
+        environment = self.get_env()
         return {
             "version": DOCUMENT_VERSION,
             "owner": self.owner.key,
@@ -246,9 +247,10 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             "username": self.config_values.WORKER_USERNAME,
             "address": worker.private_ip,
             "port": self.port,
-            "environment": self.get_env(),
+            "environment": environment,
             "args": self.get_args(),
             "limits": {"memory_bytes": self.mem_limit, "cpu": self.cpu_limit},
+            "watchdog": switch.terms(environment["JUPYTERHUB_API_URL"], self.config_values),
             "timeout_seconds": SERVER_TIMEOUT_SECONDS,
         }
 
@@ -292,12 +294,15 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         told = story.line(story.OPENING_STAGES[kind], 0, usual)
         idle = 0.0
         while True:
-            stage = self._step or fleet.sight(self.owner).stage
+            sight = fleet.sight(self.owner)
+            stage = self._step or sight.stage
             if stage in story.WAITING_STAGES:
                 idle += PROGRESS_SECONDS
             elapsed = time.monotonic() - self._begun_at - idle
             done = story.percent(elapsed, usual)
             words = story.line(stage, elapsed, usual)
+            if stage == "in-line":
+                words = story.in_line(sight.place, sight.seconds)
             if words and words != told:
                 told = words
                 yield {"progress": done, "message": words}

@@ -61,6 +61,18 @@ def line(stage: str, elapsed_seconds: float, usual_seconds: float) -> str:
     return f"{words} A start usually takes {duration(usual_seconds)}."
 
 
+def in_line(place: int, seconds: float) -> str:
+    """What is read while EC2's request limits are the bottleneck."""
+    return f"You are {ordinal(place)} in line for the Amazon cloud, about {duration(seconds)}."
+
+
+def ordinal(number: int) -> str:
+    """A number as a place: "1st", "12th", "23rd"."""
+    teens = 10 <= number % 100 <= 20
+    ending = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
 def percent(elapsed_seconds: float, usual_seconds: float) -> int:
     """How far a start is: even up to the usual time, then ever slower, never done."""
     share = elapsed_seconds / max(usual_seconds, 0.1)

@@ -16,7 +16,7 @@ from ec2spawner.errors import LaunchFailed
 from ec2spawner.listing import Launching
 from ec2spawner.model import InstanceState, Worker
 from ec2spawner.placement import Offering, Profile, choose
-from ec2spawner.wishes import Demand
+from ec2spawner.wishes import Crowd, Demand
 
 MAX_LAUNCH = 100
 """Workers in one RunInstances: AWS advises 5 calls of 100 over 1 of 500 (API reference, 2026)."""
@@ -107,7 +107,7 @@ class Supply:
                 self._top_up(profile, pool.missing())
 
     def _pool(self, profile: Profile) -> _Pool:
-        ahead = self._draft.wishes.ahead.get(profile.slug, 0)
+        ahead = self._ahead() if self._is_usual(profile) else 0
         spares = [w for w in self._draft.free_spares(profile.slug) if _suits_a_newcomer(w)]
         sent = (n for n in self._under_way if n.profile == profile.slug and n.with_home)
         return _Pool(
@@ -118,6 +118,23 @@ class Supply:
             stopping=self._draft.stopping_spares(profile.slug),
             coming=sum(launching.count for launching in sent),
         )
+
+    def _is_usual(self, profile: Profile) -> bool:
+        return profile.slug == next(iter(self._draft.policy.profiles))
+
+    def _ahead(self) -> int:
+        """How many more spares are to run, for classes that are about to begin."""
+        wishes, view = self._draft.wishes, self._draft.view
+        newcomers = [
+            key
+            for key in wishes.expected
+            if key not in wishes.wanted and not view.workers_of(key) and not view.homes_of(key)
+        ]
+        return len(newcomers) + sum(map(self._still_missing, wishes.crowds))
+
+    def _still_missing(self, crowd: Crowd) -> int:
+        came = sum(demand.since >= crowd.since for demand in self._draft.wishes.wanted.values())
+        return max(0, crowd.count - came)
 
     def _balance(self, pool: _Pool) -> None:
         stopped = [i for i in pool.to_stop() if not self._draft.on_hold("stop", i)]

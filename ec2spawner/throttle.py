@@ -6,9 +6,13 @@ Owns EC2's documented limits and the arithmetic of a bucket. Pure: time is given
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+ON_WAIT: ContextVar[Callable[[float], None] | None] = ContextVar("ON_WAIT", default=None)
+"""Told in how many seconds a call is sent that EC2's limits hold back; each task has its own."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
+from jupyterhub.app import JupyterHub
+from jupyterhub.utils import url_path_join
 from markupsafe import escape
 from traitlets.log import get_logger
 
@@ -24,11 +27,15 @@ from ec2spawner.identity import this_process
 from ec2spawner.journal import Journal
 from ec2spawner.lease import Lease
 from ec2spawner.placement import Market, Profile, Subnet
+from ec2spawner.preparing import Preparing
 from ec2spawner.remote import WorkerLink
-from ec2spawner.rows import Rows
+from ec2spawner.rows import Rows, members_of
 from ec2spawner.s3 import Objects
+from ec2spawner.schedule import classes_of
 from ec2spawner.servers import Servers
 from ec2spawner.settings import ServerConfig, find_server_config, load_server_config
+from ec2spawner.switch import prepare_document
+from ec2spawner.timetable import Timetable
 from ec2spawner.wishes import Policy
 
 log = logging.getLogger(__name__)
@@ -92,7 +99,19 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
         return WorkerLink(key, journal, port=config.WORKER_SSH_PORT)
 
     fleet.start()
-    return Cluster(config, Servers(fleet, open_link), asyncio.get_running_loop())
+    timetable = Timetable(fleet, classes_of(config.CLASS_SCHEDULE), members_of)
+    fleet.accompany(timetable.run(), "timetable")
+    servers = Servers(fleet, open_link)
+    preparing = Preparing(fleet, servers.link, lambda: prepare_document(api_url(config), config))
+    fleet.accompany(preparing.run(), "preparing")
+    return Cluster(config, servers, asyncio.get_running_loop())
+
+
+def api_url(config: ServerConfig) -> str:
+    """The API of the hub that runs here, as workers reach it (as ``Spawner.get_env`` makes it)."""
+    url = str(JupyterHub.instance().hub.api_url)
+    reached = config.HUB_CONNECT_URL
+    return url_path_join(reached, urlsplit(url).path) if reached else url
 
 
 def policy_of(config: ServerConfig) -> Policy:

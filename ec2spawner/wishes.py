@@ -51,6 +51,14 @@ class TagWrite:
 
 
 @dataclass(frozen=True)
+class Crowd:
+    """So many people are expected; who came ``since`` then (epoch seconds), is one of them."""
+
+    count: int
+    since: float
+
+
+@dataclass(frozen=True)
 class Wishes:
     """All that is wanted of the fleet at one moment, by owner key."""
 
@@ -64,10 +72,10 @@ class Wishes:
     """Spares that were looked at since the hub started, and are as they should be."""
     unfit: frozenset[str] = frozenset()
     """Spares that nobody is to be given."""
-    ahead: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """By profile: how many more spares are to run, for a class that is about to begin."""
     expected: frozenset[str] = frozenset()
     """Owners whose class is about to begin: their workers are to run, though nobody waits yet."""
+    crowds: tuple[Crowd, ...] = ()
+    """Classes that are about to begin, and of which only the number is known."""
 
 
 @dataclass(frozen=True)

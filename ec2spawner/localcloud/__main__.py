@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add("--volume-seconds", type=_seconds, default=0.5, help="new volume, attach, detach (0.5)")
     add("--fresh-ids-hidden-seconds", type=_seconds, default=0.0, help="new ids are NotFound (0)")
     add("--listing-lag-seconds", type=_seconds, default=0.0, help="listings show old states (0)")
+    add("--watchdog-seconds", type=_seconds, default=60.0, help="looks of dead-man switches (60)")
     add("--throttle", choices=("aws", "off"), default="aws", help="AWS's request limits, or none")
     add("--capacity", type=Path, help="JSON file of what can run; read again when it changes")
     add("--ssh-port", type=_port, default=2222, help="port of the workers' sshd (default 2222)")
@@ -75,6 +76,7 @@ def options_of(given: argparse.Namespace) -> Options:
         image_seconds=given.image_seconds,
         fresh_ids_hidden_seconds=given.fresh_ids_hidden_seconds,
         listing_lag_seconds=given.listing_lag_seconds,
+        watchdog_seconds=given.watchdog_seconds,
     )
     return Options(
         port=given.port,

@@ -17,7 +17,7 @@ from ec2spawner.localcloud.ec2 import health, spot
 from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.failures import EC2Error
-from ec2spawner.localcloud.ec2.lifecycle import USER_STOP, begin_terminate
+from ec2spawner.localcloud.ec2.lifecycle import USER_STOP, begin_terminate, recover
 from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.faults import OUTAGES, FaultFormatError
 from ec2spawner.localcloud.front import Reply
@@ -217,6 +217,10 @@ class Control:
         elif action in ("cut-network", "restore-network"):
             machines.cut_network(instance_id, cut=action == "cut-network")
         elif action == "reboot":
+            with self._cloud.lock:
+                recover(core.instances[instance_id])
+                core.touch(core.instances[instance_id])
+                self._cloud.commit()
             machines.reboot(core, instance_id)
         elif action == "hang-boot":
             machines.reboot(core, instance_id, hang=True)

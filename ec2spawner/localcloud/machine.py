@@ -3,11 +3,14 @@
 Owns what a machine is besides its disk: an SSH server (this process) and an init (its child, see
 ``machine_init``). Must not know EC2. DIR is the instance's root disk; ``DIR/machine.json`` holds
 
-    {"private_ip", "ssh_port", "authorized_keys": [...], "boot_seconds": 1.0}
+    {"private_ip", "ssh_port", "authorized_keys": [...], "boot_seconds": 1.0,
+     "watchdog_seconds": 60.0}
 
 - It answers SSH ``boot_seconds`` after its start, as user ``ec2spawner``, with the given keys
   only: exec requests, no terminal, no forwarding. Commands run under /bin/sh with
   EC2SPAWNER_MACHINE=DIR. The host key is made once and kept in DIR.
+- Every ``watchdog_seconds`` it runs ``ec2spawner-worker watchdog``, as a worker's systemd does;
+  0 is never.
 - SIGTERM, or ``{"op": "poweroff"}`` on ``init.sock``, powers it off: units end gracefully within
   5 s, then the process exits with 0. Any other exit is a crash.
 - Ended in any way, SIGKILL and the death of its parent included, it leaves no process behind.
@@ -67,6 +70,7 @@ class Machine:
     ssh_port: int
     authorized_keys: tuple[str, ...]
     boot_seconds: float
+    watchdog_seconds: float
 
     @classmethod
     def read(cls, directory: Path) -> Machine:
@@ -78,6 +82,7 @@ class Machine:
             int(raw["ssh_port"]),
             tuple(raw["authorized_keys"]),
             float(raw.get("boot_seconds", 1.0)),
+            float(raw.get("watchdog_seconds", 60.0)),
         )
 
     def faults(self) -> Mapping[str, str]:
@@ -317,6 +322,7 @@ async def _serve(machine: Machine, init: socket.socket, started_at: float) -> bo
     commands = Commands(machine, init)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, commands.power_off)
+    watching = asyncio.create_task(_keep_watch(machine, commands))
     booting = asyncio.create_task(_boot(machine, commands, started_at))
     first: set[asyncio.Future[Any]] = {booting, commands.gone}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -326,7 +332,17 @@ async def _serve(machine: Machine, init: socket.socket, started_at: float) -> bo
         if server:
             server.close()
     booting.cancel()
+    watching.cancel()
     return commands.gone.result()
+
+
+async def _keep_watch(machine: Machine, commands: Commands) -> None:
+    """The timer of the dead-man switch; what it says goes to the machine's log."""
+    while machine.watchdog_seconds > 0:
+        await asyncio.sleep(machine.watchdog_seconds)
+        with open(os.devnull, "rb") as nothing:  # noqa: ASYNC230, PTH123 - no disk is behind it
+            end = commands.run("exec ec2spawner-worker watchdog", [nothing.fileno(), 1, 2])
+        await end
 
 
 async def _boot(

@@ -10,6 +10,7 @@ Protocol, on the socket ``init.sock``: one JSON object a line, one reply a line.
     {"op": "stop", "unit": NAME, "timeout_seconds": S}     replies when the unit is gone
     {"op": "status", "unit": NAME}
         each replies {"active", "pid", "exit_code", "started_at"}; exit_code is -N after signal N
+    {"op": "boot"}                     replies {"boot_id", "began_at"}, of CLOCK_BOOTTIME
     {"op": "poweroff"}                 ends the units gracefully, then everything
     {"op": "freeze"} {"op": "thaw"}    stops every process but this one, and lets them go on
     anything else replies {"error": TEXT}
@@ -24,12 +25,14 @@ import selectors
 import signal
 import socket
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ec2spawner.localcloud import machine_tree as tree
+from ec2spawner.worker.clock import boot_seconds
 
 SOCKET_NAME = "init.sock"
 LINE_MAX_BYTES = 2 * 1024 * 1024
@@ -76,6 +79,7 @@ class Init:
         self._sshd = sshd
         self._sshd_pid = os.getppid()
         self._cloud_pid = cloud_pid
+        self._boot = {"boot_id": str(uuid.uuid4()), "began_at": boot_seconds()}
         self._units: dict[str, Unit] = {}
         self._commands: dict[int, int] = {}  # pid -> number of the exec request
         self._buffers: dict[socket.socket, bytes] = {}
@@ -222,6 +226,8 @@ class Init:
         if op == "status":
             unit = self._units.get(request["unit"])
             return unit.report() if unit else dict(_NO_UNIT)
+        if op == "boot":
+            return dict(self._boot)
         if op == "poweroff":
             self._power_off()
             return {"active": True}

@@ -42,6 +42,7 @@ class MachineSpec:
     ssh_port: int
     authorized_keys: tuple[str, ...]
     boot_seconds: float
+    watchdog_seconds: float = 60.0
 
     def write(self) -> None:
         """Put it on the machine's disk."""
@@ -53,6 +54,7 @@ class MachineSpec:
             "ssh_port": self.ssh_port,
             "authorized_keys": list(self.authorized_keys),
             "boot_seconds": self.boot_seconds,
+            "watchdog_seconds": self.watchdog_seconds,
         }
         path = self.directory / "machine.json"
         partial = path.with_suffix(".new")
@@ -101,12 +103,14 @@ class Machines:
         *,
         ssh_port: int,
         boot_seconds: Callable[[], float],
+        watchdog_seconds: Callable[[], float],
         tick: Callable[[], float | None],
     ) -> None:
         self._driver = driver
         self._disks = disks
         self._ssh_port = ssh_port
         self._boot_seconds = boot_seconds
+        self._watchdog_seconds = watchdog_seconds
         self._tick = tick
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._cores: dict[str, EmulatedEC2] = {}
@@ -179,6 +183,7 @@ class Machines:
             self._ssh_port,
             (key,) if key else (),
             self._boot_seconds(),
+            self._watchdog_seconds(),
         )
 
     def _boot(self, spec: MachineSpec) -> None:
@@ -215,13 +220,14 @@ class Machines:
     def _run(self) -> None:
         while not self._closing:
             try:
-                self._step()
+                self.step()
             except Exception:
                 log.exception("A machine could not be seen to")
                 time.sleep(0.1)
         self._driver.close()
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One round: what was ordered, what is due, which machines ended. Else in our thread."""
         while not self._orders.empty():
             self._orders.get()()
         due = self._tick()

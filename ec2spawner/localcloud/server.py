@@ -84,6 +84,7 @@ class Served:
             self.disks,
             ssh_port=options.ssh_port,
             boot_seconds=lambda: options.boot_seconds,
+            watchdog_seconds=lambda: self.cloud.timings.watchdog_seconds,
             tick=self._tick,
         )
         self.cloud.on_new_core = self._adopt

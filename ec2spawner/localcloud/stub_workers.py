@@ -1,8 +1,8 @@
 """Hundreds of workers answered for by one thread: for load tests of the control plane.
 
 Owns a small SSH server per address that speaks the protocol of ``ec2spawner-worker``, and an HTTP
-server that answers JupyterHub's first probe. Nothing runs behind it: results that were measured
-with these workers must say so.
+server that answers JupyterHub's first probe; and their dead-man switches (``stub_watchdog``).
+Nothing runs behind it: results that were measured with these workers must say so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ec2spawner.localcloud.clock import Clock, system_clock
 from ec2spawner.localcloud.machines import MachineSpec
+from ec2spawner.localcloud.stub_watchdog import StubWatchdog, StubWork
+from ec2spawner.worker import hub_probe
+from ec2spawner.worker.protocol import Fault
 
 if TYPE_CHECKING:
     import asyncssh
@@ -29,6 +34,7 @@ log = logging.getLogger(__name__)
 SSH_USER = "ec2spawner"
 STEPS = ("home", "mount", "server", "wait")
 MAX_DOCUMENT_BYTES = 1 << 20
+WATCH_SECONDS = 1.0  # between two rounds for the dead-man switches that are due
 JUPYTERHUB_VERSION = "5.0.0"  # overwritten by the installed one, where there is one
 
 
@@ -38,10 +44,10 @@ class _Stub:
 
     spec: MachineSpec
     generation: int
+    watchdog: StubWatchdog
     ssh: asyncio.AbstractServer | None = None
     web: asyncio.AbstractServer | None = None
     document: dict[str, Any] | None = None
-    started_at: float = 0.0
     claim: str = ""
     owner: str = ""
     is_cut: bool = False
@@ -52,20 +58,31 @@ class _Stub:
 class StubWorkers:
     """A Driver whose machines are entries of a table and open ports."""
 
-    def __init__(self, server_seconds: float = 0.2) -> None:
+    def __init__(
+        self,
+        server_seconds: float = 0.2,
+        clock: Clock = system_clock,
+        reaches: Callable[[str], bool] = hub_probe.reaches,
+    ) -> None:
         self._server_seconds = server_seconds
+        self._clock = clock
+        self._reaches = reaches
         self._stubs: dict[str, _Stub] = {}
         self._generation = 0
         self._wake = threading.Event()
-        self._ended: list[tuple[str, int]] = []
+        self._ended: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
+        self._round = asyncio.Lock()
         self._version = _hub_version()
         self._thread = threading.Thread(target=self._run, name="stub workers", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        watching = self._loop.create_task(self._watch())
         self._loop.run_forever()
+        watching.cancel()
+        self._loop.run_until_complete(asyncio.gather(watching, return_exceptions=True))
 
     def _do(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout=30)
@@ -73,7 +90,8 @@ class StubWorkers:
     def start(self, spec: MachineSpec) -> None:
         """See Driver."""
         self._generation += 1
-        stub = _Stub(spec, self._generation)
+        watchdog = StubWatchdog(spec.directory, self._clock(), spec.watchdog_seconds)
+        stub = _Stub(spec, self._generation, watchdog)
         stub.claim, stub.owner = _read_claim(spec.directory)
         self._stubs[spec.instance_id] = stub
         asyncio.run_coroutine_threadsafe(self._boot(stub), self._loop)
@@ -110,7 +128,10 @@ class StubWorkers:
         """See Driver."""
         self._wake.wait(max(0.0, timeout_seconds))
         self._wake.clear()
-        ended, self._ended = self._ended, []
+        ended = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                ended.append(self._ended.get_nowait())
         return ended
 
     def wake(self) -> None:
@@ -125,6 +146,59 @@ class StubWorkers:
         self._thread.join(timeout=2)
         if not self._thread.is_alive():
             self._loop.close()
+
+    def command(
+        self, instance_id: str, verb: str, document: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """The answer to a command as if it came by SSH, at a booted machine."""
+        events: list[dict[str, Any]] = []
+        data = json.dumps(document or {}).encode()
+        self._do(lambda: self._carry_out(self._stubs[instance_id], verb, data, events.append))
+        return events
+
+    def set_work(self, instance_id: str, work: StubWork) -> None:
+        """Have the user of a running server do something."""
+        self._stubs[instance_id].watchdog.work = work
+
+    def look_around(self) -> None:
+        """Have every dead-man switch look that is due by the clock; returns when all have."""
+        self._do(self._look_around)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._look_around()
+            except Exception:
+                log.exception("The dead-man switches could not look")
+
+    async def _look_around(self) -> None:
+        """All in one round, so that a hub is asked once, not by each of them."""
+        async with self._round:
+            due = [s for s in list(self._stubs.values()) if s.watchdog.is_due(self._clock())]
+            hubs = {s.watchdog.terms.hub_url for s in due if s.watchdog.terms}
+            reached = {hub for hub in hubs if await self._is_reached(hub)}
+            for stub in due:
+                await self._look(stub, reached)
+
+    async def _is_reached(self, hub: str) -> bool:
+        return await self._loop.run_in_executor(None, self._reaches, hub)
+
+    async def _look(self, stub: _Stub, reached: set[str]) -> None:
+        instance_id, terms = stub.spec.instance_id, stub.watchdog.terms
+        if self._stubs.get(instance_id) is not stub:
+            return  # it ended meanwhile
+        reason = stub.watchdog.look(
+            self._clock(),
+            is_claimed=bool(stub.claim),
+            is_hub_reached=bool(terms and terms.hub_url in reached and not stub.is_cut),
+        )
+        if reason:
+            log.info("%s powers itself off: %s", instance_id, reason.value)
+            del self._stubs[instance_id]
+            await _close(stub)
+            self._ended.put((instance_id, 0))
+            self._wake.set()
 
     async def _boot(self, stub: _Stub) -> None:
         import asyncssh
@@ -149,7 +223,7 @@ class StubWorkers:
             log.error("%s cannot listen: %s", stub.spec.instance_id, error)
 
     async def run_command(self, stub: _Stub, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Answer ``ec2spawner-worker start|status|stop``."""
+        """Answer ``ec2spawner-worker prepare|start|status|stop``."""
         verb = (process.command or "").split()[-1:]
         data = b""
         while verb != ["status"] and len(data) < MAX_DOCUMENT_BYTES:
@@ -157,18 +231,45 @@ class StubWorkers:
             if not chunk:
                 break
             data += chunk
-        answers = {"start": self._on_start, "status": self._on_status, "stop": self._on_stop}
-        answer = answers.get(verb[0] if verb else "")
-        if answer is None:
+        try:
+            code = await self._carry_out(
+                stub, verb[0] if verb else "", data, lambda event: _say(process, event)
+            )
+        except KeyError:
             process.stderr.write(b"unknown command\n")
-            process.exit(127)
-            return
+            code = 127
+        process.exit(code)
+
+    async def _carry_out(
+        self, stub: _Stub, verb: str, data: bytes, say: Callable[[dict[str, Any]], None]
+    ) -> int:
+        """The exit code; raises KeyError for a verb that there is not."""
+        answer = {
+            "prepare": self._on_prepare,
+            "start": self._on_start,
+            "status": self._on_status,
+            "stop": self._on_stop,
+        }[verb]
+        stub.watchdog.commanded_at = self._clock()
         assert stub.locked is not None  # noqa: S101 - made before the port was opened
         if stub.is_cut:  # the connection was there before the cut
             await asyncio.sleep(3600)
         async with stub.locked:
-            code = await answer(stub, data, lambda event: _say(process, event))
-        process.exit(code)
+            code = await answer(stub, data, say)
+        stub.watchdog.commanded_at = self._clock()
+        return code
+
+    async def _on_prepare(
+        self, stub: _Stub, data: bytes, say: Callable[[dict[str, Any]], None]
+    ) -> int:
+        try:
+            stub.watchdog.learn(json.loads(data)["watchdog"])
+        except (ValueError, KeyError, TypeError, Fault) as error:
+            say({"event": "error", "code": "bad-document", "detail": repr(error)[:500]})
+            return 1
+        said = {"event": "prepared", "system": "running", "disk_free_bytes": 1 << 33}
+        say({**said, "seconds": 0.0})
+        return 0
 
     async def _on_start(
         self, stub: _Stub, data: bytes, say: Callable[[dict[str, Any]], None]
@@ -178,7 +279,9 @@ class StubWorkers:
             document = json.loads(data)
             address, port = str(document["address"]), int(document["port"])
             claim, owner = str(document["claim"]), str(document["owner"])
-        except (ValueError, KeyError, TypeError) as error:
+            if "watchdog" in document and stub.claim in ("", claim):
+                stub.watchdog.learn(document["watchdog"])
+        except (ValueError, KeyError, TypeError, Fault) as error:
             say({"event": "error", "code": "bad-document", "detail": repr(error)[:500]})
             return 1
         if stub.claim not in ("", claim):
@@ -186,7 +289,8 @@ class StubWorkers:
             return 1
         stub.claim, stub.owner = claim, owner
         _write_claim(stub.spec.directory, claim, owner)
-        reused = stub.web is not None and stub.document == document
+        server = {k: v for k, v in document.items() if k != "watchdog"}
+        reused = stub.web is not None and stub.document == server
         if not reused:
             await _close_web(stub)
             for step in STEPS:
@@ -197,7 +301,8 @@ class StubWorkers:
             except OSError as error:
                 say({"event": "error", "code": "server-died", "detail": str(error)[:500]})
                 return 1
-            stub.document, stub.started_at = document, time.time()
+            stub.document = server
+            stub.watchdog.serve_from(self._clock())
         seconds = round(time.monotonic() - began, 3)
         ready = {"event": "ready", "pid": os.getpid(), "reused": reused, "formatted": False}
         say({**ready, "seconds": seconds})
@@ -290,6 +395,7 @@ async def _close_web(stub: _Stub) -> None:
     if stub.web:
         stub.web.close()
         stub.web = None
+        stub.watchdog.serve_from(None)
     stub.document = None
     for transport in list(stub.connections):
         transport.close()

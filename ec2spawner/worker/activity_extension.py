@@ -2,29 +2,49 @@
 
 Owns the looking: it notes requests, the end of executions and what is typed, and answers in place
 of the server's own ``last_activity``, which JupyterHub's extension reports every
-JUPYTERHUB_ACTIVITY_INTERVAL seconds (and once more, after a failure, at the next interval). Must
-not decide: that is ``activity``. Nothing here may disturb the server it looks at.
+JUPYTERHUB_ACTIVITY_INTERVAL seconds (and once more, after a failure, at the next interval). The
+same is left in a file (``activity_file``) for the worker's own watchdog, which cannot ask a server
+while the hub is away. Must not decide: that is ``activity``. Nothing here may disturb the server it
+looks at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ec2spawner.worker import activity
+from ec2spawner.worker import activity, activity_file
+from ec2spawner.worker.clock import boot_seconds
+
+
+class Marks:
+    """When each thing last happened, by one clock."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.started_at = self.requested_at = self.ended_at = self.typed_at = now()
 
 
 class Observer:
-    """Watches one ``ServerApp``; ``now`` is epoch seconds."""
+    """Watches one ``ServerApp``; ``now`` is epoch seconds, ``steady`` a clock that nobody sets.
 
-    def __init__(self, serverapp: Any, now: Callable[[], float] = time.time) -> None:
+    The hub, on another machine, is told by the first, and the watchdog on this one by the second.
+    """
+
+    def __init__(
+        self,
+        serverapp: Any,
+        now: Callable[[], float] = time.time,
+        steady: Callable[[], float] = boot_seconds,
+    ) -> None:
         self._app = serverapp
-        self._now = now
-        self._started_at = self._requested_at = self._ended_at = self._typed_at = now()
+        self._by_wall = Marks(now)
+        self._by_steady = Marks(steady)
 
     def install(self) -> None:
         """Begin to watch; after this the server reports by our rule."""
@@ -36,14 +56,27 @@ class Observer:
 
     def last_activity(self) -> datetime:
         """What ``web_app.last_activity()`` promises: an aware time in UTC."""
-        moment = activity.last_work(
-            self._now(),
-            self._started_at,
-            self._requested_at,
-            self._kernels(),
-            self._terminals(),
+        return datetime.fromtimestamp(self._last_work(self._by_wall), tz=timezone.utc)
+
+    def keep_file(self, directory: Path, every_seconds: float) -> None:
+        """Leave it in ``directory``, now and then again and again."""
+        # A disk that is full is not this server's trouble.
+        with contextlib.suppress(OSError):
+            activity_file.write(directory, self._last_work(self._by_steady))
+        self._app.io_loop.call_later(every_seconds, self.keep_file, directory, every_seconds)
+
+    def _last_work(self, marks: Marks) -> float:
+        return activity.last_work(
+            marks.now(),
+            marks.started_at,
+            marks.requested_at,
+            self._kernels(marks),
+            self._terminals(marks),
         )
-        return datetime.fromtimestamp(moment, tz=timezone.utc)
+
+    def _note(self, what: str) -> None:
+        for marks in (self._by_wall, self._by_steady):
+            setattr(marks, what, marks.now())
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -64,7 +97,7 @@ class Observer:
         if authenticated and activity.is_persons_request(
             request.method, path, handler.get_status(), headers
         ):
-            self._requested_at = self._now()
+            self._note("requested_at")
 
     # -- kernels -----------------------------------------------------------------------------
 
@@ -79,13 +112,13 @@ class Observer:
     def _note_state(self, change: Any) -> None:
         """Jupyter sets this state by requests that work; asking a kernel who it is is none."""
         if change["old"] == "busy":
-            self._ended_at = self._now()
+            self._note("ended_at")
 
-    def _kernels(self) -> Iterator[activity.Kernel]:
+    def _kernels(self, marks: Marks) -> Iterator[activity.Kernel]:
         manager = self._app.kernel_manager
-        yield activity.Kernel(busy=False, ended_at=self._ended_at)  # of those that are gone, too
+        yield activity.Kernel(busy=False, ended_at=marks.ended_at)  # of those that are gone, too
         for kernel_id in list(manager.list_kernel_ids()):
-            yield activity.Kernel(_is_busy(manager.get_kernel(kernel_id)), self._ended_at)
+            yield activity.Kernel(_is_busy(manager.get_kernel(kernel_id)), marks.ended_at)
 
     # -- terminals ---------------------------------------------------------------------------
 
@@ -102,15 +135,15 @@ class Observer:
     def _noting_input(self, write: Callable[[str], Any]) -> Callable[[str], Any]:
         def note_and_write(text: str) -> Any:
             if activity.is_typed(text):
-                self._typed_at = self._now()
+                self._note("typed_at")
             return write(text)
 
         return note_and_write
 
-    def _terminals(self) -> Iterator[activity.Terminal]:
-        yield activity.Terminal(foreground_job=False, typed_at=self._typed_at)
+    def _terminals(self, marks: Marks) -> Iterator[activity.Terminal]:
+        yield activity.Terminal(foreground_job=False, typed_at=marks.typed_at)
         for process in self._open_terminals():
-            yield activity.Terminal(_has_foreground_job(process), self._typed_at)
+            yield activity.Terminal(_has_foreground_job(process), marks.typed_at)
 
 
 def _is_busy(kernel: Any) -> bool:
@@ -129,10 +162,22 @@ def _has_foreground_job(process: Any) -> bool:
         return False
 
 
+def file_seconds(environ: Mapping[str, str]) -> float:
+    """How often the file is written: as often as the hub wants reports, if that is more often."""
+    try:
+        wanted = float(environ["JUPYTERHUB_ACTIVITY_INTERVAL"])
+    except (KeyError, ValueError):
+        return activity_file.WRITE_SECONDS
+    return min(activity_file.WRITE_SECONDS, max(1.0, wanted))
+
+
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": __name__}]
 
 
 def _load_jupyter_server_extension(serverapp: Any) -> None:
-    Observer(serverapp).install()
+    observer = Observer(serverapp)
+    observer.install()
+    if directory := os.environ.get("RUNTIME_DIRECTORY"):
+        observer.keep_file(Path(directory), file_seconds(os.environ))
     serverapp.log.info("ec2spawner reports when the user was last at work")

@@ -16,7 +16,8 @@ from ec2spawner.worker.document import DOCUMENT_MAX_BYTES
 from ec2spawner.worker.host import Host
 from ec2spawner.worker.protocol import Code, Events, Fault
 
-USAGE = "usage: ec2spawner-worker start|status|stop   (documents on stdin; see docs)\n"
+COMMANDS = ("prepare", "start", "status", "stop", "watchdog")
+USAGE = f"usage: ec2spawner-worker {'|'.join(COMMANDS)}   (documents on stdin; see docs)\n"
 
 
 def choose_host(environ: Mapping[str, str]) -> Host:
@@ -41,6 +42,12 @@ def run(command: str, source: IO[bytes], events: Events, environ: Mapping[str, s
         elif command == "stop":
             seconds = document.parse_stop(_read(source))
             commands.stop(choose_host(environ), seconds, events)
+        elif command == "prepare":
+            commands.prepare(choose_host(environ), document.parse_prepare(_read(source)), events)
+        elif command == "watchdog":
+            from ec2spawner.worker import watchdog
+
+            watchdog.look_once(choose_host(environ), events)
         else:
             wanted = document.parse_start(_read(source))
             secrets = wanted.secrets()
@@ -66,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"ec2spawner-worker {__version__}\n")
         return 0
-    if len(arguments) != 1 or arguments[0] not in ("start", "status", "stop"):
+    if len(arguments) != 1 or arguments[0] not in COMMANDS:
         sys.stderr.write(USAGE)
         return 0 if arguments == ["--help"] else 2
     # Unbuffered, so that nothing is left to write when the hub has hung up.

@@ -1,4 +1,4 @@
-"""start, status and stop: the same steps on every host.
+"""prepare, start, status and stop: the same steps on every host.
 
 Owns their order, which makes each step safe to repeat after a kill at any line: the home's device
 is seen, then the claim is recorded, and only then is anything touched; the record of a server comes
@@ -8,6 +8,7 @@ cloud.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ec2spawner.worker import probe, records
-from ec2spawner.worker.document import StartDocument
+from ec2spawner.worker.clock import boot_seconds
+from ec2spawner.worker.document import PrepareDocument, StartDocument
 from ec2spawner.worker.host import Filesystem, Host
 from ec2spawner.worker.protocol import Code, Events, Fault
 
@@ -23,6 +25,7 @@ HOME_WAIT_SECONDS = 60.0  # a volume that is attached at launch is there before 
 POLL_SECONDS = 0.025
 STATUS_POLL_SECONDS = 0.25
 REPLACED_SERVER_STOP_SECONDS = 10.0
+PREPARED_FREE_MIN_BYTES = 512 * 1024 * 1024  # of the root disk: logs, caches, a package or two
 IDENTITY = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PWD", "TMPDIR", "XDG_RUNTIME_DIR"})
 """Variables that are the worker's to say, never the hub's."""
 
@@ -34,6 +37,18 @@ class World:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     answers: Callable[[str, int, str], bool] = probe.answers
+
+
+def _begin(host: Host) -> None:
+    """Every command of a hub begins so: it is a sign of life to the dead-man switch."""
+    host.prepare()
+    note_contact(host)
+
+
+def note_contact(host: Host) -> None:
+    """Note that a hub commands this worker now; where that fails, the command matters more."""
+    with contextlib.suppress(Fault, OSError):
+        records.note_contact(host.runtime_directory, host.boot().boot_id, boot_seconds())
 
 
 class Start:
@@ -52,7 +67,7 @@ class Start:
     def run(self) -> None:
         """Have the server answer, and say so; raises Fault."""
         try:
-            self._host.prepare()
+            _begin(self._host)
             with records.locked(self._host.runtime_directory, self._left()) as lock:
                 self._host.keep_open(lock)
                 previous = self._read_claim()
@@ -65,6 +80,7 @@ class Start:
                     self._provide_home(device)
                     self._start_server()
             self._await_answer(reused)
+            note_contact(self._host)
         except OSError as error:
             raise _fault_of(error) from error
 
@@ -87,6 +103,8 @@ class Start:
         claim = records.Claim(d.owner, d.claim, d.volume_id, d.username)
         if recorded != claim:
             records.write_claim(self._host.state_directory, claim)
+        if d.watchdog is not None:
+            records.write_terms(self._host.state_directory, d.watchdog)
 
     def _is_running(self) -> bool:
         same = records.read_digest(self._host.runtime_directory) == self._document.digest
@@ -181,9 +199,29 @@ def environment_of(document: StartDocument) -> Mapping[str, str]:
     return environment
 
 
+def prepare(host: Host, document: PrepareDocument, events: Events) -> None:
+    """Remember the hub, and say that the machine has booted to the end and has room.
+
+    Holds no lock while the machine boots: who is given this worker meanwhile must not wait for it.
+    """
+    try:
+        _begin(host)
+        with records.locked(host.runtime_directory, document.timeout_seconds):
+            records.write_terms(host.state_directory, document.watchdog)
+        events.progress("boot")
+        system = host.await_boot(document.timeout_seconds)
+        free = host.disk_free_bytes()
+        if free < PREPARED_FREE_MIN_BYTES:
+            raise Fault(Code.DISK_FULL, f"{free} bytes are free on the root disk")
+        note_contact(host)
+        events.write(event="prepared", system=system, disk_free_bytes=free, seconds=events.seconds)
+    except OSError as error:
+        raise _fault_of(error) from error
+
+
 def report_status(host: Host, events: Events) -> None:
     """One line: the server, whose it is, and the home."""
-    host.prepare()
+    _begin(host)
     claim = records.read_claim(host.state_directory)
     status = host.server_status(claim.username) if claim else None
     mounted = claim is not None and host.mounted_device(claim.username) is not None
@@ -201,12 +239,13 @@ def report_status(host: Host, events: Events) -> None:
 def stop(host: Host, timeout_seconds: float, events: Events) -> None:
     """End the server, write back and unmount the home; nothing to do is done, too."""
     try:
-        host.prepare()
+        _begin(host)
         with records.locked(
             host.runtime_directory, timeout_seconds + HOME_WAIT_SECONDS, interrupt=True
         ):
             claim = records.read_claim(host.state_directory)
             unmounted = claim is None or _stop_server_of(host, claim.username, timeout_seconds)
+        note_contact(host)
         events.write(event="stopped", seconds=events.seconds, unmounted=unmounted)
     except OSError as error:
         raise _fault_of(error) from error

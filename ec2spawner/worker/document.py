@@ -1,4 +1,4 @@
-"""The one document that a start is given on stdin: its parsing, strict and bounded.
+"""The documents that commands are given on stdin: their parsing, strict and bounded.
 
 Owns what a well-formed document is. Must not know hosts. Whatever passes here is safe as a file
 name, a unit name and an HTTP request's path, as far as those parts are used so.
@@ -10,10 +10,12 @@ import hashlib
 import json
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from ec2spawner.worker import hub_probe
+from ec2spawner.worker.deadman import HUB_LOST_MAX_SECONDS, IDLE_MAX_SECONDS, Terms
 from ec2spawner.worker.protocol import Code, Fault
 
 DOCUMENT_MAX_BYTES = 1024 * 1024
@@ -24,6 +26,7 @@ MEMORY_MIN_BYTES = 64 * 1024 * 1024
 TIMEOUT_MAX_SECONDS = 3600.0
 DEFAULT_TIMEOUT_SECONDS = 120.0
 DEFAULT_STOP_TIMEOUT_SECONDS = 10.0
+DEFAULT_PREPARE_TIMEOUT_SECONDS = 300.0
 
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
 _CLAIM = re.compile(r"[0-9a-f]{16}")
@@ -33,7 +36,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _PREFIX = re.compile(r"/(?:[!-~]{0,4094}/)?")
 _SECRET_NAME = re.compile(r"(?i)token|secret|password|passwd|credential|key")
 _REQUIRED = {"version", "owner", "claim", "volume_id", "username", "address", "port"}
-_OPTIONAL = {"environment", "args", "limits", "timeout_seconds"}
+_OPTIONAL = {"environment", "args", "limits", "watchdog", "timeout_seconds"}
+_NO_PART_OF_A_SERVER = {"watchdog", "timeout_seconds"}
+_TERMS = {"hub_url", "hub_lost_seconds", "idle_seconds"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,9 @@ class StartDocument:
     environment: Mapping[str, str]
     args: tuple[str, ...]
     limits: Limits
+    watchdog: Terms | None
     timeout_seconds: float
-    digest: str  # of all but the time-out: the same digest is the same server
+    digest: str  # of what makes a server: the same digest is the same server
 
     @property
     def prefix(self) -> str:
@@ -70,15 +76,19 @@ class StartDocument:
         return [v for k, v in self.environment.items() if _SECRET_NAME.search(k)]
 
 
+@dataclass(frozen=True)
+class PrepareDocument:
+    """Which hub prepares a worker that is nobody's yet, and how long that may take."""
+
+    watchdog: Terms
+    timeout_seconds: float
+
+
 def parse_start(data: bytes) -> StartDocument:
     """Read a start document; raises Fault(bad-document) that names the key."""
     raw = _object(data)
-    if missing := _REQUIRED - set(raw):
-        raise _bad(f"missing: {', '.join(sorted(missing))}")
-    if unknown := set(raw) - _REQUIRED - _OPTIONAL:
-        raise _bad(f"unknown: {', '.join(sorted(map(repr, unknown)))}")
-    if raw["version"] != 1 or isinstance(raw["version"], bool):
-        raise _bad("version: this worker knows version 1 only; rebuild its image")
+    _check_keys(raw, _REQUIRED, _OPTIONAL)
+    _check_version(raw)
     username = _matching(raw, "username", _USERNAME)
     if username == "root":
         raise _bad("username: root runs no notebooks")
@@ -92,21 +102,62 @@ def parse_start(data: bytes) -> StartDocument:
         environment=_environment(raw.get("environment", {})),
         args=_args(raw.get("args", [])),
         limits=_limits(raw.get("limits")),
+        watchdog=parse_terms(raw["watchdog"], "watchdog.") if "watchdog" in raw else None,
         timeout_seconds=_timeout(raw, DEFAULT_TIMEOUT_SECONDS),
         digest=_digest(raw),
+    )
+
+
+def parse_prepare(data: bytes) -> PrepareDocument:
+    """Read a prepare document; raises Fault(bad-document) that names the key."""
+    raw = _object(data)
+    _check_keys(raw, {"version", "watchdog"}, {"timeout_seconds"})
+    _check_version(raw)
+    return PrepareDocument(
+        watchdog=parse_terms(raw["watchdog"], "watchdog."),
+        timeout_seconds=_timeout(raw, DEFAULT_PREPARE_TIMEOUT_SECONDS),
+    )
+
+
+def parse_terms(raw: Any, where: str = "") -> Terms:
+    """Read a hub's terms; raises Fault(bad-document) that names the key, after ``where``."""
+    if not isinstance(raw, dict):
+        raise _bad(f"{where or 'terms'}: must be an object")
+    named = {f"{where}{key}": value for key, value in raw.items()}
+    _check_keys(named, {f"{where}{key}" for key in _TERMS})
+    url = named[f"{where}hub_url"]
+    if not isinstance(url, str) or hub_probe.parse(url) is None:
+        raise _bad(f"{where}hub_url: must be like http://10.0.0.5:8081/hub/api, and no more")
+    return Terms(
+        url,
+        float(_number(named, f"{where}hub_lost_seconds", 1, HUB_LOST_MAX_SECONDS)),
+        float(_number(named, f"{where}idle_seconds", 1, IDLE_MAX_SECONDS)),
     )
 
 
 def parse_stop(data: bytes) -> float:
     """The seconds that a stop may take; an empty input is the default."""
     raw = _object(data) if data.strip() else {}
-    if unknown := set(raw) - {"timeout_seconds"}:
-        raise _bad(f"unknown: {', '.join(sorted(map(repr, unknown)))}")
+    _check_keys(raw, set(), {"timeout_seconds"})
     return _timeout(raw, DEFAULT_STOP_TIMEOUT_SECONDS)
 
 
 def _bad(detail: str) -> Fault:
     return Fault(Code.BAD_DOCUMENT, detail)
+
+
+def _check_keys(
+    raw: Mapping[str, Any], required: set[str], optional: Set[str] = frozenset()
+) -> None:
+    if missing := required - set(raw):
+        raise _bad(f"missing: {', '.join(sorted(missing))}")
+    if unknown := set(raw) - required - optional:
+        raise _bad(f"unknown: {', '.join(sorted(map(repr, unknown)))}")
+
+
+def _check_version(raw: Mapping[str, Any]) -> None:
+    if raw["version"] != 1 or isinstance(raw["version"], bool):
+        raise _bad("version: this worker knows version 1 only; rebuild its image")
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -124,7 +175,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _digest(raw: Mapping[str, Any]) -> str:
-    meant = {k: v for k, v in raw.items() if k != "timeout_seconds"}
+    meant = {k: v for k, v in raw.items() if k not in _NO_PART_OF_A_SERVER}
     return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
 
 

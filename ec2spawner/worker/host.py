@@ -40,6 +40,14 @@ class ServerStatus:
     exit_code: int | None = None
 
 
+@dataclass(frozen=True)
+class Boot:
+    """One run of a machine, from power-on to power-off; moments are of ``clock``."""
+
+    boot_id: str
+    began_at: float
+
+
 class Host(Protocol):
     """One machine. Every method raises Fault for what it cannot do."""
 
@@ -53,6 +61,18 @@ class Host(Protocol):
 
     def prepare(self) -> None:
         """Make both directories."""
+
+    def boot(self) -> Boot:
+        """The boot that this machine is in."""
+
+    def await_boot(self, timeout_seconds: float) -> str:
+        """How the system is once it has booted to the end: "running" or "degraded"."""
+
+    def disk_free_bytes(self) -> int:
+        """Free space of the root disk."""
+
+    def power_off(self) -> None:
+        """Begin to shut the machine down in order; returns at once."""
 
     def keep_open(self, fd: int) -> None:
         """Let programs that are run inherit ``fd``: it is the lock, which they then hold, too."""
@@ -92,6 +112,9 @@ class Host(Protocol):
 
     def server_status(self, username: str) -> ServerStatus:
         """How the server's unit is."""
+
+    def activity_file(self, username: str) -> tuple[Path, int]:
+        """Where the server leaves when its user worked, and the uid that it must belong to."""
 
     def server_log(self, username: str) -> str:
         """The end of what the server last started has written, a few KiB at most."""

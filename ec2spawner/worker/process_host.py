@@ -22,9 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ec2spawner.worker.activity_file import FILE_NAME as ACTIVITY_FILE
 from ec2spawner.worker.document import Limits
 from ec2spawner.worker.home import NoOwnership, copy_skeleton
-from ec2spawner.worker.host import Contents, Filesystem, ServerStatus
+from ec2spawner.worker.host import Boot, Contents, Filesystem, ServerStatus
 from ec2spawner.worker.metadata import ANSWER_MAX_BYTES, Interruption, parse_interruption
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.records import write_atomically
@@ -70,6 +71,28 @@ class ProcessHost:
         """Make both directories."""
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
         self.runtime_directory.mkdir(mode=0o700, exist_ok=True)
+
+    # -- the machine -------------------------------------------------------------------------
+
+    def boot(self) -> Boot:
+        """As init knows it: the computer's own boot is another matter."""
+        answer = self._ask(op="boot")
+        return Boot(str(answer["boot_id"]), float(answer["began_at"]))
+
+    def await_boot(self, timeout_seconds: float) -> str:
+        """Whatever can ask this has booted."""
+        return "running"
+
+    def disk_free_bytes(self) -> int:
+        """Of the disk below."""
+        if self._fault("disk") == "full":
+            return 0
+        disk = os.statvfs(self.state_directory)
+        return disk.f_bavail * disk.f_frsize
+
+    def power_off(self) -> None:
+        """Init ends everything, this command included."""
+        self._ask(op="poweroff")
 
     def keep_open(self, fd: int) -> None:
         """Nothing to do: no programs are run."""
@@ -188,6 +211,10 @@ class ProcessHost:
         """As init sees it."""
         answer = self._ask(op="status", unit=UNIT)
         return ServerStatus(answer["active"], answer["pid"], answer["exit_code"])
+
+    def activity_file(self, username: str) -> tuple[Path, int]:
+        """In what the server is told is its RuntimeDirectory."""
+        return self.runtime_directory / ACTIVITY_FILE, os.getuid()
 
     def server_log(self, username: str) -> str:
         """The end of ``server.log``."""

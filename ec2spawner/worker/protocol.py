@@ -26,7 +26,7 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Code(str, Enum):
-    """Why a start failed, as the hub is told."""
+    """Why a command failed, as the hub is told."""
 
     BAD_DOCUMENT = "bad-document"
     OWNER_MISMATCH = "owner-mismatch"
@@ -36,6 +36,7 @@ class Code(str, Enum):
     DISK_FULL = "disk-full"
     SERVER_DIED = "server-died"
     SERVER_TIMEOUT = "server-timeout"
+    BOOT_UNFINISHED = "boot-unfinished"
     INTERNAL = "internal"
 
 

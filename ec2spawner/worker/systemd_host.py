@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ec2spawner.worker.activity_file import FILE_NAME as ACTIVITY_FILE
 from ec2spawner.worker.document import Limits
 from ec2spawner.worker.home import Ownership, copy_skeleton
-from ec2spawner.worker.host import Contents, Filesystem, ServerStatus
+from ec2spawner.worker.host import Boot, Contents, Filesystem, ServerStatus
 from ec2spawner.worker.metadata import Interruption, interruption_notice
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.runner import Completed, Runner, run_program
@@ -29,6 +30,7 @@ STOP_POLL_SECONDS = 0.05
 STOP_REPEAT_POLLS = 40  # 2 s: a Jupyter server that has only just started may swallow a SIGTERM
 LOG_LINES = 40
 LOG_TAIL_CHARS = 8192
+BOOTED = ("running", "degraded")  # degraded: booted, and some unit failed
 BLANK_BYTES = 4096  # mkfs writes its superblock, in here, as its last act
 _BLKID_NOTHING = 2
 _FSCK_GIVES_UP = 4
@@ -100,6 +102,33 @@ class SystemdHost:
         """Make both directories, root's own."""
         for directory in (self.state_directory, self.runtime_directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    # -- the machine -------------------------------------------------------------------------
+
+    def boot(self) -> Boot:
+        """The kernel's own name for it; its clock begins with the boot."""
+        file = self._root / "proc/sys/kernel/random/boot_id"
+        return Boot(file.read_text().strip(), 0.0)
+
+    def await_boot(self, timeout_seconds: float) -> str:
+        """systemd waits for all that belongs to the boot, cloud-init included."""
+        argv = ("systemctl", "is-system-running", "--wait")
+        try:
+            done = self._run(argv, timeout_seconds=timeout_seconds)
+        except Fault as fault:
+            raise Fault(Code.BOOT_UNFINISHED, fault.detail) from None
+        if (state := done.stdout.strip()) not in BOOTED:
+            raise Fault(Code.BOOT_UNFINISHED, f"systemctl: {state or done.words}")
+        return state
+
+    def disk_free_bytes(self) -> int:
+        """Of the root disk."""
+        disk = os.statvfs(self.state_directory)
+        return disk.f_bavail * disk.f_frsize
+
+    def power_off(self) -> None:
+        """Nobody's inhibitor lock holds it up (systemd 257 heeds them for root, too)."""
+        self._must(Code.INTERNAL, "systemctl", "poweroff", "--check-inhibitors=no")
 
     def keep_open(self, fd: int) -> None:
         """What outlives a killed start (mkfs, fsck) keeps the next start waiting."""
@@ -238,6 +267,11 @@ class SystemdHost:
         return parse_status(
             self._must(Code.INTERNAL, "systemctl", "show", f"--property={_SHOWN}", unit)
         )
+
+    def activity_file(self, username: str) -> tuple[Path, int]:
+        """In the RuntimeDirectory of the server's unit, which goes with the server."""
+        directory = self._root / "run/ec2spawner-server"
+        return directory / ACTIVITY_FILE, self._user(username).pw_uid
 
     def server_log(self, username: str) -> str:
         """The journal's last lines of this unit in this boot."""

@@ -173,7 +173,7 @@ class FakeCloud:
     snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
     capacity: dict[tuple[str, str], int] = field(default_factory=dict)  # by type and subnet
     addresses: dict[str, int] = field(default_factory=dict)  # by subnet
-    quota: int = 10_000  # instances that run
+    quota_instances: int = 10_000  # that run
     cannot_start: set[str] = field(default_factory=set)
     no_room_to_start: set[tuple[str, str]] = field(default_factory=set)  # by type and zone
     foreign_types: set[str] = field(default_factory=set)  # of another architecture
@@ -344,7 +344,7 @@ class FakeCloud:
         running = sum(w.state in (PENDING, RUNNING) for w in self.alive())
         place = (request.instance_type, request.subnet_id)
         limits = [
-            (self.quota - running, QuotaError),
+            (self.quota_instances - running, QuotaError),
             (self.capacity.get(place, 10_000), CapacityError),
             (self.addresses.get(request.subnet_id, 10_000), SubnetFull),
         ]
@@ -518,6 +518,13 @@ class FakeCloud:
             volume.gone_at = now
 
         await self._call("DeleteVolume", volume_id, effect)
+
+    async def quota(self, code: str) -> float:
+        return await self._call("GetServiceQuota", code, lambda: 2.0 * self.quota_instances)
+
+    async def vcpus(self, types: Iterable[str]) -> dict[str, int]:
+        kinds = tuple(types)
+        return await self._call("DescribeInstanceTypes", kinds, lambda: dict.fromkeys(kinds, 2))
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         def effect() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,26 @@ def test_tags_that_nobody_waits_for_leave_half_of_the_bucket_to_claims(
     sent, wait = pacing.due([TAG], lambda action, left: throttle.turn(action, left, 0.0))
     assert sent == ([TAG] if is_sent else [])
     assert wait == (None if is_sent else pytest.approx((claims - 49) / 10))
+
+
+@pytest.mark.parametrize(
+    ("action", "call", "used", "is_sent"),
+    [
+        (launch(5), "RunInstances", 1, True),
+        (launch(5), "RunInstances", 2, False),
+        (replace(launch(5), for_owners=("ann",)), "RunInstances", 4, True),
+        (replace(START, is_ahead=True), "StartInstances", 2, False),
+        (START, "StartInstances", 4, True),
+    ],
+)
+def test_what_is_done_ahead_leaves_half_of_the_bucket_to_who_waits(
+    action: Action, call: str, used: int, is_sent: bool
+) -> None:
+    throttle = Throttle(0.0)
+    for _ in range(used):
+        throttle.reserve(call, 0, 0.0)
+    sent, _ = pacing.due([action], lambda name, left: throttle.turn(name, left, 0.0))
+    assert sent == ([action] if is_sent else [])
 
 
 def test_a_turn_comes_when_it_was_said_to() -> None:

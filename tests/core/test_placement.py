@@ -16,7 +16,6 @@ from ec2spawner.placement import (
     Subnet,
     choose,
     choose_type,
-    quota_class,
     rungs,
     scope_of,
 )
@@ -91,31 +90,6 @@ def test_a_quota_on_everything_is_what_is_told() -> None:
 def test_a_failure_is_forgotten_when_its_time_is_over() -> None:
     failed = after((at("t3.large", market=SPOT), QuotaError("no")))
     assert choose(CHEAP, SUBNETS, failed, NOW + 180) == at("t3.large", market=SPOT)
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("t3.medium", "standard"),
-        ("t4g.medium", "standard"),
-        ("c6gn.large", "standard"),
-        ("im4gn.large", "standard"),
-        ("z1d.large", "standard"),
-        ("g5.xlarge", "g"),
-        ("vt1.3xlarge", "g"),
-        ("p4d.24xlarge", "p"),
-        ("x2idn.16xlarge", "x"),
-        ("inf2.xlarge", "inf"),
-        ("trn1.2xlarge", "trn"),
-        ("dl1.24xlarge", "dl"),
-        ("hpc7g.4xlarge", "hpc"),
-        ("u-6tb1.56xlarge", "u"),
-        ("u7i-12tb.224xlarge", "u"),
-        ("mac2.metal", "mac"),
-    ],
-)
-def test_each_family_has_its_quota(kind: str, expected: str) -> None:
-    assert quota_class(kind) == expected
 
 
 def test_a_stopped_worker_is_started_as_the_best_type_that_has_room_in_its_zone() -> None:

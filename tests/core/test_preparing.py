@@ -18,7 +18,7 @@ from ec2spawner.errors import CapacityError, WorkerUnreachable
 from ec2spawner.model import TAG_PREPARED, Worker
 from ec2spawner.placement import Profile
 from ec2spawner.preparing import PREPARE_SECONDS, Preparing
-from ec2spawner.wishes import Policy
+from ec2spawner.wishes import Crowd, Policy
 
 
 def pool(running: int, stopped: int) -> Policy:
@@ -36,7 +36,7 @@ class Town:
         self._begin()
 
     def _begin(self) -> None:
-        preparing = Preparing(self.hub.fleet, self.open_link, {})  # type: ignore[arg-type]
+        preparing = Preparing(self.hub.fleet, self.open_link, dict)  # type: ignore[arg-type]
         self.task = asyncio.ensure_future(preparing.run())
 
     async def open_link(self) -> FakeLink:
@@ -169,10 +169,10 @@ async def test_a_pool_without_room_refuses_nobody_and_is_filled_later(
 async def test_resting_spares_are_called_up_before_a_class_and_rest_again(tmp_path: Path) -> None:
     town = Town(tmp_path, 0, 3)
     await town.is_kept(0, 3)
-    town.hub.fleet.prepare_ahead({"default": 4}, [])
+    town.hub.fleet.prepare_ahead([], (Crowd(4, clock()),))
     await town.is_kept(4, 0)
     assert town.cloud.count()["StartInstances"] == 1
-    town.hub.fleet.prepare_ahead({}, [])
+    town.hub.fleet.prepare_ahead([], ())
     await town.is_kept(0, 3)
 
 
@@ -186,12 +186,12 @@ async def test_a_classes_own_machines_start_before_it_begins_and_stop_when_nobod
         town.hub.fleet.release(demand(f"user{n}").owner)
     await until(lambda: all(town.cloud.state(w.instance_id) is STOPPED for w in workers), 60)
     members = [demand(f"user{n}").owner for n in range(3)]
-    town.hub.fleet.prepare_ahead({}, members)
+    town.hub.fleet.prepare_ahead(members, ())
     await until(lambda: all(town.cloud.state(w.instance_id) is RUNNING for w in workers), 60)
     assert town.cloud.count()["StartInstances"] == 1
     await town.hub.log_in("user0", is_known=True)
     await asyncio.sleep(1800)  # none is taken for unwanted meanwhile
     assert {town.cloud.state(w.instance_id) for w in workers} == {RUNNING}
-    town.hub.fleet.prepare_ahead({}, [])
+    town.hub.fleet.prepare_ahead([], ())
     await asyncio.sleep(400)
     assert [town.cloud.state(w.instance_id) for w in workers] == [RUNNING, STOPPED, STOPPED]

@@ -149,6 +149,37 @@ async def test_stop_and_status() -> None:
     ]
 
 
+async def test_a_spare_is_prepared_with_its_document() -> None:
+    received: list[Any] = []
+
+    async def handler(process: Process) -> None:
+        received.append((process.command, json.loads(await process.stdin.read())))
+        process.stdout.write(b'{"event":"progress","step":"boot","seconds":0.1}\n')
+        process.stdout.write(b'{"event":"prepared","system":"running","seconds":2}\n')
+        process.exit(0)
+
+    async with sshd(handler) as port:
+        event = await asyncio.wait_for(link(port).prepare(worker(), DOCUMENT), 10)
+    assert event["event"] == "prepared"
+    assert received == [("ec2spawner-worker prepare", DOCUMENT)]
+
+
+async def test_a_spare_that_still_boots_is_waited_for_and_one_that_cannot_be_is_told() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(link(port).prepare(worker(), DOCUMENT), 0.3)
+    broken = b'{"event":"error","code":"boot-unfinished","detail":"maintenance"}\n'
+    async with sshd(says(broken)) as port:
+        with pytest.raises(WorkerRefused, match="boot-unfinished: maintenance"):
+            await asyncio.wait_for(link(port).prepare(worker(), DOCUMENT), 10)
+    for answer in (READY, b"x" * 300_000, b"\xff\n", b""):
+        async with sshd(says(answer)) as port:
+            with pytest.raises(WorkerGarbage):
+                await asyncio.wait_for(link(port).prepare(worker(), DOCUMENT), 10)
+
+
 async def test_a_machine_that_boots_is_waited_for() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
@@ -195,6 +226,7 @@ async def test_another_key_than_the_pinned_one_is_refused_before_anything_is_han
             link(port, keys).start(worker(), DOCUMENT, print),
             link(port, keys).stop(worker(), 5),
             link(port, keys).status(worker()),
+            link(port, keys).prepare(worker(), DOCUMENT),
         ):
             with pytest.raises(HostKeyMismatch) as caught:
                 await asyncio.wait_for(verb, 10)

@@ -48,6 +48,7 @@ def in_zone(zone: str, weekday: str, at: str, **more: float) -> ClassTime:
 # ---- one class
 
 BEGIN = utc("2026-01-05 08:15")  # a Monday, 09:15 in Berlin
+MONDAYS = Preparation("biology101", None, BEGIN - 15 * MINUTE, BEGIN + 30 * MINUTE)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ BEGIN = utc("2026-01-05 08:15")  # a Monday, 09:15 in Berlin
 def test_machines_run_from_a_while_before_the_class_until_a_while_after_it(
     minutes: float, is_open: bool
 ) -> None:
-    expected = (Preparation("biology101", None, BEGIN + 30 * MINUTE),) if is_open else ()
+    expected = (MONDAYS,) if is_open else ()
     assert preparations([MONDAY], BEGIN + minutes * MINUTE) == expected
 
 
@@ -88,8 +89,8 @@ def test_classes_at_the_same_time_are_prepared_each_for_itself() -> None:
     tuesday = replace(MONDAY, weekday=1)
     found = preparations([MONDAY, physics, tuesday], BEGIN)
     assert found == (
-        Preparation("biology101", None, BEGIN + 30 * MINUTE),
-        Preparation(None, 30, BEGIN + 60 * MINUTE),
+        MONDAYS,
+        Preparation(None, 30, BEGIN - 15 * MINUTE, BEGIN + 60 * MINUTE),
     )
     assert next_change([MONDAY, physics, tuesday], BEGIN) == BEGIN + 30 * MINUTE
 
@@ -139,7 +140,8 @@ def test_a_class_on_a_leap_day_and_over_the_turn_of_the_year() -> None:
 def test_a_class_begins_by_the_clocks_of_its_zone(zone: str, day: str, begin: str) -> None:
     of = in_zone(zone, "monday", "09:15")
     assert begins(of, day) == begin
-    assert preparations([of], utc(begin)) == (Preparation(None, 5, utc(begin) + 30 * MINUTE),)
+    window = (utc(begin) - 15 * MINUTE, utc(begin) + 30 * MINUTE)
+    assert preparations([of], utc(begin)) == (Preparation(None, 5, *window),)
     assert not preparations([of], utc(begin) - 15.1 * MINUTE)
     assert not preparations([of], utc(begin) + 30 * MINUTE)
 
@@ -248,7 +250,8 @@ def test_every_class_is_prepared_on_its_day_every_week(of: ClassTime, now: float
     day = datetime.fromtimestamp(now, of.zone).date()
     day += timedelta(days=(of.weekday - day.weekday()) % 7)
     begin = begins_at(of, day)
-    assert Preparation(None, of.count, begin + of.keep_seconds) in preparations([of], begin)
+    window = (begin - of.ahead_seconds, begin + of.keep_seconds)
+    assert Preparation(None, of.count, *window) in preparations([of], begin)
     local = datetime.fromtimestamp(begin, of.zone)
     is_skipped = datetime.combine(day, of.at) != local.replace(tzinfo=None, fold=0)
     assert local.date() == day

@@ -29,9 +29,9 @@ from core.builders import (
 from ec2spawner.actions import Action, Claim, Launch, Start, Stop, Terminate
 from ec2spawner.errors import CapacityError
 from ec2spawner.listing import Expectation, Launching, Listing
-from ec2spawner.model import TAG_PREPARED, InstanceState, Volume, Worker
+from ec2spawner.model import TAG_PREPARED, InstanceState, Owner, Volume, Worker
 from ec2spawner.placement import Failure, Offering, Profile
-from ec2spawner.wishes import Memory, Policy, Wishes
+from ec2spawner.wishes import Crowd, Memory, Policy, Wishes
 
 
 def pool(running: int = 0, stopped: int = 0) -> Policy:
@@ -94,8 +94,28 @@ def told(actions: list[Action]) -> list[tuple[str, int]]:
 def test_the_pool_is_kept(
     there: list[Worker], policy: Policy, ahead: int, expected: list[tuple[str, int]]
 ) -> None:
-    wishes = Wishes(ahead=MappingProxyType({"default": ahead}))
+    wishes = Wishes(crowds=(Crowd(ahead, NOW),))
     assert told(planned(town(*there), wishes, policy=policy)) == expected
+
+
+def test_who_came_is_not_expected_any_more() -> None:
+    wishes = replace(wants(ANN, BOB), crowds=(Crowd(5, NOW - 60), Crowd(1, NOW)))
+    there = [replace(w, tags=owned) for w, owned in zip(up(2), _owned(ANN, BOB), strict=True)]
+    assert told(planned(town(*there), wishes, policy=pool())) == [("Launch", 4)]
+
+
+def _owned(*owners: Owner) -> list[Any]:
+    return [worker("i-1", owner=owner).tags for owner in owners]
+
+
+def test_newcomers_of_a_group_are_those_without_anything() -> None:
+    cem = Owner("cem")
+    expected = frozenset({ANN.key, BOB.key, cem.key})
+    anns = worker("i-1", STOPPED, ANN)
+    view = listing(anns, home("vol-1", ANN, "i-1"), home("vol-9", cem))
+    actions = planned(view, Wishes(expected=expected))
+    assert told(actions) == [("Start", 1), ("Launch", 1)]
+    assert all(a.is_ahead for a in actions if isinstance(a, Start))
 
 
 def test_spares_of_the_pool_are_not_reaped_and_those_beyond_it_are() -> None:
@@ -182,7 +202,7 @@ def test_the_pool_comes_to_rest_at_what_was_chosen(
     """Whatever is there: never more than chosen are launched, and none is stopped and started."""
     spares = [spare(n, state, prepared=is_ready) for n, (state, is_ready) in enumerate(states)]
     sent = [Expectation(NOW - 1, launching=Launching("default", True, "a", coming))]
-    wishes = Wishes(ahead=MappingProxyType({"default": ahead}))
+    wishes = Wishes(crowds=(Crowd(ahead, NOW),))
     actions = planned(
         town(*spares), wishes, policy=pool(running, stopped), expectations=sent if coming else []
     )

@@ -121,7 +121,7 @@ def test_a_machine_that_came_double_goes_to_the_next_newcomer_or_ends(
     rae.wait_ready()
     (double,) = hub.view().spares
     if fate == "taken":
-        both = 'ec2spawner_workers{state="running"} 2.0'
+        both = 'ec2spawner_workers{profile="default",state="running"} 2.0'
         eventually(lambda: both in hub.api("GET", "metrics").text, 10, "the hub sees both")
         sue = hub.user("sue")
         sue.start()

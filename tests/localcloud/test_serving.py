@@ -155,6 +155,10 @@ def test_a_panicked_machine_is_silent_and_healed_by_another_boot(
     served.control("POST", f"workers/{one}/heal", {})
     until(lambda: boots(served.state_dir, one) == 2)
     served.control("POST", f"workers/{one}/panic", {})
+    served.control("POST", f"workers/{one}/reboot", {})
+    until(lambda: boots(served.state_dir, one) == 3)
+    assert "panic" not in ec2.get_console_output(InstanceId=one)["Output"]
+    served.control("POST", f"workers/{one}/panic", {})
     ec2.stop_instances(InstanceIds=[one])
     until(lambda: not is_alive(pid_of(served.state_dir, one)))
     until(lambda: state_of(ec2, one) == "stopped")

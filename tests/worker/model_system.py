@@ -51,11 +51,14 @@ class ModelSystem:
         self.mounted = False
         self.active = False
         self.dies_with: int | None = None
+        self.powered_off = False
         self.stubborn = False
         self.swallows = False
         self.busy_unmounts = 0
         self.starts = 0
         self.log = ""
+        self.boots = 1
+        self.system_state = "running"
         self.sleeps = 0
         self.on_sleep: Callable[[int], None] = lambda count: None
         self.ownership = ModelOwnership()
@@ -63,6 +66,9 @@ class ModelSystem:
         self._lay_out()
 
     def _lay_out(self) -> None:
+        self.boot_id = self.root / "proc/sys/kernel/random/boot_id"
+        self.boot_id.parent.mkdir(parents=True)
+        self.boot_id.write_text("00000000-0000-4000-8000-000000000001\n")
         for serial, name in (("vol0root", "nvme0"), (VOLUME_ID.replace("-", ""), "nvme1")):
             controller = self.root / "sys/class/nvme" / name
             (controller / f"{name}n1").mkdir(parents=True)
@@ -91,6 +97,8 @@ class ModelSystem:
     def power_cycle(self) -> None:
         """EC2 stopped and started it: memory, mounts and /run are gone."""
         self.mounted = self.active = False
+        self.boots += 1
+        self.boot_id.write_text(f"00000000-0000-4000-8000-{self.boots:012}\n")
         for file in (self.root / "run/ec2spawner").iterdir():
             file.unlink()
 
@@ -154,6 +162,12 @@ class ModelSystem:
         raise AssertionError(f"unexpected command line: {argv}")
 
     def _systemctl(self, rest: list[str]) -> Completed:
+        match rest:
+            case ["poweroff", "--check-inhibitors=no"]:
+                self.powered_off = True
+                return Completed(0)
+            case ["is-system-running", "--wait"]:
+                return Completed(int(self.system_state != "running"), f"{self.system_state}\n")
         assert rest[-1] == UNIT or rest[2] == UNIT
         match rest[0]:
             case "show":

@@ -12,11 +12,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from ec2spawner.worker import activity_file
+from ec2spawner.worker.activity_extension import Observer, file_seconds
+from ec2spawner.worker.clock import boot_seconds
 
 from .machines import free_port
 
@@ -31,7 +36,9 @@ class Server:
         self.port = free_port(ADDRESS)
         self.url = f"http://{ADDRESS}:{self.port}/user/jo/"
         own = {"JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "run", "HOME": "."}
-        own["IPYTHONDIR"] = "ipython"
+        own |= {"IPYTHONDIR": "ipython", "RUNTIME_DIRECTORY": "."}
+        self.file = directory / activity_file.FILE_NAME
+        every = {"PS1": "yours> ", "JUPYTERHUB_ACTIVITY_INTERVAL": "1"}
         self.log = (directory / "log").open("wb")
         self.process = subprocess.Popen(
             [
@@ -45,7 +52,7 @@ class Server:
                 "--ServerApp.terminado_settings=shell_command=['/bin/bash', '--norc']",
             ],
             cwd=directory,
-            env={**os.environ, "PS1": "yours> ", **{k: str(directory / v) for k, v in own.items()}},
+            env={**os.environ, **every, **{k: str(directory / v) for k, v in own.items()}},
             stdout=subprocess.DEVNULL,
             stderr=self.log,
         )
@@ -72,6 +79,10 @@ class Server:
         """Epoch seconds of the last work, as the hub would be told."""
         told = (await self.ask("GET", "api/status"))["last_activity"]
         return datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
+
+    def left(self) -> float:
+        """Seconds of CLOCK_BOOTTIME of the last work, as the watchdog would read."""
+        return activity_file.read(self.file, os.getuid()) or 0.0
 
     async def settled(self) -> float:
         """The last work, once nothing is under way any more."""
@@ -167,6 +178,7 @@ async def test_what_counts_as_work_in_a_real_server(server: Server) -> None:
     await the_tab_and_its_user(server)
     await a_kernel(server)
     await a_terminal(server)
+    await the_file(server)
 
 
 async def the_tab_and_its_user(server: Server) -> None:
@@ -244,6 +256,78 @@ async def a_terminal(server: Server) -> None:
     await server.counts_not(read_until(socket, "late"))  # output alone is no work
     await server.counts(say("stdin", "#"))
     await closed(socket)
+
+
+async def the_file(server: Server) -> None:
+    async def says_the_same() -> bool:
+        ago = time.time() - await server.last()
+        return abs(boot_seconds() - server.left() - ago) < 0.1
+
+    await server.settled()
+    await until(says_the_same)
+    kernel = (await server.ask("POST", "api/kernels", {}))["id"]
+    channels = await server.connect(f"api/kernels/{kernel}/channels")
+    begun = boot_seconds()
+    await channels.write_message(execute("import time; time.sleep(6)"))
+
+    async def says_still_at_work() -> bool:
+        return server.left() > begun + 1.5
+
+    await until(says_still_at_work, 5)  # before its end, and nothing else happened
+    await closed(channels)
+
+
+class Loop:
+    """An event loop's timers, run by hand."""
+
+    def __init__(self) -> None:
+        self.waits: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        self.waits.append((seconds, lambda: call(*arguments)))
+
+    def pass_on(self) -> float:
+        seconds, call = self.waits.pop()
+        call()
+        return seconds
+
+
+def quiet_app() -> Any:
+    kernels = SimpleNamespace(list_kernel_ids=lambda: [])
+    return SimpleNamespace(
+        kernel_manager=kernels, web_app=SimpleNamespace(settings={}), io_loop=Loop()
+    )
+
+
+def test_a_wall_clock_that_is_set_does_not_touch_the_file(tmp_path: Path) -> None:
+    wall, steady, app = [1e9], [500.0], quiet_app()
+    observer = Observer(app, lambda: wall[0], lambda: steady[0])
+    observer.keep_file(tmp_path, 15.0)
+    file = tmp_path / activity_file.FILE_NAME
+    for jump in (9999.0, -5e8):
+        wall[0] += jump
+        steady[0] += 15
+        assert app.io_loop.pass_on() == 15
+        assert activity_file.read(file, os.getuid()) == 500.0
+
+
+def test_a_disk_without_room_is_tried_again(tmp_path: Path) -> None:
+    app = quiet_app()
+    Observer(app).keep_file(tmp_path / "missing", 15.0)
+    (tmp_path / "missing").mkdir()
+    app.io_loop.pass_on()
+    assert activity_file.read(tmp_path / "missing" / activity_file.FILE_NAME, os.getuid())
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds"),
+    [(None, 15), ("300", 15), ("15", 15), ("4", 4), ("0", 1), ("-3", 1), ("often", 15)],
+)
+def test_the_file_is_written_as_often_as_the_hub_wants_reports(
+    interval: str | None, seconds: float
+) -> None:
+    environ = {} if interval is None else {"JUPYTERHUB_ACTIVITY_INTERVAL": interval}
+    assert file_seconds(environ) == seconds
 
 
 async def read_until(socket: WebSocketClientConnection, text: str) -> None:

@@ -6,10 +6,23 @@ import json
 
 import pytest
 
-from ec2spawner.worker.document import DOCUMENT_MAX_BYTES, Limits, parse_start, parse_stop
+from ec2spawner.worker.deadman import Terms
+from ec2spawner.worker.document import (
+    DOCUMENT_MAX_BYTES,
+    Limits,
+    parse_prepare,
+    parse_start,
+    parse_stop,
+)
 from ec2spawner.worker.protocol import Code, Fault
 
 from .documents import TOKEN, encoded, raw_document
+
+WATCHDOG = {
+    "hub_url": "http://10.0.0.5:8081/hub/api",
+    "hub_lost_seconds": 1800,
+    "idle_seconds": 60,
+}
 
 
 def refusal(data: bytes) -> str:
@@ -151,3 +164,64 @@ def test_a_stop_document_is_optional(data: bytes, seconds: float) -> None:
 def test_a_stop_document_with_something_else_is_refused() -> None:
     with pytest.raises(Fault, match="unknown"):
         parse_stop(b'{"force": true}')
+
+
+def test_the_watchdog_s_terms_may_be_left_out_and_are_no_part_of_the_server() -> None:
+    plain, told = parse_start(encoded()), parse_start(encoded(watchdog=WATCHDOG))
+    assert plain.watchdog is None
+    assert told.watchdog == Terms("http://10.0.0.5:8081/hub/api", 1800.0, 60.0)
+    assert plain.digest == told.digest
+
+
+BAD_TERMS = [
+    None,
+    [],
+    "http://10.0.0.5:8081/hub/api",
+    {},
+    {**WATCHDOG, "surprise": 1},
+    {k: v for k, v in WATCHDOG.items() if k != "idle_seconds"},
+    {**WATCHDOG, "hub_url": None},
+    {**WATCHDOG, "hub_url": "10.0.0.5:8081"},
+    {**WATCHDOG, "hub_url": "http://jo:secret@10.0.0.5/hub/api"},
+    {**WATCHDOG, "hub_url": "file:///etc/shadow"},
+    {**WATCHDOG, "hub_lost_seconds": 0},
+    {**WATCHDOG, "hub_lost_seconds": 604_801},
+    {**WATCHDOG, "hub_lost_seconds": "1800"},
+    {**WATCHDOG, "hub_lost_seconds": float("nan")},
+    {**WATCHDOG, "idle_seconds": 0.5},
+    {**WATCHDOG, "idle_seconds": True},
+    {**WATCHDOG, "idle_seconds": float("inf")},
+]
+
+
+@pytest.mark.parametrize("value", BAD_TERMS)
+def test_bad_terms_are_refused_and_named(value: object) -> None:
+    detail = refusal(encoded(watchdog=value))
+    assert "watchdog." in detail
+    assert "secret" not in detail
+
+
+def test_a_prepare_document_is_read() -> None:
+    raw = {"version": 1, "watchdog": WATCHDOG}
+    document = parse_prepare(json.dumps(raw).encode())
+    assert document.watchdog.hub_lost_seconds == 1800
+    assert document.timeout_seconds == 300
+    assert parse_prepare(json.dumps({**raw, "timeout_seconds": 5}).encode()).timeout_seconds == 5
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"),
+    [
+        ({"version": 1}, "watchdog"),
+        ({"watchdog": WATCHDOG}, "version"),
+        ({"version": 2, "watchdog": WATCHDOG}, "version"),
+        ({"version": 1, "watchdog": WATCHDOG, "owner": "jo-0123456789"}, "owner"),
+        ({"version": 1, "watchdog": {}}, "hub_url"),
+        ({"version": 1, "watchdog": WATCHDOG, "timeout_seconds": -1}, "timeout_seconds"),
+        ([], "object"),
+    ],
+)
+def test_a_bad_prepare_document_is_refused_and_named(raw: object, word: str) -> None:
+    with pytest.raises(Fault, match=word) as caught:
+        parse_prepare(json.dumps(raw).encode())
+    assert caught.value.slug is Code.BAD_DOCUMENT

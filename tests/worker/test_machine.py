@@ -18,6 +18,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from .fake_hub import FakeHub
 from .machines import ADDRESS, Machine, processes_of, wait_until
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
@@ -198,6 +199,23 @@ def test_a_power_off_from_within_is_an_exit_with_0(machine: Machine) -> None:
     assert machine.process
     assert machine.process.wait(10) == 0
     assert is_gone(machine)
+
+
+def test_its_own_watchdog_powers_it_off_with_exit_0(machine: Machine) -> None:
+    machine.settings["watchdog_seconds"] = 0.2
+    (machine.directory / "machine.json").write_text(json.dumps(machine.settings))
+    machine.boot(sshd=True)
+    hub = FakeHub()
+    terms = {"hub_url": f"http://{ADDRESS}:{hub.port}/hub/api"}
+    machine.start(watchdog={**terms, "hub_lost_seconds": 1, "idle_seconds": 1})
+    log = machine.directory / "machine.log"
+    wait_until(lambda: len(hub.asked) >= 3)
+    hub.close()
+    assert machine.process
+    assert machine.process.wait(20) == 0
+    assert is_gone(machine)
+    said = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert [e.get("hub") or e["reason"] for e in said] == ["reached", "away", "hub-lost"]
 
 
 def test_killed_it_leaves_no_process_behind(machine: Machine) -> None:

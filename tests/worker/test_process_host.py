@@ -6,13 +6,19 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ec2spawner.worker import activity_file
+from ec2spawner.worker.clock import boot_seconds
+from ec2spawner.worker.process_host import ProcessHost
+
 from .documents import TOKEN
-from .machines import ADDRESS, Machine, free_port, wait_until
+from .fake_hub import FakeHub
+from .machines import ADDRESS, Machine, free_port, processes_of, wait_until
 
 
 @pytest.fixture
@@ -282,3 +288,69 @@ def test_a_machine_without_its_init_is_an_error_of_one_line(machine: Machine) ->
     machine.kill()
     assert machine.start()["code"] == "internal"
     wait_until(lambda: not (machine.directory / "run/lock").read_bytes())
+
+
+# -- the dead-man switch -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    hub = FakeHub()
+    yield hub
+    hub.close()
+
+
+def terms(port: int, **changes: float) -> dict[str, object]:
+    url = f"http://{ADDRESS}:{port}/hub/api"
+    return {"hub_url": url, "hub_lost_seconds": 1, "idle_seconds": 1, **changes}
+
+
+def prepare(machine: Machine, **watchdog: object) -> dict[str, object]:
+    document = {"version": 1, "watchdog": watchdog}
+    return machine.worker("prepare", json.dumps(document).encode())[-1]
+
+
+def is_off(machine: Machine) -> bool:
+    return not (machine.process and processes_of(machine.directory))
+
+
+def test_a_spare_is_prepared_and_knows_its_hub_from_then_on(machine: Machine, hub: FakeHub) -> None:
+    told = prepare(machine, **terms(hub.port))
+    assert (told["event"], told["system"]) == ("prepared", "running")
+    assert machine.worker("status")[0]["claim"] is None
+    assert machine.worker("watchdog") == [{"event": "watch", "hub": "reached"}]
+    assert hub.asked == ["/hub/api/health"]
+    (machine.directory / "faults.json").write_text('{"disk": "full"}')
+    assert prepare(machine, **terms(hub.port))["code"] == "disk-full"
+
+
+def test_an_idle_machine_whose_hub_is_gone_goes_off_and_one_at_work_stays(
+    machine: Machine, hub: FakeHub
+) -> None:
+    machine.start(watchdog=terms(hub.port, idle_seconds=4))
+    (told,) = machine.worker("watchdog")
+    assert told == {"event": "watch", "hub": "reached"}
+    hub.close()
+    (told,) = machine.worker("watchdog")
+    assert told == {"event": "watch", "hub": "away"}
+    for _ in range(3):  # the server says that its user works
+        time.sleep(0.5)
+        activity_file.write(machine.directory / "run", boot_seconds())
+        assert machine.worker("watchdog") == []
+    left_at = time.monotonic()
+    while not is_off(machine):
+        assert time.monotonic() < left_at + 20
+        with machine.popen("watchdog") as running:
+            running.communicate()
+    assert time.monotonic() - left_at > 3
+
+
+def test_a_boot_has_a_name_and_a_beginning_of_its_own(machine: Machine) -> None:
+    host = ProcessHost(machine.directory)
+    first = host.boot()
+    assert first == host.boot()
+    assert 0 <= boot_seconds() - first.began_at < 60
+    machine.kill()
+    machine.boot()
+    assert host.boot().boot_id != first.boot_id
+    assert host.boot().began_at > first.began_at

@@ -337,7 +337,7 @@ def test_another_claim_touches_nothing(system: ModelSystem) -> None:
 
 
 def test_a_full_root_disk_is_told_so(system: ModelSystem, monkeypatch: Any) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ec2spawner.worker.records.write_atomically", full)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from ec2spawner.worker.systemd_host import SystemdHost
 
 FOLDER = Path(systemd.__file__).parent
 SERVER = "ec2spawner-server@.service"
+WATCHDOG = ("ec2spawner-watchdog.service", "ec2spawner-watchdog.timer")
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
 
 
@@ -29,7 +31,8 @@ def root(tmp_path: Path) -> Path:
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     shutil.copytree(SYSTEM_UNITS, tmp_path / "usr/lib/systemd/system", symlinks=True)
-    shutil.copy(FOLDER / SERVER, units)
+    for unit in (SERVER, *WATCHDOG):
+        shutil.copy(FOLDER / unit, units)
     interpreter = tmp_path / "opt/ec2spawner/bin/python"
     interpreter.parent.mkdir(parents=True)
     interpreter.write_text("#!/bin/sh\n")
@@ -37,9 +40,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def verify(root: Path) -> tuple[int, str]:
+def verify(
+    root: Path, units: tuple[str, ...] = ("ec2spawner-server@jovyan.service",)
+) -> tuple[int, str]:
     done = subprocess.run(
-        ["systemd-analyze", "verify", f"--root={root}", "ec2spawner-server@jovyan.service"],
+        ["systemd-analyze", "verify", f"--root={root}", *units],
         capture_output=True,
         text=True,
         timeout=60,
@@ -71,6 +76,39 @@ def test_this_test_sees_mistakes(root: Path, good: str, bad: str) -> None:
     unit = root / "etc/systemd/system" / SERVER
     unit.write_text(unit.read_text().replace(good, bad))
     assert verify(root) != (0, "")
+
+
+def test_systemd_has_nothing_to_say_about_the_watchdog_s_units(root: Path) -> None:
+    assert verify(root, WATCHDOG) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("unit", "good", "bad"),
+    [
+        (WATCHDOG[0], "/opt/ec2spawner/bin/python", "/opt/elsewhere/python"),
+        (WATCHDOG[0], "Type=oneshot", "Type=once"),
+        (WATCHDOG[1], "OnBootSec=60", "OnBootSec=soon"),
+        (WATCHDOG[1], "OnUnitActiveSec=60", "OnUnitActiveSecs=60"),
+    ],
+)
+def test_this_test_sees_mistakes_in_them(root: Path, unit: str, good: str, bad: str) -> None:
+    file = root / "etc/systemd/system" / unit
+    file.write_text(file.read_text().replace(good, bad))
+    assert verify(root, WATCHDOG) != (0, "")
+
+
+def test_a_look_keeps_what_commands_and_looks_leave_for_each_other() -> None:
+    unit, host = (FOLDER / WATCHDOG[0]).read_text(), SystemdHost()
+    assert f"RuntimeDirectory={host.runtime_directory.relative_to('/run')}\n" in unit
+    assert "RuntimeDirectoryPreserve=yes\n" in unit
+    assert f"StateDirectory={host.state_directory.relative_to('/var/lib')}\n" in unit
+
+
+def test_the_server_leaves_its_file_where_the_watchdog_looks() -> None:
+    host = SystemdHost(look_up=lambda name: pwd.getpwnam("nobody"))
+    path, uid = host.activity_file("jovyan")
+    assert f"RuntimeDirectory={path.parent.relative_to('/run')}\n" in (FOLDER / SERVER).read_text()
+    assert uid == pwd.getpwnam("nobody").pw_uid
 
 
 def test_the_unit_reads_the_document_that_a_start_writes() -> None:

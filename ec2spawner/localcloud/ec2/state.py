@@ -49,6 +49,9 @@ class Timings:
     terminated_shown_seconds: float = 3600.0
     spot_retry_seconds: float = 60.0  # how often EC2 looks whether a spot request can be fulfilled
     status_check_seconds: float = 60.0  # from a machine's death to its status check's failing
+    watchdog_seconds: float = (
+        60.0  # between two looks of a machine's dead-man switch; from its boot
+    )
 
     def change(self, values: dict[str, Any]) -> None:
         """Set some of them; ValueError names what is wrong and what is known."""
