@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import control_plane, report, spawn_overhead, surge
+from benchmarks import control_plane, pool, report, spawn_overhead, steady, surge
 from benchmarks.report import Report
 
-MODULES = (control_plane, spawn_overhead, surge)
+MODULES = (control_plane, spawn_overhead, pool, surge, steady)
 
 
 def usual_options(module: Any) -> argparse.Namespace:

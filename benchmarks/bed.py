@@ -154,9 +154,18 @@ class Bed:
         if await asyncio.wait_for(launch.ended(), BOUND_SECONDS):
             raise launch.failure("command failed")
 
-    async def hub(self, name: str, spawner: str = "ec2", poll_seconds: int = 30) -> Hub:
-        """A hub on a cluster of its own, answering; ``spawner``: "ec2", "nothing" or "one-call"."""
-        hub = Hub(self, name, spawner, poll_seconds)
+    async def hub(
+        self,
+        name: str,
+        spawner: str = "ec2",
+        poll_seconds: int = 30,
+        choices: Mapping[str, Any] | None = None,
+    ) -> Hub:
+        """A hub on a cluster of its own, answering; ``spawner``: "ec2", "nothing" or "one-call".
+
+        ``choices`` are what its ``server_config.json`` says besides.
+        """
+        hub = Hub(self, name, spawner, poll_seconds, choices or {})
         self._parts.append(hub.process)
         if spawner == "nothing":
             runner = await nothing.serve(hub.nothing_port)
@@ -206,6 +215,10 @@ class Bed:
         owned = {row["tags"].get("ec2spawner:owner"): row for row in rows if _lives(row)}
         return {key: row for key, row in owned.items() if key}
 
+    async def worker_of(self, user: str) -> Row:
+        """A user's instance."""
+        return (await self.instances())[Owner(user, "").key]
+
     async def until_all(self, users: list[str], state: str) -> None:
         """Wait until all these users' workers are in a state."""
         keys = {Owner(user, "").key for user in users}
@@ -218,7 +231,7 @@ class Bed:
 
     async def kill_server(self, user: str) -> None:
         """Have a user's server die; its machine goes on."""
-        row = (await self.instances())[Owner(user, "").key]
+        row = await self.worker_of(user)
         done = await self.control("POST", f"workers/{row['id']}/kill-server")
         if not done["killed"]:
             raise RuntimeError(f"no server of {user} to kill")
@@ -240,8 +253,16 @@ def _lives(row: Row) -> bool:
 class Hub:
     """One real hub with its proxy, and what is measured inside of it."""
 
-    def __init__(self, bed: Bed, name: str, spawner: str, poll_seconds: int) -> None:
+    def __init__(
+        self,
+        bed: Bed,
+        name: str,
+        spawner: str,
+        poll_seconds: int,
+        choices: Mapping[str, Any],
+    ) -> None:
         self.bed = bed
+        self._choices = choices
         self.name = name
         self.token = secrets.token_hex(16)
         port, proxy_port = bed.port(), bed.port()
@@ -278,7 +299,7 @@ class Hub:
         config = json.loads((self.bed.folder / "server_config.json").read_text())
         config["CLUSTER_NAME"] = f"{config['CLUSTER_NAME']}-{self.name}"
         config["HUB_CONNECT_URL"] = f"http://{LOOPBACK}:{self.api_port}"
-        (folder / "server_config.json").write_text(json.dumps(config))
+        (folder / "server_config.json").write_text(json.dumps({**config, **self._choices}))
         (folder / "options.json").write_text(json.dumps(self._options))
         await self.process.start()
         await self.process.until(self._is_running, BOUND_SECONDS)

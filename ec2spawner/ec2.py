@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ec2spawner.cloud import Effect, Gateway
 from ec2spawner.errors import NotFound, OutcomeUnknown, Rejected, WrongState
@@ -31,6 +31,8 @@ from ec2spawner.model import (
     parse_volume,
     parse_worker,
 )
+
+R = TypeVar("R")
 
 PAGE_SIZE = 1000  # DescribeInstances: 5 to 1000 (EC2 API reference, 2026)
 FILTER_VALUES = 200  # values that one filter may have (EC2 API reference, "Filter", 2026)
@@ -77,24 +79,20 @@ class EC2:
         """
         role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
         replies = await self._list("describe_instances", "instance-id", ids, role)
-        return [
-            parse_worker(raw)
-            for reply in replies
-            for reservation in reply.get("Reservations", ())
-            for raw in reservation.get("Instances", ())
-        ]
+        # In a thread, here as below: to read thousands takes a good part of a second.
+        return await asyncio.to_thread(_workers, replies)
 
     async def list_volumes(self, ids: Sequence[str] | None = None) -> list[Volume]:
         """The cluster's home volumes, all or those of ``ids`` that exist."""
         role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
         replies = await self._list("describe_volumes", "volume-id", ids, role)
-        return [parse_volume(raw) for reply in replies for raw in reply.get("Volumes", ())]
+        return await asyncio.to_thread(_parsed, parse_volume, replies, "Volumes")
 
     async def list_snapshots(self, ids: Sequence[str] | None = None) -> list[Snapshot]:
         """The cluster's snapshots of homes, all or those of ``ids`` that exist."""
         role = {"Name": f"tag:{TAG_ROLE}", "Values": [Role.WORKER.value]}
         replies = await self._list("describe_snapshots", "snapshot-id", ids, role)
-        return [parse_snapshot(raw) for reply in replies for raw in reply.get("Snapshots", ())]
+        return await asyncio.to_thread(_parsed, parse_snapshot, replies, "Snapshots")
 
     async def list_spot_requests(self) -> list[SpotRequest]:
         """The cluster's spot requests for which EC2 has, or would launch, an instance.
@@ -417,6 +415,21 @@ class EC2:
         reply = await self._gateway.call("ssm", "get_parameter", params)
         value: str = reply["Parameter"]["Value"]
         return value
+
+
+def _workers(replies: Iterable[Mapping[str, Any]]) -> list[Worker]:
+    return [
+        parse_worker(raw)
+        for reply in replies
+        for reservation in reply.get("Reservations", ())
+        for raw in reservation.get("Instances", ())
+    ]
+
+
+def _parsed(
+    parse: Callable[[Mapping[str, Any]], R], replies: Iterable[Mapping[str, Any]], key: str
+) -> list[R]:
+    return [parse(raw) for reply in replies for raw in reply.get(key, ())]
 
 
 def _disk(device: str, size_gib: int, *, is_kept: bool) -> dict[str, Any]:

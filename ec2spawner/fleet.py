@@ -149,6 +149,8 @@ class Fleet:
         self._homeless: dict[str, float] = {}
         self._counted_at = 0.0
         self._view: Listing | None = None
+        self._accepted = Listing()
+        """The view without what is promised."""
         self._wake = asyncio.Event()
         self._waits = Waits()
         self._tick_seconds = 0.0
@@ -369,8 +371,9 @@ class Fleet:
     def view(self) -> Listing:
         """The cluster as it will be once our calls show."""
         if self._view is None:
-            accepted = overlay(self._raw(), self._executor.calls.expectations())
-            self._view = planning.with_writes(accepted, Wishes(writes=self.promises.writes()))
+            self._accepted = overlay(self._raw(), self._executor.calls.expectations())
+            writes = Wishes(writes=self.promises.writes())
+            self._view = planning.with_writes(self._accepted, writes)
         return self._view
 
     def _outdate(self) -> None:
@@ -599,7 +602,7 @@ class Fleet:
             impaired=self.vitals.impaired,
             stopping=self.vitals.stopping,
         )
-        planned = planning.plan(raw, expectations, wishes, self.policy, memory, now)
+        planned = planning.plan(raw, expectations, wishes, self.policy, memory, now, self._accepted)
         actions, pause = pacing.due(planned, self._turn)
         self._due_at = None if pause is None else now + pause
         for action in actions:

@@ -58,15 +58,21 @@ def plan(
     policy: Policy,
     memory: Memory,
     now: float,
+    accepted: Listing | None = None,
 ) -> list[Action]:
-    """What is to be done now; nothing as long as the cluster has never been listed."""
+    """What is to be done now; nothing as long as the cluster has never been listed.
+
+    ``accepted`` is the listing with all expectations, for who has it at hand.
+    """
     if not listing.is_known:
         return []
     expectations = list(expectations)
-    accepted = overlay(listing, expectations)
+    accepted = accepted or overlay(listing, expectations)
     view = with_writes(accepted, wishes)
     launching = [e.launching for e in expectations if e.launching]
-    answered = overlay(listing, (e for e in expectations if e.settled_at is not None))
+    settled = [e for e in expectations if e.settled_at is not None]
+    is_quiet = len(settled) == len(expectations)
+    answered = accepted if is_quiet else overlay(listing, settled)
     draft = Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
     supply = Supply(draft, launching)
     owners = _Owners(draft, supply)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from benchmarks import surge
+from benchmarks import report, surge
 from benchmarks.client import Start
 from benchmarks.one_call import TRIES, Calls
 from benchmarks.report import Report
@@ -191,3 +193,19 @@ async def test_one_call_per_user_asks_again_until_its_own_machine_runs() -> None
     worker = await Calls(client, nap).until_running("i-1")
     assert worker.instance_id == "i-1"
     assert client.states == ["stopped"]
+
+
+async def test_a_small_class_comes_up_in_a_real_hub_and_again(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    report.common_options(parser)
+    surge.add_options(parser)
+    few = ["--users", "3", "--within", "0.2", "--boot-seconds", "0.5", "--alone", "--ways", "ours"]
+    (sheet,) = await surge.measure(parser.parse_args([*few, "--keep", str(tmp_path)]))
+    ours = sheet.results["asked"]["ways"]["ours"]
+    for name in (surge.FIRST, surge.AGAIN):
+        row = ours[name]
+        assert (row["ready"], row["failed"], row["refused_by_throttling"]) == (3, 0, {})
+        assert row["hub_cpu_seconds"] > 0
+        assert row["mean_phase_seconds"]["machine"] > 0
+    assert ours[surge.FIRST]["aws_calls"]["RunInstances"] <= 3
+    assert "RunInstances" not in ours[surge.AGAIN]["aws_calls"]
