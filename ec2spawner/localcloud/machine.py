@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 SSH_USER = "ec2spawner"
 LOCK_WAIT_SECONDS = 10.0
-SERVICE_RESTART_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
 _COPY_BYTES = 65536
 _log = logging.getLogger("machine")
@@ -326,7 +325,7 @@ async def _serve(machine: Machine, init: socket.socket, started_at: float) -> bo
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, commands.power_off)
     services = [
-        asyncio.create_task(service(machine, commands)) for service in (_keep_watch, _keep_notices)
+        asyncio.create_task(service(machine, commands)) for service in (_keep_watch, _look_for_end)
     ]
     booting = asyncio.create_task(_boot(machine, commands, started_at))
     first: set[asyncio.Future[Any]] = {booting, commands.gone}
@@ -349,11 +348,10 @@ async def _keep_watch(machine: Machine, commands: Commands) -> None:
         await _run_service(commands, "watchdog")
 
 
-async def _keep_notices(machine: Machine, commands: Commands) -> None:
-    """The service that looks for interruption notices; started again when it ends."""
-    while machine.is_spot:
+async def _look_for_end(machine: Machine, commands: Commands) -> None:
+    """The service that looks whether EC2 takes this machine back."""
+    if machine.is_spot:
         await _run_service(commands, "notices")
-        await asyncio.sleep(SERVICE_RESTART_SECONDS)
 
 
 async def _run_service(commands: Commands, verb: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from ec2spawner.worker import notice_file
 from ec2spawner.worker.notice_file import Notice
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 ID_PREFIX = "ec2spawner-"
 HUB_BUTTON = {
     "label": "Hub's page",

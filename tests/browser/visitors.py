@@ -40,6 +40,14 @@ seen => new Promise(resolve => {
 })
 """
 
+_ASK = """
+([method, path, body]) => fetch(path, {
+  method,
+  body: body && JSON.stringify(body),
+  headers: {"Content-Type": "application/json", "X-XSRFToken": window.jhdata.xsrf_token},
+}).then(answer => answer.status)
+"""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -139,6 +147,13 @@ class Visitor:
         if self.page.get_by_role("button", name="Start My Server").count():
             self.start()
 
+    def start_as(self, kind: str) -> list[Progress]:
+        """Choose a kind of machine on the spawn page, and wait for the server."""
+        self.visit("/hub/spawn")
+        self.page.get_by_label(kind).check()
+        self.page.get_by_role("button", name="Start").click()
+        return self.watch_start()
+
     def start_named(self, server: str) -> list[Progress]:
         """Add a server to the table of the home page, start it there, and wait for it."""
         self.go_home()
@@ -163,6 +178,13 @@ class Visitor:
             return any(words in text for text in shown) if words else not shown
 
         eventually(is_so, seconds, f"the home page announces {words!r}")
+
+    # ---- the hub's API
+
+    def ask(self, method: str, path: str, body: Any = None) -> None:
+        """A request as the hub's own pages make it; fails unless it is granted."""
+        status = self.page.evaluate(_ASK, [method, f"/hub/api/{path}", body])
+        assert 200 <= status < 300, (method, path, status)
 
     # ---- JupyterLab
 
@@ -195,6 +217,10 @@ class Visitor:
     def output(self, words: str) -> Locator:
         """The place below a cell that shows these words."""
         return self._in_front(".jp-OutputArea-output").get_by_text(words, exact=True)
+
+    def toast(self) -> Locator:
+        """What JupyterLab says in its corner."""
+        return self.page.locator(".Toastify__toast")
 
     def save_as(self, name: str) -> None:
         """Save; the first time a dialog asks for the name."""

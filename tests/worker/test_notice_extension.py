@@ -20,7 +20,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from ec2spawner.worker import notice_file
 from ec2spawner.worker.metadata import Interruption
-from ec2spawner.worker.notice_extension import Herald
+from ec2spawner.worker.notice_extension import LOOK_SECONDS, Herald
 from ec2spawner.worker.notice_file import Level, Notice
 from ec2spawner.worker.notices import notice_of
 
@@ -135,7 +135,7 @@ async def test_what_tabs_get_of_a_notice_in_a_real_server(server: Server) -> Non
     await server.ask(f"{API}ingest", "POST", {"message": "from the user's own program"})
     assert await server.worked_at() == before
     notice_file.remove(server.notices, "interruption")
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(LOOK_SECONDS + 0.5)
     assert [n["message"] for n in await server.poll()] == ["from the user's own program"]
     one.close()
     two.close()
@@ -221,13 +221,13 @@ def test_what_cannot_be_shown_is_logged_once_and_the_looking_goes_on(
         calls: int = 0
 
         def call_later(self, seconds: float, again: Any, *arguments: Any) -> None:
-            assert seconds == 2.0
+            assert seconds == LOOK_SECONDS
             self.calls += 1
             if self.calls < 3:
                 again(*arguments)
 
     loop, log = Loop(), logging.getLogger("server")
     notice_file.write(tmp_path, STOP)
-    Herald(tmp_path, Broken(), log, lambda: 1000.0).keep_looking(loop, 2.0)  # type: ignore[arg-type]
+    Herald(tmp_path, Broken(), log, lambda: 1000.0).keep_looking(loop, LOOK_SECONDS)  # type: ignore[arg-type]
     assert loop.calls == 3
     assert [r.levelname for r in caplog.records] == ["WARNING", "ERROR"]
