@@ -38,10 +38,10 @@ PROFILES = [
         "INSTANCE_TYPES": ["t3.medium"],
         "MARKET": "spot",
         "DESCRIPTION": "Costs less. Amazon may take the machine back.",
-        "GROUPS": ["frugal"],
+        "GROUPS": ["nobody"],
     },
 ]
-"""Who is in no group has nothing to choose, as in a demo without this."""
+"""The admin may choose; the others have no choice, as in a demo without this."""
 Row = dict[str, Any]
 
 
