@@ -4,13 +4,13 @@ Owns what a machine is besides its disk: an SSH server (this process) and an ini
 ``machine_init``). Must not know EC2. DIR is the instance's root disk; ``DIR/machine.json`` holds
 
     {"private_ip", "ssh_port", "authorized_keys": [...], "boot_seconds": 1.0,
-     "watchdog_seconds": 60.0}
+     "watchdog_seconds": 60.0, "is_spot": false}
 
 - It answers SSH ``boot_seconds`` after its start, as user ``ec2spawner``, with the given keys
   only: exec requests, no terminal, no forwarding. Commands run under /bin/sh with
   EC2SPAWNER_MACHINE=DIR. The host key is made once and kept in DIR.
 - Every ``watchdog_seconds`` it runs ``ec2spawner-worker watchdog``, as a worker's systemd does;
-  0 is never.
+  0 is never. On a spot machine ``ec2spawner-worker notices`` runs from its boot on.
 - SIGTERM, or ``{"op": "poweroff"}`` on ``init.sock``, powers it off: units end gracefully within
   5 s, then the process exits with 0. Any other exit is a crash.
 - Ended in any way, SIGKILL and the death of its parent included, it leaves no process behind.
@@ -71,6 +71,7 @@ class Machine:
     authorized_keys: tuple[str, ...]
     boot_seconds: float
     watchdog_seconds: float
+    is_spot: bool
 
     @classmethod
     def read(cls, directory: Path) -> Machine:
@@ -83,6 +84,7 @@ class Machine:
             tuple(raw["authorized_keys"]),
             float(raw.get("boot_seconds", 1.0)),
             float(raw.get("watchdog_seconds", 60.0)),
+            bool(raw.get("is_spot")),
         )
 
     def faults(self) -> Mapping[str, str]:
@@ -322,7 +324,9 @@ async def _serve(machine: Machine, init: socket.socket, started_at: float) -> bo
     commands = Commands(machine, init)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, commands.power_off)
-    watching = asyncio.create_task(_keep_watch(machine, commands))
+    services = [
+        asyncio.create_task(service(machine, commands)) for service in (_keep_watch, _look_for_end)
+    ]
     booting = asyncio.create_task(_boot(machine, commands, started_at))
     first: set[asyncio.Future[Any]] = {booting, commands.gone}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -332,17 +336,29 @@ async def _serve(machine: Machine, init: socket.socket, started_at: float) -> bo
         if server:
             server.close()
     booting.cancel()
-    watching.cancel()
+    for service in services:
+        service.cancel()
     return commands.gone.result()
 
 
 async def _keep_watch(machine: Machine, commands: Commands) -> None:
-    """The timer of the dead-man switch; what it says goes to the machine's log."""
+    """The timer of the dead-man switch."""
     while machine.watchdog_seconds > 0:
         await asyncio.sleep(machine.watchdog_seconds)
-        with open(os.devnull, "rb") as nothing:  # noqa: ASYNC230, PTH123 - no disk is behind it
-            end = commands.run("exec ec2spawner-worker watchdog", [nothing.fileno(), 1, 2])
-        await end
+        await _run_service(commands, "watchdog")
+
+
+async def _look_for_end(machine: Machine, commands: Commands) -> None:
+    """The service that looks whether EC2 takes this machine back."""
+    if machine.is_spot:
+        await _run_service(commands, "notices")
+
+
+async def _run_service(commands: Commands, verb: str) -> None:
+    """Until it ends; what it says goes to the machine's log."""
+    with open(os.devnull, "rb") as nothing:  # noqa: ASYNC230, PTH123 - no disk is behind it
+        end = commands.run(f"exec ec2spawner-worker {verb}", [nothing.fileno(), 1, 2])
+    await end
 
 
 async def _boot(

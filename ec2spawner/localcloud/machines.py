@@ -43,6 +43,7 @@ class MachineSpec:
     authorized_keys: tuple[str, ...]
     boot_seconds: float
     watchdog_seconds: float = 60.0
+    is_spot: bool = False
 
     def write(self) -> None:
         """Put it on the machine's disk."""
@@ -55,6 +56,7 @@ class MachineSpec:
             "authorized_keys": list(self.authorized_keys),
             "boot_seconds": self.boot_seconds,
             "watchdog_seconds": self.watchdog_seconds,
+            "is_spot": self.is_spot,
         }
         path = self.directory / "machine.json"
         partial = path.with_suffix(".new")
@@ -184,6 +186,7 @@ class Machines:
             (key,) if key else (),
             self._boot_seconds(),
             self._watchdog_seconds(),
+            instance.is_spot,
         )
 
     def _boot(self, spec: MachineSpec) -> None:

@@ -16,7 +16,7 @@ from ec2spawner.worker.document import DOCUMENT_MAX_BYTES
 from ec2spawner.worker.host import Host
 from ec2spawner.worker.protocol import Code, Events, Fault
 
-COMMANDS = ("prepare", "start", "status", "stop", "watchdog")
+COMMANDS = ("notices", "prepare", "start", "status", "stop", "watchdog")
 USAGE = f"usage: ec2spawner-worker {'|'.join(COMMANDS)}   (documents on stdin; see docs)\n"
 
 
@@ -48,6 +48,10 @@ def run(command: str, source: IO[bytes], events: Events, environ: Mapping[str, s
             from ec2spawner.worker import watchdog
 
             watchdog.look_once(choose_host(environ), events)
+        elif command == "notices":
+            from ec2spawner.worker import notices
+
+            notices.watch(choose_host(environ), events)
         else:
             wanted = document.parse_start(_read(source))
             secrets = wanted.secrets()

@@ -119,5 +119,14 @@ class Host(Protocol):
     def server_log(self, username: str) -> str:
         """The end of what the server last started has written, a few KiB at most."""
 
+    def notice_directory(self) -> Path:
+        """Where notices for the notebook user lie, who may only read them; made if need be."""
+
+    def is_spot(self) -> bool:
+        """Whether EC2 may take this machine back."""
+
+    def write_back(self) -> None:
+        """Have all that was saved written to the disks."""
+
     def interruption_notice(self) -> Interruption | None:
         """When EC2 takes this spot instance back; None while it does not mean to."""

@@ -6,7 +6,9 @@ machine's init. Must not import the emulated cloud: files and one socket are the
     DIR/nvme/<serial>     symlink to D/volumes/vol-.../, which holds `filesystem` and `data/`
     DIR/run/              as tmpfs: the machine empties it at every boot
     DIR/run/home/<user>   symlink to a mounted volume
-    DIR/machine.json      "server_argv": [...] replaces the single-user server (for tests)
+    DIR/run/notices/      what the user is to be told
+    DIR/machine.json      "is_spot": true where EC2 may take it back;
+                          "server_argv": [...] replaces the single-user server (for tests)
     DIR/instance-action.json   what EC2's /latest/meta-data/spot/instance-action would answer
     DIR/faults.json       {"format": "fail"}, {"mount": "fail"}, {"disk": "full"}
 """
@@ -27,6 +29,7 @@ from ec2spawner.worker.document import Limits
 from ec2spawner.worker.home import NoOwnership, copy_skeleton
 from ec2spawner.worker.host import Boot, Contents, Filesystem, ServerStatus
 from ec2spawner.worker.metadata import ANSWER_MAX_BYTES, Interruption, parse_interruption
+from ec2spawner.worker.notice_file import VARIABLE as NOTICES
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.records import write_atomically
 
@@ -51,11 +54,7 @@ class ProcessHost:
     def of(cls, directory: str) -> ProcessHost:
         """The machine in ``directory``, with its own choice of a server."""
         path = Path(directory)
-        try:
-            raw = json.loads((path / "machine.json").read_text())
-        except (OSError, ValueError) as error:
-            raise Fault(Code.INTERNAL, f"no emulated machine: {error}") from None
-        return cls(path, tuple(raw.get("server_argv", ())))
+        return cls(path, tuple(_settings(path).get("server_argv", ())))
 
     @property
     def state_directory(self) -> Path:
@@ -201,6 +200,7 @@ class ProcessHost:
             "SHELL": "/bin/bash",
             "CREDENTIALS_DIRECTORY": str(self.runtime_directory),
             "RUNTIME_DIRECTORY": str(self.runtime_directory),
+            NOTICES: str(self._notices),
         }
 
     def stop_server(self, username: str, timeout_seconds: float) -> None:
@@ -242,6 +242,25 @@ class ProcessHost:
             raise Fault(Code.INTERNAL, f"the machine's init refused: {answer['error']}")
         return dict(answer)
 
+    # -- notices -----------------------------------------------------------------------------
+
+    @property
+    def _notices(self) -> Path:
+        return self.runtime_directory / "notices"
+
+    def notice_directory(self) -> Path:
+        """Emptied by the machine at boot."""
+        self.prepare()
+        self._notices.mkdir(exist_ok=True)
+        return self._notices
+
+    def is_spot(self) -> bool:
+        """As the emulated cloud says."""
+        return _settings(self._directory).get("is_spot") is True
+
+    def write_back(self) -> None:
+        """Nothing to do: the computer below does not end with an emulated machine."""
+
     def interruption_notice(self) -> Interruption | None:
         """From the file that stands for the instance metadata."""
         try:
@@ -250,3 +269,10 @@ class ProcessHost:
         except FileNotFoundError:
             return None
         return parse_interruption(text.decode("ascii", "replace"))
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((directory / "machine.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise Fault(Code.INTERNAL, f"no emulated machine: {error}") from None

@@ -125,8 +125,8 @@ def read_digest(directory: Path) -> str | None:
         return None
 
 
-def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
-    """The old content or the new, never a part; readable by its owner only.
+def write_atomically(path: Path, text: str, *, durable: bool = True, mode: int = 0o600) -> None:
+    """The old content or the new, never a part; by default readable by its owner only.
 
     ``durable`` content outlives a loss of power, and is written by whoever holds the lock; what is
     gone at the next boot may be written by several at once.
@@ -134,6 +134,7 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
     partial = path.with_name(path.name + (".new" if durable else f".{os.getpid()}.new"))
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w") as out:
+        os.fchmod(fd, mode)
         out.write(text)
         if durable:
             out.flush()

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-ACTIVITY_EXTENSION = "ec2spawner.worker.activity_extension"
+EXTENSIONS = ("ec2spawner.worker.activity_extension", "ec2spawner.worker.notice_extension")
 NO_CALLS_HOME = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.news_url=None",
@@ -46,7 +46,8 @@ def complete_environment(environ: MutableMapping[str, str], given: Mapping[str, 
 
 def arguments(given: list[str], uid: int) -> list[str]:
     """The server's own arguments first: the hub's may overrule them."""
-    ours = [f"--ServerApp.jpserver_extensions={ACTIVITY_EXTENSION}=True", *NO_CALLS_HOME]
+    loaded = [f"--ServerApp.jpserver_extensions={name}=True" for name in EXTENSIONS]
+    ours = [*loaded, *NO_CALLS_HOME]
     if uid == 0:  # only on an emulated machine whose owner is root
         ours.append("--allow-root")
     return [*ours, *given]

@@ -16,7 +16,7 @@ from ec2spawner.worker.activity_file import FILE_NAME as ACTIVITY_FILE
 from ec2spawner.worker.document import Limits
 from ec2spawner.worker.home import Ownership, copy_skeleton
 from ec2spawner.worker.host import Boot, Contents, Filesystem, ServerStatus
-from ec2spawner.worker.metadata import Interruption, interruption_notice
+from ec2spawner.worker.metadata import Interruption, interruption_notice, is_spot
 from ec2spawner.worker.protocol import Code, Fault
 from ec2spawner.worker.runner import Completed, Runner, run_program
 
@@ -285,6 +285,22 @@ class SystemdHost:
             f"--unit={unit_name(username)}",
         )
         return done.stdout[-LOG_TAIL_CHARS:]
+
+    # -- notices -----------------------------------------------------------------------------
+
+    def notice_directory(self) -> Path:
+        """Beside the server's own directory, where whoever runs the server could put links."""
+        directory = self._root / "run/ec2spawner-notices"
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return directory
+
+    def is_spot(self) -> bool:
+        """What the instance metadata says."""
+        return is_spot()
+
+    def write_back(self) -> None:
+        """All file systems at once: that needs no right to the home."""
+        self._must(Code.INTERNAL, "sync")
 
     def interruption_notice(self) -> Interruption | None:
         """What the instance metadata says."""

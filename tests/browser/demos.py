@@ -6,6 +6,7 @@ a user's machine.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -29,6 +30,18 @@ BOOT_SECONDS = 1.0
 STOP_SECONDS = 0.5
 START_BOUND_SECONDS = 90.0
 LOG_LINES = 100
+PROFILES = [
+    {"SLUG": "usual", "NAME": "Usual", "INSTANCE_TYPES": ["t3.medium"]},
+    {
+        "SLUG": "spot",
+        "NAME": "Spot",
+        "INSTANCE_TYPES": ["t3.medium"],
+        "MARKET": "spot",
+        "DESCRIPTION": "Costs less. Amazon may take the machine back.",
+        "GROUPS": ["nobody"],
+    },
+]
+"""The admin may choose; the others have no choice, as in a demo without this."""
 Row = dict[str, Any]
 
 
@@ -39,6 +52,9 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.state = folder / "state"
+        self.state.mkdir()
+        # The launch command reads it in the folder in which the demo runs it.
+        (self.state / "instance_config.json").write_text(json.dumps({"PROFILES": PROFILES}))
         self._log = folder / "demo.log"
         self._network = Network()
         self._http = requests.Session()

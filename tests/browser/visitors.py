@@ -90,6 +90,8 @@ class Visitor:
     def log_in(self, to: str = "/hub/") -> None:
         """Fill in the form, and be sent on to ``to``. By default that starts the server."""
         self.visit(f"/hub/login?next={quote(to)}")
+        if "/hub/login" not in self.page.url:  # the hub knows them already
+            return
         self.page.get_by_label("Username:").fill(self.name)
         self.page.get_by_label("Password:", exact=True).fill(self._password)
         self.page.get_by_role("button", name="Sign in").click()
@@ -133,11 +135,22 @@ class Visitor:
 
     def be_running(self) -> None:
         """Log in and start the server, unless both was done before."""
-        if not self._context.cookies():
-            self.log_in("/hub/home")
+        self._be_known()
         self.go_home()
         if self.page.get_by_role("button", name="Start My Server").count():
             self.start()
+
+    def _be_known(self) -> None:
+        if not self._context.cookies():
+            self.log_in("/hub/home")
+
+    def start_as(self, kind: str) -> list[Progress]:
+        """Log in if need be, choose a kind of machine on the spawn page, wait for the server."""
+        self._be_known()
+        self.visit("/hub/spawn")
+        self.page.get_by_label(kind).check()
+        self.page.get_by_role("button", name="Start").click()
+        return self.watch_start()
 
     def start_named(self, server: str) -> list[Progress]:
         """Add a server to the table of the home page, start it there, and wait for it."""
@@ -195,6 +208,10 @@ class Visitor:
     def output(self, words: str) -> Locator:
         """The place below a cell that shows these words."""
         return self._in_front(".jp-OutputArea-output").get_by_text(words, exact=True)
+
+    def toast(self) -> Locator:
+        """What JupyterLab says in its corner."""
+        return self.page.locator(".Toastify__toast")
 
     def save_as(self, name: str) -> None:
         """Save; the first time a dialog asks for the name."""

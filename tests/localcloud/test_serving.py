@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import signal
 import socket
@@ -172,6 +173,7 @@ def test_a_machine_finds_its_notice_until_ec2_has_taken_it_back_and_started_it_a
     one = launch_worker(ec2, subnet, InstanceMarketOptions=market)["InstanceId"]
     pid_of(served.state_dir, one)
     notice = served.state_dir / "instances" / one / "instance-action.json"
+    assert json.loads(notice.with_name("machine.json").read_text())["is_spot"] is True
     assert not notice.exists()
     served.control("POST", f"workers/{one}/interrupt", {"seconds": 1000})
     until(notice.exists)
@@ -189,6 +191,9 @@ def test_a_machine_finds_its_notice_until_ec2_has_taken_it_back_and_started_it_a
     until(lambda: boots(served.state_dir, one) == 3)
     assert host.interruption_notice() is None
     on_demand = launch_worker(ec2, subnet)["InstanceId"]
+    pid_of(served.state_dir, on_demand)
+    settings = (notice.parents[1] / on_demand / "machine.json").read_text()
+    assert json.loads(settings)["is_spot"] is False
     refused = served.control("POST", f"workers/{on_demand}/interrupt", {})
     assert (refused["status"], "no spot instance" in refused["error"]) == (400, True)
 

@@ -18,6 +18,8 @@ from typing import Any
 import asyncssh
 import pytest
 
+from ec2spawner.worker.notice_file import read_all
+
 from .fake_hub import FakeHub
 from .machines import ADDRESS, Machine, processes_of, wait_until
 
@@ -216,6 +218,34 @@ def test_its_own_watchdog_powers_it_off_with_exit_0(machine: Machine) -> None:
     assert is_gone(machine)
     said = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert [e.get("hub") or e["reason"] for e in said] == ["reached", "away", "hub-lost"]
+
+
+def test_on_a_spot_machine_word_is_left_of_its_interruption(machine: Machine) -> None:
+    machine.settings["is_spot"] = True
+    (machine.directory / "machine.json").write_text(json.dumps(machine.settings))
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 120))
+    (machine.directory / "instance-action.json").write_text(
+        json.dumps({"action": "stop", "time": at})
+    )
+    machine.boot(sshd=True)
+    (notice,) = wait_until(lambda: read_all(machine.directory / "run/notices"))
+    assert "Amazon takes this machine back in about 2 minutes" in notice.text(time.time())
+    log = machine.directory / "machine.log"
+    wait_until(lambda: '"action":"stop"' in log.read_text())
+    assert len(looking_for_notices(machine)) == 1
+    machine.kill()
+    assert is_gone(machine)
+
+
+def looking_for_notices(machine: Machine) -> list[int]:
+    commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in processes_of(machine.directory)}
+    return [p for p, line in commands.items() if line.read_bytes().endswith(b"notices\0")]
+
+
+def test_on_demand_nothing_looks_for_interruptions(machine: Machine) -> None:
+    machine.boot(sshd=True)
+    wait_until(lambda: "booted" in (machine.directory / "machine.log").read_text(errors="replace"))
+    assert looking_for_notices(machine) == []
 
 
 def test_killed_it_leaves_no_process_behind(machine: Machine) -> None:

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 
 from ec2spawner.worker import metadata
-from ec2spawner.worker.metadata import Interruption, interruption_notice, parse_interruption
+from ec2spawner.worker.metadata import (
+    Interruption,
+    interruption_notice,
+    is_spot,
+    parse_interruption,
+)
 from ec2spawner.worker.process_host import ProcessHost
 from ec2spawner.worker.protocol import Fault
 
@@ -100,6 +105,24 @@ def test_any_other_answer_is_a_fault(
     service.notice = (status, body)
     with pytest.raises(Fault):
         ask()
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"), [(b"spot", True), (b"on-demand", False), (b"capacity-block", False)]
+)
+def test_the_life_cycle_says_whether_it_may_be_taken_back(
+    service: Service, answer: bytes, known: bool
+) -> None:
+    service.notice = (200, answer)
+    assert is_spot(("127.0.0.1", service.server_address[1])) is known
+    assert service.asked[-1] == ("GET", "/latest/meta-data/instance-life-cycle")
+
+
+@pytest.mark.parametrize("answer", [(404, b""), (200, b""), (200, b"spotted"), (500, b"spot")])
+def test_a_life_cycle_that_is_none_is_a_fault(service: Service, answer: tuple[int, bytes]) -> None:
+    service.notice = answer
+    with pytest.raises(Fault):
+        is_spot(("127.0.0.1", service.server_address[1]))
 
 
 def test_without_a_token_nothing_is_asked(service: Service, ask: Callable[[], Any]) -> None:

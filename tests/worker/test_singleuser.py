@@ -36,7 +36,8 @@ def test_the_hub_s_arguments_come_last_and_root_is_allowed_only_as_root() -> Non
     ours = singleuser.arguments([], 1000)
     assert singleuser.arguments(["--a"], 1000) == [*ours, "--a"]
     assert singleuser.arguments(["--a"], 0) == [*ours, "--allow-root", "--a"]
-    assert singleuser.ACTIVITY_EXTENSION in ours[0]
+    for extension, argument in zip(singleuser.EXTENSIONS, ours[:2], strict=True):
+        assert argument == f"--ServerApp.jpserver_extensions={extension}=True"
 
 
 def run(code: str) -> str:

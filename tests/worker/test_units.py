@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ec2spawner.worker import systemd
+from ec2spawner.worker import notice_file, systemd
 from ec2spawner.worker.records import SERVER_FILE
 from ec2spawner.worker.systemd_host import SystemdHost
 
 FOLDER = Path(systemd.__file__).parent
 SERVER = "ec2spawner-server@.service"
 WATCHDOG = ("ec2spawner-watchdog.service", "ec2spawner-watchdog.timer")
+NOTICES = ("ec2spawner-notices.service",)
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
 
 
@@ -31,7 +32,7 @@ def root(tmp_path: Path) -> Path:
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     shutil.copytree(SYSTEM_UNITS, tmp_path / "usr/lib/systemd/system", symlinks=True)
-    for unit in (SERVER, *WATCHDOG):
+    for unit in (SERVER, *WATCHDOG, *NOTICES):
         shutil.copy(FOLDER / unit, units)
     interpreter = tmp_path / "opt/ec2spawner/bin/python"
     interpreter.parent.mkdir(parents=True)
@@ -95,6 +96,32 @@ def test_this_test_sees_mistakes_in_them(root: Path, unit: str, good: str, bad: 
     file = root / "etc/systemd/system" / unit
     file.write_text(file.read_text().replace(good, bad))
     assert verify(root, WATCHDOG) != (0, "")
+
+
+def test_systemd_has_nothing_to_say_about_the_notices_unit(root: Path) -> None:
+    assert verify(root, NOTICES) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("/opt/ec2spawner/bin/python", "/opt/elsewhere/python"),
+        ("IPAddressAllow=169.254.169.254", "IPAddressAllow=everybody"),
+        ("Restart=on-failure", "Restarts=on-failure"),
+    ],
+)
+def test_this_test_sees_mistakes_in_it(root: Path, good: str, bad: str) -> None:
+    file = root / "etc/systemd/system" / NOTICES[0]
+    file.write_text(file.read_text().replace(good, bad))
+    assert verify(root, NOTICES) != (0, "")
+
+
+def test_notices_are_left_where_the_server_looks(tmp_path: Path) -> None:
+    directory = SystemdHost(root=tmp_path).notice_directory().relative_to(tmp_path / "run")
+    assert f"RuntimeDirectory={directory}\n" in (FOLDER / NOTICES[0]).read_text()
+    server = (FOLDER / SERVER).read_text()
+    assert f"Environment={notice_file.VARIABLE}=/run/{directory}\n" in server
+    assert f"RuntimeDirectory={directory}\n" not in server  # root writes nowhere in the user's own
 
 
 def test_a_look_keeps_what_commands_and_looks_leave_for_each_other() -> None:

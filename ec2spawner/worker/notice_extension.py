@@ -1,0 +1,111 @@
+"""Jupyter server extension: show the notices that root leaves (``notice_file``) in JupyterLab.
+
+Owns the looking for them, and how they are handed to ``jupyterlab_notifications_extension``, whose
+half in the browser shows them as toasts and in JupyterLab's notification center. That extension has
+no Python interface and its HTTP one would need the hub to vouch for a token, which may be away just
+then; so its queue is used directly, in this process, and in this module only.
+
+Its queue is emptied by the first tab that asks. So a notice lies in it for as long as it stands:
+each tab asks for the queue when it is opened and every 30 s, and shows an id once. Tabs that are
+open are told at once, too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ec2spawner.worker import notice_file
+from ec2spawner.worker.notice_file import Notice
+
+LOOK_SECONDS = 1.0
+ID_PREFIX = "ec2spawner-"
+HUB_BUTTON = {
+    "label": "Hub's page",
+    "caption": "Where this machine is started again",
+    "displayType": "accent",
+    "commandId": "hub:control-panel",  # JupyterLab's own; it knows where its hub is
+    "args": {},
+}
+Notification = dict[str, Any]
+
+
+class Queue:
+    """The queue of ``jupyterlab_notifications_extension``, and the tabs that listen."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def hold(self, notifications: Sequence[Notification]) -> None:
+        """Have these in the queue, and none of ours beside them."""
+        from jupyterlab_notifications_extension import routes
+
+        others = [n for n in routes._notification_store if not n["id"].startswith(ID_PREFIX)]
+        routes._notification_store[:] = [*others, *notifications]
+
+    def push(self, notification: Notification) -> None:
+        """Tell all tabs that are open."""
+        from jupyterlab_notifications_extension import routes
+
+        routes._push_immediate(notification, self._log)
+
+
+class Herald:
+    """Looks into one directory, and tells each notice once."""
+
+    def __init__(
+        self, directory: Path, queue: Queue, log: Any, now: Callable[[], float] = time.time
+    ) -> None:
+        self._directory = directory
+        self._queue = queue
+        self._log = log
+        self._now = now
+        self._told: set[Notice] = set()
+        self._held: list[Notification] = []
+
+    def keep_looking(self, io_loop: Any, every_seconds: float) -> None:
+        """Now, and then again and again."""
+        try:
+            self.look()
+        except Exception:  # noqa: BLE001 - the edge of a loop, and it is logged
+            self._log.exception("ec2spawner cannot show a notice")
+        io_loop.call_later(every_seconds, self.keep_looking, io_loop, every_seconds)
+
+    def look(self) -> None:
+        """One look. While there is nothing, nothing is imported and nothing touched."""
+        standing = notice_file.read_all(self._directory)
+        shown = [notification_of(notice, self._now()) for notice in standing]
+        fresh = [(n, s) for n, s in zip(standing, shown, strict=True) if n not in self._told]
+        self._told |= set(standing)  # told once, even where it cannot be shown
+        if shown or self._held:
+            self._held = shown
+            self._queue.hold(shown)
+        for notice, notification in fresh:
+            self._log.warning("The user is told: %s", notice.text(self._now()))
+            self._queue.push(notification)
+
+
+def notification_of(notice: Notice, now: float) -> Notification:
+    """As the other extension's half in the browser wants it; it stays until it is closed."""
+    return {
+        "id": f"{ID_PREFIX}{notice.kind}-{notice.at:.0f}",
+        "message": notice.text(now),
+        "type": notice.level.value,
+        "autoClose": False,
+        "createdAt": int(now * 1000),
+        "actions": [HUB_BUTTON],
+        "data": None,
+    }
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": __name__}]
+
+
+def _load_jupyter_server_extension(serverapp: Any) -> None:
+    if directory := os.environ.get(notice_file.VARIABLE):
+        herald = Herald(Path(directory), Queue(serverapp.log), serverapp.log)
+        herald.keep_looking(serverapp.io_loop, LOOK_SECONDS)
