@@ -249,6 +249,10 @@ class Fleet:
         if listed:
             self.vitals.note_silence(listed)
 
+    def is_silent(self, worker: Worker) -> bool:
+        """Whether the worker did not answer when it was last looked at."""
+        return self.vitals.is_silent(worker.instance_id)
+
     def is_cut_off(self, worker: Worker) -> bool:
         """Whether a server is to be given up since its machine, which runs, is out of reach.
 
