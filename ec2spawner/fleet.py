@@ -32,6 +32,7 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
+from ec2spawner.placement import Market
 from ec2spawner.promises import Promises
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.vitals import Vitals
@@ -66,8 +67,8 @@ class Ticket:
 class Sight:
     """What the fleet knows of one owner's machine, for the progress that a user reads.
 
-    ``stage``: "aws-away", "unknown", "launching", "home-busy", "replaced", "stuck", "starting",
-    "stopping", "booting" or "running".
+    ``stage``: "aws-away", "unknown", "launching", "home-busy", "replaced", "exchanged", "stuck",
+    "starting", "stopping", "booting" or "running".
     """
 
     stage: str
@@ -95,7 +96,11 @@ class Fleet:
         self.journal = journal
         self._clock = clock
         self.inventory = Inventory(
-            cloud, clock=clock, on_change=self._on_listing, watched=self._watched_ids
+            cloud,
+            clock=clock,
+            on_change=self._on_listing,
+            watched=self._watched_ids,
+            has_spot=any(Market.SPOT in p.markets for p in policy.profiles.values()),
         )
         self._executor = Executor(
             cloud,
@@ -391,7 +396,7 @@ class Fleet:
         worker = current_worker(view, owner.key)
         if worker and not worker.home_volume_id and view.retired_of(owner.key):
             stage = self._stage_without_worker(view, view.homes_of(owner.key))
-            return Sight(stage if stage == "stuck" else "replaced", worker)
+            return Sight(stage if stage in _EXCHANGES else _STAGES[worker.state], worker)
         if worker:
             return Sight(_STAGES[worker.state], worker)
         return Sight(self._stage_without_worker(view, view.homes_of(owner.key)))
@@ -401,7 +406,9 @@ class Fleet:
         holder = replacing.holder_of(view, homes[0]) if busy else None
         if holder is None:
             return "home-busy" if busy else "launching"
-        return "stuck" if self._is_stuck(holder) else "replaced"
+        if self._is_stuck(holder):
+            return "stuck"
+        return "replaced" if holder.broken else "exchanged"
 
     def _is_stuck(self, worker: Worker) -> bool:
         since = self.vitals.stopping.get(worker.instance_id, self._clock())
@@ -631,6 +638,9 @@ _STAGES = {
     InstanceState.STOPPING: "stopping",
     InstanceState.STOPPED: "starting",
 }
+
+
+_EXCHANGES = frozenset({"replaced", "exchanged", "stuck"})
 
 
 def _holder(volume: Volume) -> str:
