@@ -90,6 +90,14 @@ class Terminate:
 
 
 @dataclass(frozen=True)
+class CancelSpot:
+    """Cancel spot requests, so that EC2 launches nothing for them any more."""
+
+    request_ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Attach:
     """Attach a home to its owner's worker."""
 
@@ -150,6 +158,7 @@ Action = (
     | Stop
     | Terminate
     | Attach
+    | CancelSpot
     | Detach
     | MakeSnapshot
     | DeleteVolume

@@ -19,6 +19,7 @@ from ec2spawner import metrics
 from ec2spawner.actions import (
     Action,
     Attach,
+    CancelSpot,
     ChangeType,
     Claim,
     DeleteSnapshot,
@@ -76,6 +77,10 @@ log = logging.getLogger(__name__)
 MAX_HALVINGS = 3
 """How often a batch that EC2 has no room for is halved: at most 15 calls, however large it is."""
 REPEAT_SECONDS = 5.0
+UNLISTED_SECONDS = 60.0
+"""What was tagged and is listed only because of it, is expected in a listing by then."""
+CANCELLED_SECONDS = 900.0
+"""A spot request that was cancelled is off the rare listing of them by then."""
 RETIRED = frozenset({TAG_BROKEN, TAG_REPLACED})
 """Tags with which a worker, or a home, is no longer its owner's."""
 
@@ -104,6 +109,9 @@ class Cloud(Lister, Quotas, Protocol):
 
     async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
         """Terminate instances, all or none, and with them their spot requests."""
+
+    async def cancel_spot(self, request_ids: Sequence[str]) -> None:
+        """Cancel spot requests."""
 
     async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -309,7 +317,16 @@ class Executor:
             else:  # another takes its place, so nothing goes on before it is known to stand
                 await self._until_answered(lambda: self._write(action))
                 self._note_retired(action)
+            self._rest_unlisted(action.ids)
         log.info("Tagged (%s): %s", action.reason, ",".join(action.ids))
+
+    def _rest_unlisted(self, ids: Sequence[str]) -> None:
+        """What no listing shows, shows no tags either until the next one."""
+        view = self._view()
+        unlisted = [i for i in ids if i not in view.workers and i not in view.volumes]
+        if unlisted:
+            self.failures.rest("tag", unlisted, UNLISTED_SECONDS)
+            self._look_again()
 
     @staticmethod
     def _note_retired(action: Tag) -> None:
@@ -444,6 +461,17 @@ class Executor:
             self.failures.hold(verb, ids, error)
 
     @_do.register
+    async def _cancel_spot(self, action: CancelSpot) -> None:
+        """After a last look: EC2 may have launched something for them in between."""
+        found = {r.request_id: r for r in await self._cloud.list_spot_requests()}
+        known = self._listing().spot_requests
+        same = [i for i in action.request_ids if i in found and found[i] == known.get(i)]
+        if same:
+            await self._cloud.cancel_spot(same)
+            log.info("Cancelled (%s): %s", action.reason, ",".join(same))
+        self.failures.rest("cancel", action.request_ids, CANCELLED_SECONDS)
+
+    @_do.register
     async def _attach(self, action: Attach) -> None:
         attached = MappingProxyType({action.volume_id: action.instance_id})
         with self.calls.begun(Expectation(self._clock(), attached=attached)):
@@ -543,6 +571,8 @@ def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
         return "claim", (action.instance_id,)
     if isinstance(action, (Attach, Detach)):
         return type(action).__name__.lower(), (action.volume_id,)
+    if isinstance(action, CancelSpot):
+        return "cancel", action.request_ids
     if isinstance(action, Stop) and action.is_forced:
         return "force", action.ids
     if isinstance(action, ChangeType):

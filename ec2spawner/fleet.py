@@ -32,6 +32,7 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
+from ec2spawner.placement import Market
 from ec2spawner.promises import Promises
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
@@ -73,8 +74,8 @@ class Ticket:
 class Sight:
     """What the fleet knows of one owner's machine, for the progress that a user reads.
 
-    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "replaced", "stuck",
-    "starting", "stopping", "booting" or "running". ``place`` in line, from 1 on, and the
+    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "replaced", "exchanged",
+    "stuck", "starting", "stopping", "booting" or "running". ``place`` in line, from 1 on, and the
     ``seconds`` until their turn.
     """
 
@@ -113,7 +114,11 @@ class Fleet:
         self._due_at: float | None = None
         """When EC2's limits allow what the last tick left out."""
         self.inventory = Inventory(
-            cloud, clock=clock, on_change=self._on_listing, watched=self._watched_ids
+            cloud,
+            clock=clock,
+            on_change=self._on_listing,
+            watched=self._watched_ids,
+            has_spot=any(Market.SPOT in p.markets for p in policy.profiles.values()),
         )
         self._executor = Executor(
             cloud,
@@ -277,6 +282,10 @@ class Fleet:
         if listed:
             self.vitals.note_silence(listed)
 
+    def is_silent(self, worker: Worker) -> bool:
+        """Whether the worker did not answer when it was last looked at."""
+        return self.vitals.is_silent(worker.instance_id)
+
     def is_cut_off(self, worker: Worker) -> bool:
         """Whether a server is to be given up since its machine, which runs, is out of reach.
 
@@ -429,7 +438,7 @@ class Fleet:
             return Sight("in-line", worker, place, until - self._clock())
         if worker and not worker.home_volume_id and view.retired_of(owner.key):
             stage = self._stage_without_worker(view, view.homes_of(owner.key))
-            return Sight(stage if stage == "stuck" else "replaced", worker)
+            return Sight(stage if stage in _EXCHANGES else _STAGES[worker.state], worker)
         if worker:
             return Sight(_STAGES[worker.state], worker)
         return Sight(self._stage_without_worker(view, view.homes_of(owner.key)))
@@ -439,7 +448,9 @@ class Fleet:
         holder = replacing.holder_of(view, homes[0]) if busy else None
         if holder is None:
             return "home-busy" if busy else "launching"
-        return "stuck" if self._is_stuck(holder) else "replaced"
+        if self._is_stuck(holder):
+            return "stuck"
+        return "replaced" if holder.broken else "exchanged"
 
     def _is_stuck(self, worker: Worker) -> bool:
         since = self.vitals.stopping.get(worker.instance_id, self._clock())
@@ -675,6 +686,9 @@ _STAGES = {
     InstanceState.STOPPING: "stopping",
     InstanceState.STOPPED: "starting",
 }
+
+
+_EXCHANGES = frozenset({"replaced", "exchanged", "stuck"})
 
 
 def _holder(volume: Volume) -> str:

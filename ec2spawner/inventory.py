@@ -17,7 +17,14 @@ from typing import Protocol, TypeVar
 from ec2spawner import metrics
 from ec2spawner.errors import CloudError, Rejected
 from ec2spawner.listing import Listing
-from ec2spawner.model import IN_TRANSITION, Snapshot, SnapshotState, Volume, Worker
+from ec2spawner.model import (
+    IN_TRANSITION,
+    Snapshot,
+    SnapshotState,
+    SpotRequest,
+    Volume,
+    Worker,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,8 @@ LOOK_APART_SECONDS = 0.2
 """Two looks are at least so far apart, however many are in a hurry."""
 SNAPSHOT_SECONDS = 600.0
 """Snapshots matter only to what is being deleted: they are listed more rarely."""
+SPOT_SECONDS = 300.0
+"""Spot requests matter only where their machines are gone: they are listed more rarely, too."""
 MAX_BACKOFF_SECONDS = 30.0
 
 R = TypeVar("R")
@@ -49,6 +58,9 @@ class Lister(Protocol):
     async def list_snapshots(self, ids: Sequence[str] | None = None) -> list[Snapshot]:
         """Snapshots of the cluster."""
 
+    async def list_spot_requests(self) -> list[SpotRequest]:
+        """Spot requests of the cluster that stand."""
+
 
 class Inventory:
     """Lists the cluster until it is told to end. ``clock`` gives epoch seconds."""
@@ -62,6 +74,7 @@ class Inventory:
         watched: Callable[[], Collection[str]] = frozenset,
         full_seconds: float = FULL_SECONDS,
         transition_seconds: float = TRANSITION_SECONDS,
+        has_spot: bool = False,
     ) -> None:
         self.listing = Listing()
         self.problem: CloudError | None = None
@@ -72,6 +85,7 @@ class Inventory:
         self._watched = watched
         self._full_seconds = full_seconds
         self._transition_seconds = transition_seconds
+        self._has_spot = has_spot
         self._tried_at = 0.0
         self._failures = 0
         self._wake = asyncio.Event()
@@ -178,10 +192,11 @@ class Inventory:
         self._full_wanted = False
         old = self.listing
         try:
-            workers, volumes, snapshots = await asyncio.gather(
+            workers, volumes, snapshots, requests = await asyncio.gather(
                 self._cloud.list_workers(),
                 self._cloud.list_volumes(),
                 self._all_snapshots(begun_at),
+                self._all_spot_requests(begun_at),
             )
         except BaseException:
             self._full_wanted = True
@@ -192,6 +207,8 @@ class Inventory:
             snapshots=old.snapshots if snapshots is None else MappingProxyType(snapshots),
             full_at=begun_at,
             snapshots_at=old.snapshots_at if snapshots is None else begun_at,
+            spot_requests=old.spot_requests if requests is None else MappingProxyType(requests),
+            spot_at=old.spot_at if requests is None else begun_at,
         )
 
     async def _all_snapshots(self, begun_at: float) -> dict[str, Snapshot] | None:
@@ -199,6 +216,12 @@ class Inventory:
         if not self._snapshots_due(begun_at):
             return None
         return {s.snapshot_id: s for s in await self._cloud.list_snapshots()}
+
+    async def _all_spot_requests(self, begun_at: float) -> dict[str, SpotRequest] | None:
+        """The cluster's spot requests; None while those of the last listing will do."""
+        if not self._has_spot or begun_at - self.listing.spot_at < SPOT_SECONDS:
+            return None
+        return {r.request_id: r for r in await self._cloud.list_spot_requests()}
 
     async def _refresh_some(self, begun_at: float, ids: Collection[str]) -> None:
         workers, volumes = await asyncio.gather(

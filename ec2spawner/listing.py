@@ -19,6 +19,7 @@ from ec2spawner.model import (
     InstanceState,
     Role,
     Snapshot,
+    SpotRequest,
     Volume,
     VolumeState,
     Worker,
@@ -47,6 +48,9 @@ class Listing:
     full_at: float = 0.0
     snapshots_at: float = 0.0
     """The same for snapshots, which are not part of every full listing."""
+    spot_requests: Mapping[str, SpotRequest] = field(default_factory=lambda: MappingProxyType({}))
+    spot_at: float = 0.0
+    """The same for spot requests, which are listed only where there is a spot market."""
     seen_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property

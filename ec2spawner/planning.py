@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ec2spawner import replacing
+from ec2spawner import replacing, spotloss
 from ec2spawner.actions import (
     Action,
     Attach,
@@ -20,9 +20,10 @@ from ec2spawner.actions import (
     Start,
     Stop,
     Tag,
+    Terminate,
 )
 from ec2spawner.draft import Draft, batches, by_kind, is_spare
-from ec2spawner.errors import EC2SpawnerError, LaunchFailed, WrongState
+from ec2spawner.errors import CapacityError, EC2SpawnerError, LaunchFailed, WrongState
 from ec2spawner.listing import (
     Expectation,
     Listing,
@@ -36,13 +37,14 @@ from ec2spawner.model import (
     TAG_GENERATION,
     TAG_PREPARED,
     TAG_PROFILE,
+    TAG_REPLACED,
     InstanceState,
     Mark,
     Volume,
     VolumeState,
     Worker,
 )
-from ec2spawner.placement import choose_type, offering_of, why_not
+from ec2spawner.placement import Offering, choose, choose_type, offering_of, why_not
 from ec2spawner.reaping import plan_unwanted
 from ec2spawner.supply import Supply
 from ec2spawner.wishes import Demand, Memory, Policy, Wishes
@@ -168,6 +170,7 @@ class _Owners:
             w.instance_id
             for w in workers
             if w and w.state is InstanceState.STOPPED and w.home_volume_id
+            if not w.is_interrupted
             if self._has_room(w)
             if not self._draft.on_hold("start", w.instance_id)
         ]
@@ -262,6 +265,11 @@ class _Owners:
         error = replacing.stuck(holder, self._draft.memory, self._draft.now)
         if error:
             self._draft.actions.append(Refuse(demand.owner.key, error))
+        elif spotloss.ends_with_its_request(holder) and self._is_known_retired(holder):
+            end = Terminate((holder.instance_id,), "another takes its place")
+            self._draft.attempt(
+                "terminate", holder.instance_id, demand, lambda: self._draft.actions.append(end)
+            )
         elif holder.state is InstanceState.STOPPED and self._is_known_retired(holder):
             action = Detach(home.volume_id, holder.instance_id, "its worker is retired")
             self._draft.attempt(
@@ -309,7 +317,7 @@ class _Owners:
             return  # a change of its type is under way
         wanted = self._choose_type(demand, worker)
         if isinstance(wanted, EC2SpawnerError):
-            self._draft.actions.append(Refuse(demand.owner.key, wanted))
+            self._replace(demand, worker, wanted)
         elif wanted != worker.instance_type:
             reason = f"{worker.instance_type} has no room, or another is wanted"
             self._draft.actions.append(ChangeType(worker.instance_id, wanted, reason))
@@ -326,6 +334,8 @@ class _Owners:
         if worker.is_spot:  # EC2 changes no spot instance's type
             if not fits(worker, demand, self._draft.policy):
                 return _cannot_become(worker, demand.profile)
+            if worker.is_interrupted:
+                return _interrupted(worker)
             types = (worker.instance_type,)
         failure = self._draft.memory.holds.get(("change-type", worker.instance_id))
         if failure and failure.until > self._draft.now:
@@ -334,6 +344,26 @@ class _Owners:
                 return failure.error
             types = (worker.instance_type,)
         return choose_type(worker, types, self._draft.memory.failed, self._draft.now)
+
+    def _replace(self, demand: Demand, worker: Worker, error: EC2SpawnerError) -> None:
+        """Give the owner another worker in the place of one that cannot be started, if there is."""
+        if not worker.is_spot or not self._may_launch(demand, worker.zone):
+            self._draft.actions.append(Refuse(demand.owner.key, error))
+            return
+        mark = Mark(self._draft.now, "interrupted" if worker.is_interrupted else "spot").to_tag()
+        action = Tag((worker.instance_id,), ((TAG_REPLACED, mark),), "it cannot be started")
+        self._draft.attempt(
+            "tag", worker.instance_id, demand, lambda: self._draft.actions.append(action)
+        )
+
+    def _may_launch(self, demand: Demand, zone: str) -> bool:
+        """Whether a worker can be launched in a zone, as far as is known."""
+        draft = self._draft
+        profile = draft.policy.profiles.get(demand.profile)
+        if profile is None:
+            return False
+        found = choose(profile, draft.policy.subnets, draft.memory.failed, draft.now, zone)
+        return isinstance(found, Offering)
 
     def _retag(self, demand: Demand, worker: Worker) -> None:
         tags = ((TAG_PROFILE, demand.profile),)
@@ -445,6 +475,15 @@ def _cannot_become(worker: Worker, profile: str) -> LaunchFailed:
         "Your machine cannot become the kind that you chose.",
         why=f"{worker.instance_id} is a spot instance of another profile than {profile}",
         next_step="Choose the kind that you had, or tell the people who run this hub.",
+    )
+
+
+def _interrupted(worker: Worker) -> CapacityError:
+    return CapacityError(
+        "Amazon took this machine back.",
+        why=f"{worker.instance_id} is a spot instance; only EC2 itself starts it again",
+        next_step="Choose a profile with on-demand machines too, or wait.",
+        action="StartInstances",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ec2spawner import replacing
+from ec2spawner import replacing, spotloss
 from ec2spawner.actions import (
     MAX_IDS,
     Action,
@@ -64,7 +64,7 @@ def plan_unwanted(
     if now - view.full_at > FRESH_SECONDS:
         return []
     rules = _Rules(view, wishes, policy, memory, now, taken, unwritten)
-    return [*rules.workers(), *rules.volumes(), *rules.snapshots()]
+    return [*rules.workers(), *rules.spot_requests(), *rules.volumes(), *rules.snapshots()]
 
 
 def sightings(
@@ -77,6 +77,7 @@ def sightings(
         if w.is_alive and w.role == Role.WORKER.value and not is_wanted(w, wishes)
     ]
     unwanted += [v.volume_id for v in view.volumes.values() if is_orphan(v)]
+    unwanted += [request.request_id for request in spotloss.needless(view)]
     return {i: previous.get(i, (now, view.full_at)) for i in unwanted}
 
 
@@ -132,7 +133,7 @@ class _Rules:
         stuck: list[str] = []
         idle: list[str] = []
         gone: list[str] = []
-        doubles: list[Action] = []
+        tagged: list[Action] = []
         for worker in self._view.workers.values():
             if not self._is_candidate(worker):
                 continue
@@ -149,18 +150,33 @@ class _Rules:
                     stuck.append(i)
             elif worker.state is InstanceState.STOPPED and not self._is_held("terminate", i):
                 # An owner's worker stays, stopped, until it is given up; a spare goes.
-                if self._may_end(worker) and i not in self._unwritten:
+                disk = spotloss.untagged_disk(self._view, worker)
+                if disk and not self._is_held("tag", disk.ids[0]):
+                    tagged.append(disk)
+                elif self._may_end(worker) and not disk and i not in self._unwritten:
                     gone.append(i)
                 elif self._is_double(worker):
-                    doubles.append(self._give_up(worker))
+                    tagged.append(self._give_up(worker))
         return [
-            *doubles,
+            *tagged,
             *(Stop(ids, "its user is done") for ids in _batches(released)),
             *(Stop(ids, "retired") for ids in _batches(retired)),
             *(Stop(ids, "its stop does not end", is_forced=True) for ids in _batches(stuck)),
             *(Stop(ids, "nobody wants it") for ids in _batches(idle)),
             *(Terminate(ids, "given up, or nobody's") for ids in _batches(gone)),
         ]
+
+    def spot_requests(self) -> list[Action]:
+        """Requests for which EC2 launches, or has launched, what nobody wants."""
+        requests = list(spotloss.needless(self._view))
+        ripe = {
+            r.request_id: self._is_ripe(r.request_id)
+            and spotloss.is_second_look(self._view, self._memory.unwanted[r.request_id])
+            and not self._is_held("cancel", r.request_id)
+            and not self._is_held("tag", r.instance_id or "")
+            for r in requests
+        }
+        return spotloss.cleared(self._view, ripe, self._now)
 
     def _may_end(self, worker: Worker) -> bool:
         if worker.deleted:

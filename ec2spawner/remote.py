@@ -37,6 +37,8 @@ MAX_LINE_BYTES = 8192
 MAX_ANSWER_BYTES = 256 * 1024
 LOGIN_SECONDS = 10.0
 PROBE_SECONDS = 2.0
+ANSWER_SECONDS = 10.0
+"""A server whose machine is only busy answers within this time, or at the next try."""
 KEEPALIVE_SECONDS = 10.0
 """A worker that leaves three of these unanswered is cut off; the start is then tried anew."""
 PROBES = Limit(20, 400)
@@ -287,6 +289,30 @@ async def probe(address: str, port: int) -> Probe:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return Probe.LISTENING
+
+
+async def answers(address: str, port: int, path: str) -> bool:
+    """Whether a web server on the port says anything at all to a request, within 10 s.
+
+    The kernel of a machine takes connections also while no program on it gets on.
+    """
+    try:
+        return await asyncio.wait_for(_first_byte(address, port, path), ANSWER_SECONDS) != b""
+    except (OSError, asyncio.TimeoutError):
+        return False
+
+
+async def _first_byte(address: str, port: int, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        host = f"{address}:{port}"
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode("latin-1"))
+        return await reader.read(1)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _run(

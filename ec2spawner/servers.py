@@ -17,7 +17,7 @@ from ec2spawner import metrics
 from ec2spawner.errors import EC2SpawnerError, WorkerUnreachable
 from ec2spawner.fleet import Fleet, Sight, Ticket
 from ec2spawner.model import Owner, Worker
-from ec2spawner.remote import Probe, WorkerLink, probe
+from ec2spawner.remote import Probe, WorkerLink, answers, probe
 from ec2spawner.wishes import Demand
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ SHOULD_ANSWER_SECONDS = 2.0
 """A worker that is listed as running and silent for so long is listed anew every second."""
 SILENCE_SECONDS = 5.0
 """How often it is put down that a worker still does not answer."""
+ASK_SERVER_SECONDS = 60.0
+"""How often a server is not only connected to, but asked something: oftener while it is silent."""
 RECHECK_SECONDS = 0.5
 SECOND_PROBE_SECONDS = 0.1
 GRACEFUL_STOP_SECONDS = 10.0
@@ -43,6 +45,7 @@ class Servers:
         self._open_link = open_link
         self._link: WorkerLink | None = None
         self._opening: asyncio.Future[WorkerLink] | None = None
+        self._asked_at: dict[str, float] = {}
 
     async def link(self) -> WorkerLink:
         """The link to the workers. Raises ``CloudError`` while the key cannot be had."""
@@ -137,14 +140,18 @@ class Servers:
         except Exception:
             log.exception("Not ended gracefully: %s", owner.key)
         finally:
+            if worker:
+                self._asked_at.pop(worker.instance_id, None)
             self.fleet.release(owner)
 
-    async def is_dead(self, owner: Owner, worker: Worker, port: int) -> bool:
-        """Whether the owner's server is known not to run, or out of reach for too long; in doubt,
-        it runs."""
+    async def is_dead(self, owner: Owner, worker: Worker, port: int, path: str = "") -> bool:
+        """Whether the owner's server is known not to run, or silent for too long; in doubt it runs.
+
+        ``path`` is one that it answers; without any, taking connections is taken for an answer.
+        """
         if self.fleet.is_gone(owner, worker.instance_id):
             return True
-        met = await self._probed(worker, port)
+        met = await self._probed(worker, port, path)
         if met is Probe.SILENT:
             return self.fleet.is_cut_off(worker)
         if met is Probe.LISTENING:
@@ -152,13 +159,26 @@ class Servers:
         await asyncio.sleep(SECOND_PROBE_SECONDS)
         return await probe(worker.private_ip, port) is Probe.REFUSED
 
-    async def _probed(self, worker: Worker, port: int) -> Probe:
+    async def _probed(self, worker: Worker, port: int, path: str) -> Probe:
         met = await probe(worker.private_ip, port)
+        if met is Probe.LISTENING and path:
+            if not self._is_to_be_asked(worker):
+                return met
+            if not await answers(worker.private_ip, port, path):
+                met = Probe.SILENT
         if met is Probe.SILENT:
             self.fleet.note_silence(worker)
         else:
             self.fleet.note_answer(worker)
         return met
+
+    def _is_to_be_asked(self, worker: Worker) -> bool:
+        now = time.monotonic()
+        asked_at = self._asked_at.get(worker.instance_id, now - ASK_SERVER_SECONDS)
+        is_due = now - asked_at >= ASK_SERVER_SECONDS or self.fleet.is_silent(worker)
+        if is_due:
+            self._asked_at[worker.instance_id] = now
+        return is_due
 
 
 def start_kind(sight: Sight) -> str:

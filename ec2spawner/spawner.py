@@ -319,7 +319,9 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         worker = self._worker()
         if self._phase != RUNNING or worker is None:
             return 0
-        if await self.servers.is_dead(self.owner, worker, self.port):
+        base_url = self.server.base_url if self.server else ""
+        path = f"{base_url}api" if base_url else ""  # tells its version, and counts as no activity
+        if await self.servers.is_dead(self.owner, worker, self.port, path):
             # Spawner.stop() will not be called for a server that died by itself. Its user may come
             # back in a moment, and then finds the machine running; else the reaper stops it.
             self.servers.fleet.forget(self.owner)

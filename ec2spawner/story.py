@@ -16,6 +16,8 @@ STAGE_WORDS: Mapping[str, str] = MappingProxyType(
         "home-busy": "Waiting until your old machine lets go of your files.",
         "replaced": "Your machine does not answer; you are getting another one with the same "
         "files.",
+        "exchanged": "Your machine cannot be started now; you are getting another one with the "
+        "same files.",
         "stuck": "Your old machine takes long to switch itself off. You get your files on another "
         "one as soon as it has.",
         "starting": "Starting your machine.",

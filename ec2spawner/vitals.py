@@ -101,6 +101,10 @@ class Vitals:
         """By id: since when it was seen to stop."""
         return MappingProxyType(dict(self._stopping))
 
+    def is_silent(self, instance_id: str) -> bool:
+        """Whether it did not answer when it was last looked at."""
+        return instance_id in self._silences
+
     def silent_seconds(self, instance_id: str) -> float:
         """For how long a worker has been looked at, and has not answered."""
         silence = self._silences.get(instance_id)

@@ -12,7 +12,7 @@ import itertools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +31,7 @@ from ec2spawner.errors import (
 )
 from ec2spawner.model import (
     HOME_DEVICE,
+    SPOT_INTERRUPTED,
     TAG_BROKEN,
     TAG_CLAIM,
     TAG_CLUSTER,
@@ -43,6 +44,7 @@ from ec2spawner.model import (
     Role,
     Snapshot,
     SnapshotState,
+    SpotRequest,
     Volume,
     VolumeState,
     Worker,
@@ -93,6 +95,8 @@ class FakeInstance:
     volumes: Timeline[Mapping[str, str]]
     launched_at: Timeline[float]
     is_spot: bool = False
+    request_id: str = ""
+    interrupted: Timeline[bool] = field(default_factory=lambda: Timeline(0.0, False))
 
     def seen(self, moment: float) -> Worker:
         return Worker(
@@ -104,6 +108,8 @@ class FakeInstance:
             private_ip=self.private_ip,
             launched_at=self.launched_at.at(moment),
             is_spot=self.is_spot,
+            spot_request_id=self.request_id,
+            state_reason=SPOT_INTERRUPTED if self.interrupted.at(moment) else "",
             volumes=MappingProxyType(dict(self.volumes.at(moment))),
             tags=MappingProxyType(dict(self.tags.at(moment))),
         )
@@ -176,6 +182,7 @@ class FakeCloud:
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     volumes: dict[str, FakeVolume] = field(default_factory=dict)
     snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
+    requests: dict[str, SpotRequest] = field(default_factory=dict)
     capacity: dict[tuple[str, str], int] = field(default_factory=dict)  # by type and subnet
     addresses: dict[str, int] = field(default_factory=dict)  # by subnet
     quota_instances: int = 10_000  # that run
@@ -386,7 +393,8 @@ class FakeCloud:
             instance_type=request.instance_type,
         )
         made = self.instances[instance_id]
-        made.is_spot = request.market == "spot"
+        if request.market == "spot":
+            self._make_spot(made)
         made.state.then(now + self.boot_seconds, RUNNING)
         if self.mapping_seconds:
             mapping = made.volumes.at(now)
@@ -394,11 +402,72 @@ class FakeCloud:
             made.volumes.then(now + self.mapping_seconds, mapping)
         return instance_id
 
+    def _make_spot(self, made: FakeInstance) -> None:
+        """Put a persistent request beside an instance: it outlives it."""
+        made.is_spot, made.request_id = True, f"sir-{next(self._numbers):05x}"
+        tags = MappingProxyType(dict(made.tags.at(clock())))
+        self.requests[made.request_id] = SpotRequest(
+            made.request_id, "active", "fulfilled", made.instance_id, tags
+        )
+
+    def interrupt(self, instance_id: str) -> None:
+        """EC2 takes a spot instance back: it stops."""
+        instance, now = self.instances[instance_id], clock()
+        if instance.state.at(now) is RUNNING:
+            instance.state.set(now, STOPPING)
+            instance.state.then(now + self.stop_seconds, STOPPED)
+            instance.interrupted.set(now, True)
+
+    def give_back(self, instance_id: str) -> None:
+        """EC2 has room again, and starts what it interrupted, by itself."""
+        instance, now = self.instances[instance_id], clock()
+        is_out = instance.interrupted.at(now) and instance.state.at(now) is STOPPED
+        if is_out and instance.request_id in self.requests:
+            instance.interrupted.set(now, False)
+            instance.state.set(now, PENDING)
+            instance.state.then(now + self.boot_seconds, RUNNING)
+            instance.launched_at.set(now, now)
+
+    async def list_spot_requests(self) -> list[SpotRequest]:
+        def effect() -> list[SpotRequest]:
+            return [r for r in self.requests.values() if r.tags.get(TAG_CLUSTER) == self.cluster]
+
+        return await self._call("DescribeSpotInstanceRequests", None, effect)
+
+    async def cancel_spot(self, request_ids: Sequence[str]) -> None:
+        await self._call(
+            "CancelSpotInstanceRequests", tuple(request_ids), lambda: self._cancel(request_ids)
+        )
+
+    def _cancel(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            request = self.requests.pop(request_id, None)
+            instance = self.instances.get((request and request.instance_id) or "")
+            if instance and instance.state.at(clock()) is STOPPED:
+                self._end(instance, clock(), 3.0)
+
+    def launch_again(self, request_id: str) -> str | None:
+        """What EC2 does for a request whose instance was ended: another one, without our tags."""
+        request = self.requests.get(request_id)
+        old = self.instances.get((request and request.instance_id) or "")
+        if request is None or old is None or old.seen(clock()).is_alive:
+            return None
+        fresh = self.put_instance(RUNNING, zone=old.zone)
+        instance, now = self.instances[fresh], clock()
+        instance.is_spot, instance.request_id = True, request_id
+        home = instance.volumes.at(now)[HOME_DEVICE]
+        instance.tags.set(now, {})
+        self.volumes[home].tags.set(now, {})
+        self.requests[request_id] = replace(request, instance_id=fresh)
+        return fresh
+
     async def start(self, ids: Sequence[str]) -> None:
         await self._call("StartInstances", tuple(ids), lambda: self._start(ids))
 
     def _start(self, ids: Sequence[str]) -> None:
         self._require(ids, "StartInstances", {STOPPED, PENDING, RUNNING})
+        if any(self.instances[i].interrupted.at(clock()) for i in ids):
+            raise WrongState("IncorrectSpotRequestState", action="StartInstances")
         seen = (self.instances[i].seen(clock()) for i in ids)
         places = {(w.instance_type, w.zone) for w in seen}
         if self.cannot_start.intersection(ids) or self.no_room_to_start.intersection(places):
@@ -450,7 +519,11 @@ class FakeCloud:
         return await self._call("DescribeInstanceStatus", None, effect)
 
     async def terminate(self, ids: Sequence[str], spot_requests: Sequence[str] = ()) -> None:
-        await self._call("TerminateInstances", tuple(ids), lambda: self._terminate(ids))
+        def effect() -> None:
+            self._cancel(spot_requests)
+            self._terminate(ids)
+
+        await self._call("TerminateInstances", tuple(ids), effect)
 
     def _terminate(self, ids: Sequence[str]) -> None:
         self._require(ids, "TerminateInstances", set(InstanceState))

@@ -45,6 +45,7 @@ from ec2spawner.model import (
     TAG_GENERATION,
     TAG_OWNER,
     TAG_PROFILE,
+    TAG_REPLACED,
     DeletedMark,
     InstanceState,
     Owner,
@@ -525,7 +526,13 @@ def test_a_spot_worker_keeps_its_type() -> None:
     cheap = replace(view.workers["i-1"], is_spot=True)
     view = replace(view, workers=MappingProxyType({"i-1": cheap}))
     assert planned(view, wants(ANN)) == [Start(("i-1",), "its user wants it")]
-    (refusal,) = planned(view, wants_kind("gpu"), policy=TWO_KINDS)
+    (mark,) = planned(view, wants_kind("gpu"), policy=TWO_KINDS)
+    assert isinstance(mark, Tag), "another one of that kind takes its place"
+    assert mark.tags == ((TAG_REPLACED, f"{NOW:.0f} spot"),)
+    failure = Failure(CapacityError("full"), NOW + 9)
+    full = {("capacity", kind, "a", "on-demand"): failure for kind in ("g5", "p5")}
+    memory = Memory(failed=MappingProxyType(full))
+    (refusal,) = planned(view, wants_kind("gpu"), policy=TWO_KINDS, memory=memory)
     assert isinstance(refusal, Refuse)
     assert "cannot become" in refusal.error.for_user()
 

@@ -23,7 +23,7 @@ from ec2spawner.errors import (
     WorkerUnreachable,
 )
 from ec2spawner.model import InstanceState, Worker
-from ec2spawner.remote import STUDENT_WORDS, Probe, WorkerLink, probe
+from ec2spawner.remote import STUDENT_WORDS, Probe, WorkerLink, answers, probe
 
 Process = asyncssh.SSHServerProcess[bytes]
 Handler = Callable[[Process], Awaitable[None]]
@@ -554,6 +554,27 @@ async def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         await started(port)
     assert "s3cret" not in caplog.text
     assert "PRIVATE KEY" not in caplog.text
+
+
+@pytest.mark.parametrize("says", [b"HTTP/1.1 200 OK\r\n\r\n", b""])
+async def test_a_web_server_answers_if_it_says_anything_at_all(
+    says: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.2)
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(says)
+        await reader.read()  # without a word, until the other end is tired of it
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert await answers("127.0.0.1", port, "/user/ann/api") is bool(says)
+    server.close()
+    assert heads[0].startswith(b"GET /user/ann/api HTTP/1.1\r\n")
+    assert not await answers("127.0.0.1", port, "/")
 
 
 # ---- a class at once

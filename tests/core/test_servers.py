@@ -276,3 +276,31 @@ async def test_no_fault_of_a_worker_leaves_a_stop(
     await town.servers.stop(ANN, worker)
     await until(lambda: town.cloud.state(worker.instance_id) is STOPPED, 60)
     assert "UnicodeDecodeError" in caplog.text
+
+
+@in_virtual_time
+async def test_a_server_that_takes_connections_and_says_nothing_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = Town(tmp_path)
+    worker = await town.start()
+    asked: list[str] = []
+    says = [True, False, False, True]
+
+    async def probe(address: str, port: int) -> Probe:
+        return Probe.LISTENING
+
+    async def answers(address: str, port: int, path: str) -> bool:
+        asked.append(path)
+        return says.pop(0)
+
+    now = [0.0]
+    monkeypatch.setattr(servers_module, "probe", probe)
+    monkeypatch.setattr(servers_module, "answers", answers)
+    monkeypatch.setattr(servers_module.time, "monotonic", lambda: now[0])
+    silent = []
+    for now[0] in (0.0, 30.0, 60.0, 70.0, 80.0, 90.0):
+        assert not await town.servers.is_dead(ANN, worker, 8888, "/user/ann/api")
+        silent.append(town.hub.fleet.is_silent(worker))
+    assert silent == [False, False, True, True, False, False]
+    assert asked == ["/user/ann/api"] * 4, "once a minute, and at each look while it is silent"
