@@ -29,6 +29,23 @@ def test_the_class_is_measured_as_asked_then_in_a_burst_then_doubled() -> None:
     assert [s.name for s in surge.scenes(5, 1, alone=True, ways=["ours"])] == ["asked"]
 
 
+def test_a_class_asked_for_at_once_is_the_burst_itself() -> None:
+    planned = surge.scenes(500, 1, alone=False)
+    assert [(s.name, s.users) for s in planned] == [("burst", 500), ("crowd", 1000)]
+    assert "one_call" in planned[0].ways
+    sheet = Report("surge", "stub", {})
+    burst = figures()
+    burst["burst"]["ways"]["one_call"] = {p: phase(53.0) for p in (surge.FIRST, surge.AGAIN)}
+    del burst["asked"]
+    sheet.results = burst
+    surge.judged(sheet, BOOT_SECONDS)
+    late = [check.name for check in sheet.checks if not check.met]
+    assert late == [
+        f"burst, {p}: one call per user is 4 times slower or loses users"
+        for p in (surge.FIRST, surge.AGAIN)
+    ]
+
+
 def test_seconds_are_of_those_who_came_up_and_the_others_are_counted() -> None:
     starts = [Start(f"u{n}", float(n), answered=n + 10.0) for n in range(4)]
     starts += [Start("v", 1.0, failure="too late"), Start("w", 2.0, failure="too late")]
