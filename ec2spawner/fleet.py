@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -33,6 +32,7 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.promises import Promises
+from ec2spawner.steady import SteadyClock
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
 from ec2spawner.waiting import Waits
@@ -82,8 +82,8 @@ class Sight:
 class Fleet:
     """Keeps one cluster as it is wished.
 
-    ``clock`` gives epoch seconds; ``turn`` tells how many calls of an EC2 action are free now, if a
-    share of its bucket is left.
+    ``clock`` gives epoch seconds that do not jump; ``turn`` tells how many calls of an EC2 action
+    are free now, if a share of its bucket is left.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Fleet:
         settings: LaunchSettings,
         journal: Journal,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         turn: Callable[[str, float], Turn] = pacing.no_limit,
         lease: Tenancy | None = None,
     ) -> None:
@@ -101,7 +101,7 @@ class Fleet:
         self._lease.on_change = self._wake_up
         self.policy = policy
         self.journal = journal
-        self._clock = clock
+        self._clock = clock = clock or SteadyClock()
         self._turn = turn
         self._due_at: float | None = None
         """When EC2's limits allow what the last tick left out."""
