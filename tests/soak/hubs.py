@@ -28,6 +28,7 @@ from ec2spawner.model import HOME_DEVICE, InstanceState, Owner, Worker
 from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.preparing import Preparing
 from ec2spawner.servers import Servers
+from ec2spawner.steady import SteadyClock
 from ec2spawner.wiring import SLACK_SECONDS
 from ec2spawner.wishes import Demand, Policy
 from soak.truth import Truth
@@ -204,7 +205,7 @@ class Hub:
             policy_of(world),
             settings,
             Journal(folder / "journal.json"),
-            clock=self.wall,
+            clock=SteadyClock(self.wall, loop.time),
             turn=self._gateway.turn,
         )
         self.servers = Servers(self.fleet, self._link)  # type: ignore[arg-type]
@@ -249,6 +250,8 @@ class Hub:
             unit.phase = "running"
         except (EC2SpawnerError, asyncio.TimeoutError) as error:
             unit.failures.append(f"{type(error).__name__}: {error}")
+            if "cannot become the kind" in str(error):  # a spot machine: they do as they are told
+                unit.profile = next(p.slug for p in PROFILES if p.slug != unit.profile)
             await self.servers.stop(unit.owner, None)
             unit.phase = ""
 

@@ -339,9 +339,7 @@ class Story(RuleBasedStateMachine):
         async def happens() -> None:
             alive = [i for i in self.truth.alive() if not i.is_spot]
             if alive:
-                lifecycle.begin_terminate(
-                    self.core, alive[who % len(alive)], lifecycle.USER_STOP
-                )
+                lifecycle.begin_terminate(self.core, alive[who % len(alive)], lifecycle.USER_STOP)
 
         self.do(happens(), pause)
 
@@ -458,9 +456,21 @@ class Story(RuleBasedStateMachine):
             hub.log_in(unit)
             await asyncio.sleep(5)
             waited = self.loop.time() - begun
-            assert waited < TRIES * STEP_SECONDS, (
-                f"{unit.owner} is never served: {unit.failures} {hub.fleet.sight(unit.owner)}"
-            )
+            assert waited < TRIES * STEP_SECONDS, self._why_not(hub, unit)
+
+    def _why_not(self, hub: Hub, unit: Unit) -> str:
+        """All that may tell why somebody is never served."""
+        key = unit.owner.key
+        machines = [
+            (i.id, i.state.value, f"due {i.due_at}", f"{i.is_stuck=}", i.tags, i.mappings)
+            for i in self.truth.alive()
+            if i.tags.get(TAG_OWNER) == key
+        ]
+        homes = [(h.id, h.state.value, h.tags) for h in self.truth.homes() if key in str(h.tags)]
+        words = [f"{unit.owner} is never served: {sorted(set(unit.failures))}"]
+        words += [f"at {self.core.clock()}", f"machines: {machines}", f"homes: {homes}"]
+        words += [f"promises: {hub.fleet.journal.promises}", f"{hub.fleet.problem=}"]
+        return "\n".join(words)
 
     async def _until_calm(self, hub: Hub) -> None:
         begun = self.loop.time()

@@ -23,6 +23,12 @@ from ec2spawner.model import (
 
 LIVE = (InstanceState.PENDING, InstanceState.RUNNING)
 ALIVE = (*LIVE, InstanceState.STOPPING, InstanceState.STOPPED)
+MAX_CALLS = 600
+"""In one minute, of a handful of people: more is a hub that runs wild."""
+
+
+class RunsWild(BaseException):
+    """More calls than anybody needs: nobody may catch it on its way out of the loop."""
 
 
 class Truth:
@@ -39,11 +45,13 @@ class Truth:
         self.renamed: set[tuple[str, str]] = set()
         """Owner keys of which the second may take the first one's place."""
         self._given_up: dict[str, float] = {}
+        self._minute = 0
+        self._of_minute: Counter[str] = Counter()
         self._call = core.call
         core.call = self._watched  # type: ignore[method-assign]
 
     def _watched(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.calls[action] += 1
+        self._count(action)
         self.core.settle()
         before = getattr(self, f"_before_{action}", None)
         after = before(params) if before else None
@@ -51,6 +59,15 @@ class Truth:
         if after:
             after(reply)
         return reply
+
+    def _count(self, action: str) -> None:
+        self.calls[action] += 1
+        minute = int(self.core.clock() // 60)
+        if minute != self._minute:
+            self._minute, self._of_minute = minute, Counter()
+        self._of_minute[action] += 1
+        if self._of_minute.total() > MAX_CALLS:
+            raise RunsWild(f"{self._of_minute} in a minute")
 
     # ---- calls that change something
 

@@ -138,9 +138,7 @@ class DirectWorld:
     def set_full(self, subnet: int, *, full: bool) -> None:
         subnets, name = self.surroundings.subnets, self.subnets[subnet]
         others = frozenset(map(str, range(5000))) if full else frozenset()
-        subnets[name] = type(subnets[name])(
-            **{**vars(subnets[name]), "used_addresses": others}
-        )
+        subnets[name] = type(subnets[name])(**{**vars(subnets[name]), "used_addresses": others})
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -160,18 +158,14 @@ class DirectWorld:
             raise self._silence(fault.fault, fault.code, fault.status)
         return reply
 
-    def _carry_out(
-        self, service: str, action: str, params: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _carry_out(self, service: str, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if service == "service-quotas":
             quota = {"Value": self._quota(params["QuotaCode"])}
             return {"Quota": quota}
         if action == "DescribeInstanceTypes":
             names = params["Filters"][0]["Values"]
             found = [self.surroundings.types[name] for name in names]
-            views = [
-                {"InstanceType": t.name, "VCpuInfo": {"DefaultVCpus": t.vcpus}} for t in found
-            ]
+            views = [{"InstanceType": t.name, "VCpuInfo": {"DefaultVCpus": t.vcpus}} for t in found]
             return {"InstanceTypes": views}
         self._throttle.admit(REGION, action, _flat(params))
         try:
