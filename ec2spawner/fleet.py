@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -34,6 +33,7 @@ from ec2spawner.model import (
 )
 from ec2spawner.placement import Market
 from ec2spawner.promises import Promises
+from ec2spawner.steady import SteadyClock
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
 from ec2spawner.vitals import Vitals
@@ -88,8 +88,8 @@ class Sight:
 class Fleet:
     """Keeps one cluster as it is wished.
 
-    ``clock`` gives epoch seconds; ``turn`` tells how many calls of an EC2 action are free now, if a
-    share of its bucket is left.
+    ``clock`` gives epoch seconds that do not jump; ``turn`` tells how many calls of an EC2 action
+    are free now, if a share of its bucket is left.
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class Fleet:
         settings: LaunchSettings,
         journal: Journal,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         turn: Callable[[str, float], Turn] = pacing.no_limit,
         lease: Tenancy | None = None,
     ) -> None:
         self._lease = lease or SoleHub()
         self._lease.on_change = self._wake_up
         self._cloud = cloud
-        self.vitals = Vitals(clock)
         self.policy = policy
         self.journal = journal
-        self._clock = clock
+        self._clock = clock = clock or SteadyClock()
+        self.vitals = Vitals(clock)
         self._turn = turn
         self._due_at: float | None = None
         """When EC2's limits allow what the last tick left out."""

@@ -27,7 +27,7 @@ from ec2spawner.model import (
 
 EXPECTATION_BOUND_SECONDS = 90.0
 """How long a call's effect is believed without being seen. EC2's listings lag by seconds, in bad
-times by minutes (EC2 API reference, "Eventual consistency"); past it, the listing is believed."""
+times by minutes (EC2 API reference, "Eventual consistency"); past it, a listing begun later is."""
 UNANSWERED_BOUND_SECONDS = 10.0
 """The same for a call that may have had no effect at all; it is then made again."""
 
@@ -173,7 +173,8 @@ class Expectation:
         if self.settled_at is None:
             return self
         bound = EXPECTATION_BOUND_SECONDS if self.is_certain else UNANSWERED_BOUND_SECONDS
-        if now - self.settled_at > bound:
+        # While AWS does not answer, the listing may be older than the call: it says nothing of it.
+        if now - self.settled_at > bound and listing.full_at > self.settled_at:
             return None
         if not (self.states or self.attached or self.snapshots or self.removed):
             return self if self._is_something() else None

@@ -253,13 +253,12 @@ class _Rules:
 
     def _final_snapshot(self, volume: Volume) -> Snapshot | None:
         """The volume's snapshot made since it was given up; an older one may lack files."""
-        since = volume.deleted.at if volume.deleted else volume.created_at
         made = [
             s
             for s in self._view.snapshots.values()
             if s.volume_id == volume.volume_id
             and TAG_EXPIRES in s.tags
-            and s.started_at >= since - CLOCKS_APART_SECONDS
+            and _is_made_since(s, volume)
             and s.state is not SnapshotState.ERROR
         ]
         return max(made, key=lambda s: s.started_at) if made else None
@@ -283,6 +282,19 @@ class _Rules:
             and s.state is SnapshotState.COMPLETED
             and not self._is_held("retire", s.snapshot_id)
         ]
+
+
+def _is_made_since(snapshot: Snapshot, volume: Volume) -> bool:
+    """Whether the volume had been given up when the snapshot was begun.
+
+    One that bears the very mark was made for it, however far apart the clocks are: else a hub
+    whose clock is ahead would make snapshot after snapshot.
+    """
+    mark = volume.tags.get(TAG_DELETED)
+    if mark is not None and snapshot.tags.get(TAG_DELETED) == mark:
+        return True
+    since = volume.deleted.at if volume.deleted else volume.created_at
+    return snapshot.started_at >= since - CLOCKS_APART_SECONDS
 
 
 def _expires_at(snapshot: Snapshot) -> float:

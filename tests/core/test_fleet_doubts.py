@@ -298,6 +298,41 @@ async def test_a_rename_that_cannot_be_put_down_changes_nothing(
 
 
 @in_virtual_time
+async def test_who_came_just_before_a_long_outage_keeps_the_files_by_a_name_given_in_it(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    cloud.put_instance()
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(100)
+    worker = await hub.log_in("ann")
+    cloud.away = True
+    await asyncio.sleep(600)  # far longer than a call's effect is believed where listings come
+    hub.fleet.rename(Owner("ann"), Owner("anna"))
+    cloud.away = False
+    again = await hub.log_in("anna", is_known=True)
+    assert again.instance_id == worker.instance_id
+    assert again.home_volume_id == worker.home_volume_id
+
+
+@in_virtual_time
+async def test_who_came_just_before_a_long_outage_and_is_deleted_in_it_is_given_up(
+    tmp_path: Path,
+) -> None:
+    cloud = FakeCloud()
+    cloud.put_instance()
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(100)
+    worker = await hub.log_in("ann")
+    cloud.away = True
+    await asyncio.sleep(600)
+    await hub.fleet.delete(Owner("ann"), "rowann")
+    cloud.away = False
+    again = await hub.log_in("ann", incarnation="another")
+    assert again.home_volume_id != worker.home_volume_id, "somebody else's files"
+
+
+@in_virtual_time
 async def test_a_name_under_which_there_are_files_is_not_taken_over(tmp_path: Path) -> None:
     cloud = FakeCloud(may_rename=True)
     hub, _ = await _with_home(cloud, tmp_path)

@@ -224,6 +224,17 @@ def test_a_home_goes_only_after_a_completed_snapshot_made_since(
     assert [type(a) for a in planned(view)] == ([kind] if kind else [])
 
 
+def test_a_hub_whose_clock_is_ahead_saves_a_home_once() -> None:
+    given_up = home("vol-1", ANN, deleted=LONG_AGO)
+    (save,) = planned(listing(given_up))
+    assert isinstance(save, MakeSnapshot)
+    by_ec2s_clock = LONG_AGO.at - 3600
+    saved = snapshot("snap-1", "vol-1", started_at=by_ec2s_clock, tags=dict(save.tags))
+    assert planned(listing(given_up, saved)) == [
+        DeleteVolume("vol-1", "snap-1", "its snapshot is completed")
+    ]
+
+
 @pytest.mark.parametrize("state", [VolumeState.IN_USE, VolumeState.CREATING, VolumeState.ERROR])
 def test_a_home_that_is_not_available_waits(state: VolumeState) -> None:
     view = listing(home("vol-1", ANN, "i-9", deleted=LONG_AGO, state=state))
