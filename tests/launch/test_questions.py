@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +13,8 @@ from typing import TextIO
 import pytest
 
 from launch_cluster import cli
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=["pipe", "file"])
@@ -37,14 +40,33 @@ def test_an_answer_is_one_line(
     assert asyncio.run(cli._answer("Go on?")) == ""
 
 
-def test_ctrl_c_ends_a_question_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads, writes = os.pipe()
+INTERRUPTED = """
+import asyncio, os, signal
+from launch_cluster import cli
 
-    async def ask() -> str:
-        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
-        return await cli._answer("Go on?")
+async def ask():
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+    return await cli._answer("Go on?")
 
-    with os.fdopen(reads) as reader, os.fdopen(writes, "w"):
-        monkeypatch.setattr("sys.stdin", reader)
-        with pytest.raises(KeyboardInterrupt):
-            asyncio.run(ask())
+try:
+    asyncio.run(ask())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_a_question_that_nobody_answers() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+        assert process.stdout
+        assert process.stdout.read() == "interrupted\n"
