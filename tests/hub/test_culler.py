@@ -39,12 +39,11 @@ def scenario(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.cloud, proxy=stage.proxy(), JUPYTER_NOTEBOOK_TIMEOUT=TIMEOUT_SECONDS)
     hub.start()
     busy, open_tab = hub.user("busy"), hub.user("tab")
-    at_once(busy.start, open_tab.start)
+    tab = OpenTab(open_tab)
+    at_once(busy.start, lambda: (open_tab.start(), tab.start()))
     connection, _ = busy.kernel().begin("import time; time.sleep(600)")
     connection.close()
     with step("open tab"):
-        tab = OpenTab(open_tab)
-        tab.start()
         eventually(lambda: open_tab.server_model() is None, 30, "its server is culled")
         tab.close()
         assert tab.asked >= 5
