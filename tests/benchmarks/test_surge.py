@@ -26,7 +26,7 @@ def test_the_class_is_measured_as_asked_then_in_a_burst_then_doubled() -> None:
     assert [(s.users, s.within_seconds) for s in planned] == [(500, 60), (500, 1), (1000, 10)]
     assert planned[0].ways == ("nothing", "ours", "one_call")
     assert planned[1].ways == planned[2].ways == ("nothing", "ours")
-    assert [s.name for s in surge.scenes(5, 1, alone=True, ways=["ours"])] == ["asked"]
+    assert [s.name for s in surge.scenes(5, 2, alone=True, ways=["ours"])] == ["asked"]
 
 
 def test_a_class_asked_for_at_once_is_the_burst_itself() -> None:
@@ -218,7 +218,7 @@ async def test_a_small_class_comes_up_in_a_real_hub_and_again(tmp_path: Path) ->
     surge.add_options(parser)
     few = ["--users", "3", "--within", "0.2", "--boot-seconds", "0.5", "--alone", "--ways", "ours"]
     (sheet,) = await surge.measure(parser.parse_args([*few, "--keep", str(tmp_path)]))
-    ours = sheet.results["asked"]["ways"]["ours"]
+    ours = sheet.results["burst"]["ways"]["ours"]
     for name in (surge.FIRST, surge.AGAIN):
         row = ours[name]
         assert (row["ready"], row["failed"], row["refused_by_throttling"]) == (3, 0, {})
