@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from core.virtual import EPOCH
+
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import EC2SpawnerError, WorkerRefused, WorkerUnreachable
@@ -29,12 +30,13 @@ from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.preparing import Preparing
 from ec2spawner.servers import Servers
 from ec2spawner.steady import SteadyClock
-from ec2spawner.wiring import SLACK_SECONDS
 from ec2spawner.wishes import Demand, Policy
 from soak.truth import Truth
 from soak.wires import Life, Wires, World
 
 CLUSTER = "class"
+SLACK_SECONDS = 1.0
+"""As ``wiring`` has it, which would bring JupyterHub with it."""
 START_SECONDS = 300.0
 POLL_SECONDS = 10.0
 SSH_SECONDS = 3.0

@@ -7,11 +7,7 @@ and nothing left over. A story that fails is cut down by hypothesis to the short
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
-import os
-import random
 import shutil
 import tempfile
 from collections import Counter

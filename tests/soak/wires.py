@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
-
 from core.virtual import EPOCH, VirtualLoop
+
 from ec2spawner.cloud import READ_TIMEOUT_SECONDS, action_name
 from ec2spawner.localcloud import service_quotas
 from ec2spawner.localcloud.clock import Clock, ManualClock
