@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TOGETHER = ("hub", "browser", "launch", "localcloud", "tooling")
+TOGETHER = ("hub", "browser", "launch", "localcloud", "tooling", "soak")
 """Folders of which each is one group, the longest first: it must not begin last."""
 TESTS = Path(__file__).parent
 

@@ -76,6 +76,8 @@ class Unit:
     worker: Worker | None = None
     logins: int = 0
     start: asyncio.Task[None] | None = None
+    was_given_up: bool = False
+    """Whether its deletion was begun, and not finished: its home may be gone in the end."""
     failures: list[str] = field(default_factory=list)
 
     def demand(self, now: float) -> Demand:
@@ -153,6 +155,9 @@ class Machines:
         if home is None or home.volume_id != document["volume_id"]:
             raise WorkerRefused("It has another home.", reason="home-missing")
         unit: Unit = document["unit"]
+        if unit.was_given_up and home.volume_id not in self._truth.files:
+            unit.logins = 0
+        unit.was_given_up = False
         if self.serves(instance.id) != unit.number:
             self._truth.begin_server(instance, unit.number, unit.logins)
             unit.logins += 1
