@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test lint format bench lock picture screenshots clean
+.PHONY: help setup demo demo-clean test lint format bench soak lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,13 @@ format: setup  ## put the code into the one format
 
 bench: setup  ## the figures of the README, as JSON on stdout
 	@$(BIN)/python -m benchmarks
+
+SECONDS ?= 3600
+SOAK_SEED ?=
+
+soak: setup  ## stories of a class with random seeds, then a hub under load [SECONDS=3600, each]
+	@PYTHONPATH=.:tests $(BIN)/python -m soak --seconds $(SECONDS) $(SOAK_SEED:%=--seed %)
+	@$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --strict
 
 lock: setup  ## newest versions that pyproject.toml and tools/proxy allow, into the locks
 	@tools/lock.sh

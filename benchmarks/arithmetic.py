@@ -51,6 +51,20 @@ def differences(values: Sequence[float], floors: Sequence[float]) -> list[float]
     return [value - floor for value, floor in zip(values, floors, strict=True)]
 
 
+def drift(samples: Sequence[tuple[float, float]]) -> float:
+    """By how much a value grows over all samples (moment, value): the median of the slopes between
+    any two of them (Theil and Sen), times the whole time. Single peaks do not count."""
+    if len(samples) < 3:
+        raise ValueError(f"{len(samples)} samples tell no drift")
+    slopes = [
+        (later - earlier) / (end - begin)
+        for (begin, earlier), (end, later) in itertools.combinations(sorted(samples), 2)
+        if end > begin
+    ]
+    moments = [moment for moment, _ in samples]
+    return statistics.median(slopes) * (max(moments) - min(moments))
+
+
 def phases(marks: Sequence[tuple[str, float]]) -> dict[str, float]:
     """Seconds from each mark to the next, by the name of the later one; they add up to the whole.
 

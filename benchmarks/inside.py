@@ -10,6 +10,7 @@ import asyncio
 import functools
 import inspect
 import os
+import threading
 import time
 from array import array
 from collections.abc import Callable
@@ -197,6 +198,7 @@ class Inside:
                 "lag": self._lag.report(),
                 "cpu_seconds": round(times.user + times.system, 3),
                 "tasks": len(asyncio.all_tasks()),
+                "threads": threading.active_count(),
                 "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - only counted
                 "aws_calls": aws_calls(),
                 "metrics": figures(),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("hub", "browser", "launch", "localcloud", "tooling")
+TOGETHER = ("hub", "browser", "launch", "localcloud", "tooling", "soak")
 """Folders of which each is one group, the longest first: it must not begin last."""
 TESTS = Path(__file__).parent
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import arithmetic
 from benchmarks.arithmetic import (
     Check,
     differences,
@@ -115,3 +116,17 @@ def test_a_bound_is_kept_at_most_or_exactly(
     check = Check("figure", value, bound, "s", exact)
     assert check.met is met
     assert check.to_json()["met"] is met
+
+
+def test_drift_is_growth_and_no_peak() -> None:
+    level = [(float(n), 100.0) for n in range(30)]
+    assert arithmetic.drift(level) == 0
+    peaks = [(at, value + (50 if at % 7 == 3 else 0)) for at, value in level]
+    assert arithmetic.drift(peaks) == 0
+    leak = [(at, value + 2 * at) for at, value in peaks]
+    assert arithmetic.drift(leak) == pytest.approx(2 * 29)
+
+
+def test_drift_needs_samples() -> None:
+    with pytest.raises(ValueError, match="2 samples"):
+        arithmetic.drift([(0.0, 1.0), (1.0, 2.0)])

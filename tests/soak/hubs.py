@@ -30,12 +30,13 @@ from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.preparing import Preparing
 from ec2spawner.servers import Servers
 from ec2spawner.steady import SteadyClock
-from ec2spawner.wiring import SLACK_SECONDS
 from ec2spawner.wishes import Demand, Policy
 from soak.truth import Truth
 from soak.wires import Life, Wires, World
 
 CLUSTER = "class"
+SLACK_SECONDS = 1.0
+"""As ``wiring`` has it, which would bring JupyterHub with it."""
 START_SECONDS = 300.0
 POLL_SECONDS = 10.0
 SSH_SECONDS = 3.0
@@ -75,6 +76,8 @@ class Unit:
     worker: Worker | None = None
     logins: int = 0
     start: asyncio.Task[None] | None = None
+    was_given_up: bool = False
+    """Whether its deletion was begun, and not finished: its home may be gone in the end."""
     failures: list[str] = field(default_factory=list)
 
     def demand(self, now: float) -> Demand:
@@ -152,6 +155,9 @@ class Machines:
         if home is None or home.volume_id != document["volume_id"]:
             raise WorkerRefused("It has another home.", reason="home-missing")
         unit: Unit = document["unit"]
+        if unit.was_given_up and home.volume_id not in self._truth.files:
+            unit.logins = 0
+        unit.was_given_up = False
         if self.serves(instance.id) != unit.number:
             self._truth.begin_server(instance, unit.number, unit.logins)
             unit.logins += 1

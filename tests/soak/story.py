@@ -23,7 +23,7 @@ from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.model import TAG_DELETED, TAG_OWNER, InstanceState, Owner
 from soak.hubs import PROFILES, Hub, Machines, Unit
 from soak.truth import LIVE, Truth
-from soak.wires import DirectWorld, Wires, World
+from soak.wires import LATE, DirectWorld, Wires, World
 
 PEOPLE = 5
 CHANGES = (
@@ -184,6 +184,23 @@ class Story(RuleBasedStateMachine):
 
         self.do(happens(), pause)
 
+    @rule(who=WHO, seconds=st.sampled_from((0.0, 0.3, 4.0)), pause=PAUSES)
+    def deletion_is_cut_off(self, who: int, seconds: float, pause: float) -> None:
+        """The hub dies before the row is gone: nobody was deleted."""
+
+        async def happens() -> None:
+            hub, unit = await self.a_running_hub(), self.chosen(who)
+            unit.was_given_up = True
+            deleting = asyncio.ensure_future(hub.delete(unit))
+            await asyncio.sleep(seconds)
+            hub.kill(last_arrive=True)
+            deleting.cancel()
+            if unit not in self.units:
+                self.units.append(unit)
+            await self.begin()
+
+        self.do(happens(), pause)
+
     @rule(who=WHO, pause=PAUSES)
     def rename(self, who: int, pause: float) -> None:
         unit = self.chosen(who)
@@ -282,6 +299,12 @@ class Story(RuleBasedStateMachine):
             when = "before"
         rule_ = {"action": action, "fault": fault, "when": when, "count": count, "skip": skip}
         self.world.trouble.add({**rule_, "status": 500})
+
+    @rule(action=st.sampled_from(CHANGES), skip=st.sampled_from((0, 0, 1)))
+    def call_arrives_late(self, action: str, skip: int) -> None:
+        """After its sender has given up, and tried again."""
+        lost = {"action": action, "fault": "lose-reply", "when": "before"}
+        self.world.trouble.add({**lost, "code": LATE, "skip": skip})
 
     @rule(kind=st.sampled_from(("refuse", "never-answer", "error", None, None)), pause=PAUSES)
     def aws_comes_and_goes(self, kind: str | None, pause: float) -> None:

@@ -14,13 +14,17 @@ from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.records import Instance, Volume
 from ec2spawner.model import (
     HOME_DEVICE,
+    TAG_BROKEN,
     TAG_CLAIM,
     TAG_DELETED,
     TAG_OWNER,
+    TAG_REPLACED,
     InstanceState,
     SnapshotState,
 )
 
+MAY_GO = frozenset({TAG_DELETED, TAG_BROKEN, TAG_REPLACED})
+"""Marks of an owner's machine that may be ended."""
 LIVE = (InstanceState.PENDING, InstanceState.RUNNING)
 ALIVE = (*LIVE, InstanceState.STOPPING, InstanceState.STOPPED)
 MAX_CALLS = 600
@@ -102,7 +106,7 @@ class Truth:
     def _before_TerminateInstances(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
         for instance_id in params["InstanceIds"]:
             tags = self._tags(instance_id)
-            if TAG_OWNER in tags and TAG_DELETED not in tags:
+            if TAG_OWNER in tags and MAY_GO.isdisjoint(tags):
                 self.sins.append(f"{instance_id} of {tags[TAG_OWNER]} is ended")
 
     def _before_DeleteVolume(self, params: Mapping[str, Any]) -> Any:  # noqa: N802

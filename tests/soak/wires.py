@@ -8,6 +8,7 @@ tested.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ REGION = "us-east-1"
 ENDPOINT = "https://ec2"
 WAY_SECONDS = 0.1
 """Of a request to AWS, and of its answer."""
+LATE = "Late"
+"""Code of a fault: the connection breaks before the request was carried out, and then it is."""
+LATE_SECONDS = 5.0
 IMAGE = ubuntu_image_id(REGION, "amd64")
 
 
@@ -148,6 +152,8 @@ class DirectWorld:
         if self.trouble.outage:
             raise self._silence(self.trouble.outage)
         fault = self.trouble.take(service, action, "")
+        if fault and fault.code == LATE:
+            self._loop.call_later(LATE_SECONDS, self._carry_out_late, service, action, params)
         if fault and fault.when == "before":
             raise self._silence(fault.fault, fault.code, fault.status)
         try:
@@ -157,6 +163,10 @@ class DirectWorld:
         if fault:
             raise self._silence(fault.fault, fault.code, fault.status)
         return reply
+
+    def _carry_out_late(self, service: str, action: str, params: Mapping[str, Any]) -> None:
+        with contextlib.suppress(EC2Error):
+            self._carry_out(service, action, params)
 
     def _carry_out(self, service: str, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if service == "service-quotas":

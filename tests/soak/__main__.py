@@ -1,0 +1,65 @@
+"""``python -m soak``: stories with other seeds, for an hour or as long as you like.
+
+Prints the seed of each batch, and figures. A story that fails is printed in its shortest form, and
+the exit code is 1; ``--seed`` tells the same batch again (with the same PYTHONHASHSEED).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import secrets
+import sys
+import time
+import traceback
+
+from hypothesis import seed
+from hypothesis.stateful import run_state_machine_as_test
+
+from soak.runs import settings_for
+from soak.story import Story, told
+
+STORIES, STEPS = 20, 100
+
+
+def figures(begun: float) -> str:
+    """How far it is."""
+    rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    counted = ", ".join(f"{number:,} {what}" for what, number in sorted(told.items()))
+    return f"[{time.monotonic() - begun:7.1f} s] {counted}; at most {rss_mib:.0f} MiB"
+
+
+def run_batch(number: int) -> bool:
+    """Whether all stories of this seed hold."""
+    story = seed(number)(type("Story", (Story,), {}))
+    try:
+        run_state_machine_as_test(story, settings=settings_for(STORIES, STEPS, derandomize=False))
+    except Exception:  # noqa: BLE001 - whatever it found, it is told
+        traceback.print_exc(file=sys.stdout)
+        return False
+    return True
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="how long (3600)")
+    parser.add_argument("--seed", type=int, help="one batch only, of this seed")
+    options = parser.parse_args()
+    if "PYTHONHASHSEED" not in os.environ:  # the order of sets is part of a story
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "soak", *sys.argv[1:]])
+    begun = time.monotonic()
+    while True:
+        number = secrets.randbits(32) if options.seed is None else options.seed
+        if not run_batch(number):
+            print(f"failed: --seed {number}; {figures(begun)}", flush=True)
+            return 1
+        print(f"seed {number}: {figures(begun)}", flush=True)
+        if options.seed is not None or time.monotonic() - begun >= options.seconds:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
