@@ -50,7 +50,7 @@ STEP_SECONDS = 60.0
 CALM_SECONDS = 6000.0
 TRIES = 30
 MAX_CALM_TASKS = 10
-"""The loops of fleet, inventory, preparing and polls, what each of them waits for, and the story's."""
+"""The loops of fleet, inventory, preparing and polls, what these wait for, and the story's own."""
 MEMORY_FOLDER = Path("/dev/shm")
 
 told: Counter[str] = Counter()
@@ -104,9 +104,14 @@ class Story(RuleBasedStateMachine):
         self.loop.begin_anew()
         try:
             self.loop.run_until_complete(self._and_then(work, seconds))
-        except BaseException:
-            self.is_spoilt = True
+        except BaseException as error:
+            self.spoil(error)
             raise
+
+    def spoil(self, error: BaseException) -> None:
+        """It cannot go on."""
+        self.is_spoilt = True
+        told["spoilt"] += 1
 
     async def _and_then(self, work: Coroutine[Any, Any, Any], seconds: float) -> None:
         await work
@@ -425,8 +430,8 @@ class Story(RuleBasedStateMachine):
             assert not self.complaints.found, self.complaints.found[0]
             tasks = len(asyncio.all_tasks(self.loop))
             assert tasks < 200, f"{tasks} tasks"
-        except BaseException:
-            self.is_spoilt = True
+        except BaseException as error:
+            self.spoil(error)
             raise
 
     # ---- how it ends
