@@ -37,6 +37,8 @@ BOUND_SECONDS = 120.0
 STOP_SECONDS = 10.0
 ANSWER_SECONDS = 300.0  # a hub on which a class falls at once lets requests wait
 POLL_SECONDS = 0.05
+KEEP_ALIVE_SECONDS = 2.0
+"""Less than the proxy's (Node's 5 s): else a request can meet a connection that is just closed."""
 
 Row = dict[str, Any]
 
@@ -96,7 +98,7 @@ class Bed:
         self.cidr = cidr
         self.taken: set[int] = set()
         self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_read=ANSWER_SECONDS),
         )
         self.endpoint = f"http://{LOOPBACK}:{self.port()}"

@@ -43,9 +43,14 @@ CHANGES = (
 ACTIONS = (*CHANGES, "Describe*", "Create*", "*")
 PAUSES = st.sampled_from((0.0, 0.06, 0.2, 1.0, 5.0, 20.0, 90.0))
 WHO = st.integers(0, 100)
+NOTICE_SECONDS = 120.0
+"""Between a spot instance's notice and its end."""
+SETTLE_SECONDS = 30.0
 STEP_SECONDS = 60.0
 CALM_SECONDS = 6000.0
 TRIES = 30
+MAX_CALM_TASKS = 10
+"""The loops of fleet, inventory, preparing and polls, what these wait for, and the story's own."""
 MEMORY_FOLDER = Path("/dev/shm")
 
 told: Counter[str] = Counter()
@@ -99,9 +104,14 @@ class Story(RuleBasedStateMachine):
         self.loop.begin_anew()
         try:
             self.loop.run_until_complete(self._and_then(work, seconds))
-        except BaseException:
-            self.is_spoilt = True
+        except BaseException as error:
+            self.spoil(error)
             raise
+
+    def spoil(self, error: BaseException) -> None:
+        """It cannot go on."""
+        self.is_spoilt = True
+        told["spoilt"] += 1
 
     async def _and_then(self, work: Coroutine[Any, Any, Any], seconds: float) -> None:
         await work
@@ -195,6 +205,7 @@ class Story(RuleBasedStateMachine):
             await asyncio.sleep(seconds)
             hub.kill(last_arrive=True)
             deleting.cancel()
+            await asyncio.gather(deleting, return_exceptions=True)
             if unit not in self.units:
                 self.units.append(unit)
             await self.begin()
@@ -399,7 +410,7 @@ class Story(RuleBasedStateMachine):
 
         self.do(happens(), pause)
 
-    @rule(who=WHO, seconds=st.sampled_from((1.0, 120.0)), pause=PAUSES)
+    @rule(who=WHO, seconds=st.sampled_from((1.0, NOTICE_SECONDS)), pause=PAUSES)
     def spot_is_taken_back(self, who: int, seconds: float, pause: float) -> None:
         async def happens() -> None:
             found = [i for i in self.truth.alive() if i.is_spot and i.state in LIVE]
@@ -419,8 +430,8 @@ class Story(RuleBasedStateMachine):
             assert not self.complaints.found, self.complaints.found[0]
             tasks = len(asyncio.all_tasks(self.loop))
             assert tasks < 200, f"{tasks} tasks"
-        except BaseException:
-            self.is_spoilt = True
+        except BaseException as error:
+            self.spoil(error)
             raise
 
     # ---- how it ends
@@ -458,7 +469,7 @@ class Story(RuleBasedStateMachine):
             self.world.set_full(subnet, full=False)
         for instance in self.truth.alive():
             health.heal(self.core, instance)
-        await asyncio.sleep(STEP_SECONDS)
+        await asyncio.sleep(NOTICE_SECONDS + SETTLE_SECONDS)  # whom EC2 takes back, it has then
         for unit in self.units[::2]:
             await hub.log_out(unit)
         await asyncio.gather(*(self._patiently(hub, unit) for unit in self.units))
@@ -529,10 +540,14 @@ class Story(RuleBasedStateMachine):
                 left.append(f"{home.id} is still there")
             elif owner and owner not in names:
                 left.append(f"{home.id} is {owner}'s, who is not")
-        tasks = [t.get_name() for t in asyncio.all_tasks(self.loop) if not t.done()]
-        if len(tasks) > 10:
-            left.append(f"tasks: {tasks}")
+        tasks = Counter(_work_of(t) for t in asyncio.all_tasks(self.loop) if not t.done())
+        if tasks.total() > MAX_CALM_TASKS:
+            left.append(f"{tasks.total()} tasks: {tasks}")
         return left
+
+
+def _work_of(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())
 
 
 async def _end_all() -> None:
