@@ -399,10 +399,21 @@ class Executor:
                 await self._change_state(ids, "terminate", self._end, before, after)
 
     async def _end(self, ids: Sequence[str]) -> None:
-        """Terminate, spot requests and all: EC2 would launch another instance for each of them."""
+        """Terminate, spot requests and all: EC2 would launch another instance for each of them.
+
+        A request for which it has done so already is left: it alone leads to that other one.
+        """
         workers = self._view().workers
-        requests = (workers[i].spot_request_id for i in ids if i in workers)
-        await self._cloud.terminate(ids, tuple(filter(None, requests)))
+        requests = {
+            workers[i].spot_request_id: i
+            for i in ids
+            if i in workers and workers[i].spot_request_id
+        }
+        if requests:
+            found = await self._cloud.list_spot_requests()
+            now = {r.request_id: r.instance_id for r in found}
+            requests = {r: i for r, i in requests.items() if now.get(r, i) in (None, i)}
+        await self._cloud.terminate(ids, tuple(requests))
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
         given_up = not {TAG_DELETED, TAG_BROKEN, TAG_REPLACED}.isdisjoint(tags)

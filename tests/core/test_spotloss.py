@@ -279,3 +279,24 @@ async def test_without_a_spot_market_no_request_is_ever_listed(tmp_path: Path) -
     Hub(cloud, tmp_path)
     await asyncio.sleep(2000)
     assert "DescribeSpotInstanceRequests" not in cloud.count()
+
+
+@in_virtual_time
+async def test_a_request_for_which_ec2_launched_another_is_not_cancelled_with_the_first(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path)
+    await asyncio.sleep(31)  # the listing is as old as it can be
+    town.cloud.terminate_behind_our_back(town.first)
+    (request_id,) = town.cloud.requests
+    await asyncio.sleep(0)
+    town.cloud.instances[town.first].tags.set(
+        clock(), {**town.cloud.tags(town.first), TAG_REPLACED: Mark(clock(), "spot").to_tag()}
+    )
+    stray = town.cloud.launch_again(request_id)
+    assert stray
+    await town.hub.fleet._executor.execute(Terminate((town.first,), "it was replaced"))
+    assert town.cloud.requests[request_id].instance_id == stray
+    await asyncio.sleep(4000)
+    assert not town.cloud.alive()
+    assert not town.cloud.requests
