@@ -6,14 +6,14 @@ from hypothesis import HealthCheck, Phase, settings
 
 
 def settings_for(stories: int, steps: int, *, derandomize: bool = True) -> settings:
-    """So many stories of so many steps each; a failing one is cut down to what matters."""
+    """So many stories of so many steps each; in a soak a failing one is cut down."""
     return settings(
         max_examples=stories,
         stateful_step_count=steps,
         deadline=None,
         database=None,
         derandomize=derandomize,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate,) if derandomize else (Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
