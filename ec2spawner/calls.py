@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from ec2spawner.errors import OutcomeUnknown
 from ec2spawner.listing import Expectation, Listing
-from ec2spawner.model import TAG_OWNER, InstanceState, Worker
+from ec2spawner.model import TAG_DELETED, TAG_OWNER, InstanceState, Worker
 
 
 class Call:
@@ -134,7 +134,8 @@ class Calls:
         """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
         if self._providing is None:
             under_way = [e for e in self._expected.values() if e.settled_at is None]
-            claimed = (i for e in under_way for i, tags in e.tags.items() if TAG_OWNER in tags)
+            claims = {TAG_OWNER, TAG_DELETED}
+            claimed = (i for e in under_way for i, t in e.tags.items() if not claims.isdisjoint(t))
             attached = (volume_id for e in under_way for volume_id in e.attached)
             self._providing = frozenset((*claimed, *attached))
         return worker.instance_id in self._providing or worker.home_volume_id in self._providing

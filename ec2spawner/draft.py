@@ -21,6 +21,7 @@ from ec2spawner.errors import (
 )
 from ec2spawner.listing import Listing
 from ec2spawner.model import InstanceState, Role, Worker
+from ec2spawner.placement import offering_of, why_not
 from ec2spawner.wishes import Demand, Memory, Policy, Wishes
 
 FINAL_ERRORS = (CapacityError, QuotaError, Denied, Rejected, CredentialsError)
@@ -59,6 +60,11 @@ class Draft:
             for w in self.view.workers.values()
             if w.state is InstanceState.STOPPING and w.profile == profile and _is_nobodys(w)
         ]
+
+    def has_room_to_start(self, worker: Worker) -> bool:
+        """Whether a stopped worker's start did not meet a lack of room a moment ago."""
+        place = offering_of(worker)
+        return why_not(place, self.memory.failed, self.now, is_start=True) is None
 
     # ---- holds
 

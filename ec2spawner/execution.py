@@ -312,13 +312,21 @@ class Executor:
         with self.calls.begun(
             Expectation(self._clock(), tags=same_tags(action.ids, action.changes))
         ):
-            if RETIRED.isdisjoint(action.changes):
-                await self._write(action)
-            else:  # another takes its place, so nothing goes on before it is known to stand
+            if self._must_be_known(action.changes):
                 await self._until_answered(lambda: self._write(action))
-                self._note_retired(action)
+            else:
+                await self._write(action)
+            self._note_retired(action)
             self._rest_unlisted(action.ids)
         log.info("Tagged (%s): %s", action.reason, ",".join(action.ids))
+
+    @staticmethod
+    def _must_be_known(changes: Mapping[str, str | None]) -> bool:
+        """Whether nothing may go on before it is known that these tags stand.
+
+        Another takes the place of what is retired; what is taken back from deletion is served.
+        """
+        return not RETIRED.isdisjoint(changes) or changes.get(TAG_DELETED, "") is None
 
     def _rest_unlisted(self, ids: Sequence[str]) -> None:
         """What no listing shows, shows no tags either until the next one."""
@@ -388,32 +396,46 @@ class Executor:
     async def _terminate(self, action: Terminate) -> None:
         before, after = InstanceState.STOPPED, InstanceState.SHUTTING_DOWN
         with self.calls.changing(action.ids, before, after):
+            requests = await self._requests_of(action.ids)
             tags = await self._cloud.tags_of(action.ids)
-            ids = tuple(i for i in action.ids if self._may_go(tags[i]))
+            # A deletion may have been taken back since this was planned, and the tags be older.
+            ids = tuple(i for i in action.ids if self._may_go(tags[i]) and not self._is_owned(i))
             for kept in sorted(set(action.ids) - set(ids)):
                 self._look_again()
                 somebodys = _somebodys(kept, "TerminateInstances")
                 self.failures.hold("terminate", [kept], somebodys)
             if ids:
                 self.failures.ended(ids)
-                await self._change_state(ids, "terminate", self._end, before, after)
+                await self._change_state(
+                    ids,
+                    "terminate",
+                    lambda some: self._cloud.terminate(
+                        some, [requests[i] for i in some if i in requests]
+                    ),
+                    before,
+                    after,
+                )
 
-    async def _end(self, ids: Sequence[str]) -> None:
-        """Terminate, spot requests and all: EC2 would launch another instance for each of them.
+    async def _requests_of(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """By instance: the spot request that goes with it, or EC2 would launch another for it.
 
         A request for which it has done so already is left: it alone leads to that other one.
         """
         workers = self._view().workers
-        requests = {
-            workers[i].spot_request_id: i
-            for i in ids
-            if i in workers and workers[i].spot_request_id
-        }
-        if requests:
-            found = await self._cloud.list_spot_requests()
-            now = {r.request_id: r.instance_id for r in found}
-            requests = {r: i for r, i in requests.items() if now.get(r, i) in (None, i)}
-        await self._cloud.terminate(ids, tuple(requests))
+        requests = {i: workers[i].spot_request_id for i in ids if i in workers}
+        requests = {i: request for i, request in requests.items() if request}
+        if not requests:
+            return {}
+        found = await self._cloud.list_spot_requests()
+        now = {r.request_id: r.instance_id for r in found}
+        return {i: r for i, r in requests.items() if now.get(r, i) in (None, i)}
+
+    def _is_owned(self, instance_id: str) -> bool:
+        """Whether it is to be somebody's again, by what this hub itself has written."""
+        worker = self._view().workers.get(instance_id)
+        if worker is None or worker.deleted or worker.is_retired:
+            return False
+        return worker.owner is not None
 
     def _may_go(self, tags: Mapping[str, str]) -> bool:
         given_up = not {TAG_DELETED, TAG_BROKEN, TAG_REPLACED}.isdisjoint(tags)

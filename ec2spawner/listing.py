@@ -176,7 +176,8 @@ class Expectation:
         # While AWS does not answer, the listing may be older than the call: it says nothing of it.
         if now - self.settled_at > bound and listing.full_at > self.settled_at:
             return None
-        if not (self.states or self.attached or self.snapshots or self.removed):
+        lasting = (self.states, self.types, self.attached, self.detached, self.snapshots)
+        if not (any(lasting) or self.removed):
             return self if self._is_something() else None
         workers, volumes, snapshots = listing.workers, listing.volumes, listing.snapshots
         left = replace(

@@ -44,7 +44,7 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
-from ec2spawner.placement import Offering, choose, choose_type, offering_of, why_not
+from ec2spawner.placement import Offering, choose, choose_type
 from ec2spawner.reaping import plan_unwanted
 from ec2spawner.supply import Supply
 from ec2spawner.wishes import Demand, Memory, Policy, Wishes
@@ -77,9 +77,9 @@ def plan(
     answered = accepted if is_quiet else overlay(listing, settled)
     draft = Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
     supply = Supply(draft, launching)
-    owners = _Owners(draft, supply)
     busy = {i for e in expectations if e.settled_at is None for i in e.tags}
-    owners.write_tags(accepted, busy)
+    owners = _Owners(draft, supply, busy)
+    owners.write_tags(accepted)
     owners.mark_broken()
     waiting = (d for d in wishes.wanted.values() if d.is_waiting)
     for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
@@ -140,9 +140,11 @@ def homeless(view: Listing, wishes: Wishes, previous: Mapping[str, float]) -> di
 class _Owners:
     """The half of a planning run that is about owners and what is theirs."""
 
-    def __init__(self, draft: Draft, supply: Supply) -> None:
+    def __init__(self, draft: Draft, supply: Supply, busy: Collection[str]) -> None:
         self._draft = draft
         self._supply = supply
+        self._busy = busy
+        """Ids whose tags are being written."""
         self._view = draft.view
         self._starts: list[str] = []
         self._doubles: list[str] = []
@@ -171,7 +173,7 @@ class _Owners:
             for w in workers
             if w and w.state is InstanceState.STOPPED and w.home_volume_id
             if not w.is_interrupted
-            if self._has_room(w)
+            if self._draft.has_room_to_start(w)
             if not self._draft.on_hold("start", w.instance_id)
         ]
         self._draft.actions += [
@@ -179,22 +181,18 @@ class _Owners:
             for some in batches(by_kind(view, ids))
         ]
 
-    def _has_room(self, worker: Worker) -> bool:
-        memory, now = self._draft.memory, self._draft.now
-        return why_not(offering_of(worker), memory.failed, now, is_start=True) is None
-
     # ---- tags
 
-    def write_tags(self, accepted: Listing, busy: Collection[str]) -> None:
+    def write_tags(self, accepted: Listing) -> None:
         """Tags that must come to stand, and first mounts.
 
-        Not on what is ``busy``: a claim that is asked for again and again would come to stand over
+        Not on what is busy: a claim that is asked for again and again would come to stand over
         the new owner of a rename.
         """
         due: dict[tuple[tuple[str, str | None], ...], list[str]] = defaultdict(list)
         final = final_tags(self._draft.wishes)
         for resource_id in unwritten_ids(accepted, self._draft.wishes):
-            if not self._draft.on_hold("tag", resource_id) and resource_id not in busy:
+            if not self._draft.on_hold("tag", resource_id) and resource_id not in self._busy:
                 due[tuple(final[resource_id].items())].append(resource_id)
         for tags, ids in sorted(due.items(), key=lambda item: sorted(item[1])):
             self._draft.actions += [
@@ -250,6 +248,8 @@ class _Owners:
             return
         homes = self._view.homes_of(key)
         home = homes[0] if homes else None
+        if home and self._is_given_up(home):
+            return  # until EC2 says that it is not any more
         if home and home.state is not VolumeState.AVAILABLE:
             self._free(demand, home)
         if worker is None:
@@ -275,6 +275,11 @@ class _Owners:
             self._draft.attempt(
                 "detach", home.volume_id, demand, lambda: self._draft.actions.append(action)
             )
+
+    def _is_given_up(self, home: Volume) -> bool:
+        """Whether a deletion that is being taken back still stands, as far as EC2 has said."""
+        known = self._draft.answered.volumes.get(home.volume_id)
+        return known is not None and known.deleted is not None
 
     def _is_known_retired(self, worker: Worker) -> bool:
         """Whether EC2 has said that the mark stands: nobody gets another worker on a maybe."""
@@ -461,13 +466,22 @@ class _Owners:
             r.instance_id if isinstance(r, Worker) else r.volume_id
             for r in self._view.given_up_by(demand.owner.key)
             if r.deleted and r.deleted.incarnation == demand.incarnation
+            if not isinstance(r, Worker) or r.is_alive  # its end cannot be taken back
         )
         homes = [i for i in ids if i in self._view.volumes]
         if not homes:
             return False
-        action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
-        self._draft.attempt("tag", homes[0], demand, lambda: self._draft.actions.append(action))
+        self._draft.taken.update(ids)
+        if not self._busy_among(ids):
+            self._take_back(demand, ids, homes[0])
         return True
+
+    def _busy_among(self, ids: Iterable[str]) -> bool:
+        return not {*ids}.isdisjoint(self._busy)
+
+    def _take_back(self, demand: Demand, ids: tuple[str, ...], home: str) -> None:
+        action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
+        self._draft.attempt("tag", home, demand, lambda: self._draft.actions.append(action))
 
 
 def _cannot_become(worker: Worker, profile: str) -> LaunchFailed:

@@ -42,9 +42,11 @@ from ec2spawner.wishes import Memory, Policy, Wishes
 FRESH_SECONDS = 120.0
 """A listing older than this is no ground for stopping or removing anything."""
 
-
 CLOCKS_APART_SECONDS = 60.0
 """How far the hub's clock may be ahead of EC2's."""
+OUTLIVES_SECONDS = 300.0
+"""A home's last snapshot must have so long to live when the home is deleted; else it could be gone
+at the same time, and the home is snapshotted anew."""
 
 
 def plan_unwanted(
@@ -259,6 +261,7 @@ class _Rules:
             if s.volume_id == volume.volume_id
             and TAG_EXPIRES in s.tags
             and _is_made_since(s, volume)
+            and _expires_at(s) > self._now + OUTLIVES_SECONDS
             and s.state is not SnapshotState.ERROR
         ]
         return max(made, key=lambda s: s.started_at) if made else None

@@ -139,7 +139,12 @@ class Supply:
     def _balance(self, pool: _Pool) -> None:
         stopped = [i for i in pool.to_stop() if not self._draft.on_hold("stop", i)]
         self._draft.actions += [Stop(ids, "a spare that rests") for ids in batches([stopped])]
-        called = [i for i in pool.to_start() if not self._draft.on_hold("start", i)]
+        workers = self._draft.view.workers
+        called = [
+            i
+            for i in pool.to_start()
+            if self._draft.has_room_to_start(workers[i]) and not self._draft.on_hold("start", i)
+        ]
         self._draft.actions += [
             Start(ids, "a spare that is to run", is_ahead=True)
             for ids in batches(by_kind(self._draft.view, called))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ec2spawner.calls import Calls, same_tags
 from ec2spawner.listing import Expectation, Listing, overlay
-from ec2spawner.model import InstanceState, Worker
+from ec2spawner.model import TAG_DELETED, TAG_GENERATION, TAG_OWNER, InstanceState, Worker
 
 ID = "i-0123456789abcdef0"
 
@@ -47,3 +49,19 @@ def test_of_two_writes_at_once_the_later_one_is_believed_whichever_is_answered_f
     first, second = calls.expectations()
     assert dict(first.tags[ID]) == {"kept": "a"}
     assert dict(second.tags[ID]) == {"mark": "2"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "is_providing"),
+    [(TAG_OWNER, True), (TAG_DELETED, True), (TAG_GENERATION, False)],
+)
+def test_a_worker_whose_owner_is_being_written_is_not_provided_yet(
+    tag: str, is_providing: bool
+) -> None:
+    clock = Clock()
+    worker = Worker(ID, InstanceState.RUNNING)
+    listing = Listing(workers={ID: worker}, full_at=clock())
+    calls = Calls(clock, lambda: listing)
+    with calls.begun(Expectation(clock(), tags=same_tags([ID], {tag: None}))):
+        assert calls.is_providing(worker) is is_providing
+    assert not calls.is_providing(worker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from core.fakes import RUNNING, STOPPED, STOPPING, TERMINATED, FakeCloud
 from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
+from ec2spawner.actions import Terminate
 from ec2spawner.errors import Denied
+from ec2spawner.execution import REPEAT_SECONDS
 from ec2spawner.model import (
     HOME_DEVICE,
     TAG_CLAIM,
@@ -23,6 +26,7 @@ from ec2spawner.model import (
     DeletedMark,
     Owner,
     SnapshotState,
+    Worker,
 )
 
 ANN, BOB, CEM = Owner("ann"), Owner("bob"), Owner("cem")
@@ -118,6 +122,74 @@ async def test_a_deletion_that_the_hub_did_not_finish_is_taken_back_by_a_login(
     again = await asyncio.wait_for(hub.log_in("ann", incarnation=row(ANN)), 60)
     assert again.home_volume_id == old.home_volume_id
     assert TAG_DELETED not in cloud.tags(old.home_volume_id or "")
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_a_machine_that_is_being_ended_is_not_taken_back_with_its_home(
+    tmp_path: Path,
+) -> None:
+    """Its tags are read, its end is not sent yet: what is taken off them now comes too late."""
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path)
+    old = await hub.log_in("ann", incarnation=row(ANN))
+    back: list[asyncio.Future[object]] = []
+
+    def come_back(action: str) -> None:
+        if action == "DescribeTags" and not back:
+            cloud.latency_seconds = 2.0
+            back.append(asyncio.ensure_future(hub.log_in("ann", incarnation=row(ANN))))
+
+    cloud.on_call = come_back
+    await hub.fleet.delete(ANN, row(ANN))
+    await until(lambda: bool(back), 60)
+    again = await asyncio.wait_for(back[0], 120)
+    assert isinstance(again, Worker)
+    assert again.home_volume_id == old.home_volume_id
+    assert again.instance_id != old.instance_id
+    assert not cloud.sins
+
+
+@in_virtual_time
+async def test_nothing_is_ended_that_the_hub_itself_has_given_back(tmp_path: Path) -> None:
+    """The listing of tags is old: it still shows the mark that was taken off."""
+    cloud = FakeCloud()
+    i = cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(2)
+    mark = DeletedMark(clock() - 60, row(ANN)).to_tag()
+
+    async def of_before(ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        return {i: {**cloud.tags(i), TAG_DELETED: mark} for i in ids}
+
+    cloud.tags_of = of_before  # type: ignore[method-assign]
+    await hub.fleet._executor.execute(Terminate((i,), "given up"))
+    assert cloud.state(i) is STOPPED
+    assert not cloud.sins
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["lost before", "lost after"])
+@in_virtual_time
+async def test_nobody_is_served_before_it_is_known_that_their_deletion_is_taken_back(
+    tmp_path: Path, after: bool
+) -> None:
+    cloud = FakeCloud()
+    hub = Hub(cloud, tmp_path)
+    old = await hub.log_in("ann", incarnation=row(ANN))
+    hub.fleet.release(ANN)
+    await until(lambda: cloud.state(old.instance_id) is STOPPED, 60)
+    cloud.fail("TerminateInstances", Denied("no", action="TerminateInstances"), times=100)
+    await hub.fleet.delete(ANN, row(ANN))
+    await asyncio.sleep(200)
+    cloud.fail("DeleteTags", times=3, after=after)
+    hub = hub.kill()
+    begun = clock()
+    again = await asyncio.wait_for(hub.log_in("ann", incarnation=row(ANN)), 120)
+    assert clock() - begun > 3 * REPEAT_SECONDS, "nothing goes on on a maybe"
+    assert cloud.count()["DeleteTags"] == 4
+    assert again.home_volume_id == old.home_volume_id
+    started = [at for at, action, _ in cloud.calls if action == "StartInstances" and at > begun]
+    assert started[0] > [at for at, action, _ in cloud.calls if action == "DeleteTags"][-1]
     assert not cloud.sins
 
 

@@ -26,6 +26,7 @@ from ec2spawner.listing import (
     UNANSWERED_BOUND_SECONDS,
     Expectation,
     Launching,
+    Listing,
     has_tags,
     overlay,
 )
@@ -76,6 +77,26 @@ def test_what_an_earlier_listing_shows_proves_nothing() -> None:
     left = STARTED.rest(seen, NOW)
     assert left is not None
     assert set(left.states) == {"i-0", "i-2"}
+
+
+@pytest.mark.parametrize(
+    ("said", "before", "after"),
+    [
+        (Expectation(NOW - 5, NOW - 4, types={"i-1": "large"}), "small", "large"),
+        (Expectation(NOW - 5, NOW - 4, detached={"vol-1": "i-1"}), "i-1", None),
+    ],
+    ids=["type", "detached"],
+)
+def test_a_change_of_type_and_a_detachment_are_over_when_they_show(
+    said: Expectation, before: str, after: str | None
+) -> None:
+    def view(value: str | None) -> Listing:
+        if said.types:
+            return listing(replace(worker("i-1", STOPPED), instance_type=value or ""))
+        return listing(home("vol-1", ANN, value))
+
+    assert said.rest(view(before), NOW) == said
+    assert said.rest(view(after), NOW) is None
 
 
 def test_a_launch_is_believed_to_its_bound_since_an_older_listing_can_follow() -> None:

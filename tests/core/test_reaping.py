@@ -42,14 +42,14 @@ from ec2spawner.model import (
     VolumeState,
 )
 from ec2spawner.placement import Failure
-from ec2spawner.reaping import FRESH_SECONDS, sightings
+from ec2spawner.reaping import FRESH_SECONDS, OUTLIVES_SECONDS, sightings
 from ec2spawner.wishes import Memory, TagWrite, Wishes
 
 GRACE = POLICY.reaper_grace_seconds
 DAY = 86400.0
 LONG_AGO = DeletedMark(NOW - 8 * DAY, "row")
 LATELY = DeletedMark(NOW - 6 * DAY, "row")
-EXPIRES = {TAG_EXPIRES: f"{NOW + 100:.0f}"}
+EXPIRES = {TAG_EXPIRES: f"{NOW + 1000:.0f}"}
 
 # ---- stopping
 
@@ -222,6 +222,14 @@ def test_a_home_goes_only_after_a_completed_snapshot_made_since(
 ) -> None:
     view = listing(home("vol-1", ANN, deleted=LONG_AGO), *snapshots)  # type: ignore[arg-type]
     assert [type(a) for a in planned(view)] == ([kind] if kind else [])
+
+
+def test_a_snapshot_that_goes_as_soon_as_the_home_does_is_none() -> None:
+    given_up = home("vol-1", ANN, deleted=LONG_AGO)
+    for seconds, kind in ((OUTLIVES_SECONDS, MakeSnapshot), (OUTLIVES_SECONDS + 1, DeleteVolume)):
+        tags = {TAG_EXPIRES: f"{NOW + seconds:.0f}"}
+        saved = snapshot("snap-1", "vol-1", started_at=NOW - 5, tags=tags)
+        assert [type(a) for a in planned(listing(given_up, saved))] == [kind]
 
 
 def test_a_hub_whose_clock_is_ahead_saves_a_home_once() -> None:

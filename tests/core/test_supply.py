@@ -30,7 +30,7 @@ from ec2spawner.actions import Action, Claim, Launch, Start, Stop, Terminate
 from ec2spawner.errors import CapacityError
 from ec2spawner.listing import Expectation, Launching, Listing
 from ec2spawner.model import TAG_PREPARED, InstanceState, Owner, Volume, Worker
-from ec2spawner.placement import Failure, Offering, Profile
+from ec2spawner.placement import Failure, Offering, Profile, offering_of, scope_of
 from ec2spawner.wishes import Crowd, Memory, Policy, Wishes
 
 
@@ -184,6 +184,15 @@ def test_a_pool_without_room_asks_again_when_the_failure_is_forgotten() -> None:
     assert isinstance(launch, Launch)
     assert launch.offering == Offering("small", "subnet-a", "a")
     assert launch.for_owners == ()
+
+
+def test_a_resting_spare_that_met_no_room_is_not_called_up_again_and_again() -> None:
+    error = CapacityError("no")
+    place = scope_of(offering_of(spare(1, STOPPED)), error, is_start=True)
+    memory = Memory(failed=MappingProxyType({place: Failure(error, NOW + 180)}))
+    there = town(spare(1, STOPPED))
+    assert told(planned(there, policy=pool(1), memory=memory)) == []
+    assert told(planned(there, policy=pool(1), memory=memory, now=NOW + 180)) == [("Start", 1)]
 
 
 STATES = [PENDING, RUNNING, STOPPING, STOPPED]

@@ -49,7 +49,7 @@ SETTLE_SECONDS = 30.0
 STEP_SECONDS = 60.0
 CALM_SECONDS = 6000.0
 TRIES = 30
-MAX_CALM_TASKS = 10
+MAX_CALM_TASKS = 16
 """The loops of fleet, inventory, preparing and polls, what these wait for, and the story's own."""
 MEMORY_FOLDER = Path("/dev/shm")
 

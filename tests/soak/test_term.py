@@ -5,7 +5,6 @@ The same stories at each run. For others, and for as long as you like: ``make so
 
 from __future__ import annotations
 
-import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from soak.runs import settings_for
@@ -22,11 +21,6 @@ class WholeStory(Story):
     world_of = WholeWorld
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="a running server is ended in a story with a cut-off deletion, a dead hub and a rename",
-)
 def test_nobody_gets_two_machines_or_anothers_files_and_nothing_runs_unwanted() -> None:
     before = told["steps"]
     run_state_machine_as_test(Story, settings=settings_for(STORIES, STEPS))
