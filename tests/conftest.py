@@ -1,11 +1,12 @@
 """How the tests are dealt to two processes: what shares a cloud, a hub or a browser stays together.
 
-Owns that division only. Each of these folders starts its own servers once; all other tests go by
-file.
+Owns that division, and what every test process must be. Each of these folders starts its own
+servers once; all other tests go by file.
 """
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,20 @@ class Grouped(LoadScopeScheduling):
         return group_of(TESTS.parent / nodeid.partition("::")[0])
 
 
+@pytest.hookimpl(optionalhook=True)  # the tests run without xdist as well
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
     """Deal the tests by group, whichever way xdist was told."""
     config.option.loadscopereorder = False  # the longest groups are not those of most tests
     return Grouped(config, log)
+
+
+def pytest_configure() -> None:
+    """Let a Ctrl-C reach what the tests start, also where they run in the background.
+
+    What a script starts with ``&`` has SIGINT ignored, and hands that down.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
