@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import boto3
@@ -382,6 +383,15 @@ class Gateway:
     def turn(self, action: str, left_share: float = 0.0) -> Turn:
         """How many calls of an EC2 action would be sent at once now."""
         return self._throttle.turn(action, left_share, self._clock())
+
+    def show_buckets(self) -> None:
+        """Have the metrics show what EC2's limits admit, whenever they are read."""
+        for (action, what), level in self._throttle.levels().items():
+            shown = metrics.BUCKET_TOKENS.labels(action, what)
+            shown.set_function(partial(self._now, level))
+
+    def _now(self, level: Callable[[float], float]) -> float:
+        return level(self._clock())
 
     async def _attempt(self, request: _Request, action: str) -> dict[str, Any] | Attempt:
         if request.service == "ec2":

@@ -13,6 +13,12 @@ AWS_CALLS = Counter(
     "Attempts of AWS API calls, by action and outcome (ok, or the class of the failure)",
     ["action", "outcome"],
 )
+BUCKET_TOKENS = Gauge(
+    "ec2spawner_bucket_tokens",
+    "What EC2's limit for an action admits at this moment, as the hub counts: requests, and for "
+    "some actions instances; below zero, so many wait",
+    ["action", "what"],
+)
 LEASE_RENEWALS = Counter(
     "ec2spawner_lease_renewals_total",
     "Writes of the hub's lease on its cluster, by outcome (ok, or the class of the failure)",

@@ -118,6 +118,13 @@ class Throttle:
         bucket = self._describe if action.startswith("Describe") else self._requests[action]
         return bucket.turn(left_share, now)
 
+    def levels(self) -> Mapping[tuple[str, str], Callable[[float], float]]:
+        """By action and what is counted ("requests", "instances"): tokens free at a moment."""
+        describes = {("Describe*", "requests"): self._describe}
+        requests = {(action, "requests"): bucket for action, bucket in self._requests.items()}
+        instances = {(action, "instances"): bucket for action, bucket in self._instances.items()}
+        return {k: b.level for k, b in {**describes, **requests, **instances}.items()}
+
     def reserve(self, action: str, instances: int, now: float) -> float:
         """Seconds to wait before ``action`` on so many instances is within EC2's limits."""
         bucket = self._describe if action.startswith("Describe") else self._requests.get(action)

@@ -82,6 +82,7 @@ def cluster_for(config_path: str | None = None, journal_dir: Path | None = None)
 def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     """Wire a cluster up and begin to reconcile it."""
     gateway = Gateway(config.REGION, slack_seconds=SLACK_SECONDS)
+    gateway.show_buckets()
     ec2 = EC2(gateway, config.CLUSTER_NAME)
     journal = Journal(journal_dir / JOURNAL_NAME)
     log.info("What the hub remembers beside EC2's tags is in %s", journal_dir / JOURNAL_NAME)

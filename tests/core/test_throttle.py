@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from core.botos import THROTTLED, FakeBoto, gateway
 from core.virtual import in_virtual_time
@@ -127,3 +128,26 @@ async def test_other_services_are_not_ec2s_business() -> None:
     aws = gateway(session)
     await asyncio.gather(*(aws.call("ssm", "describe_parameters") for _ in range(300)))
     assert session.times[-1] < 0.1
+
+
+@in_virtual_time
+async def test_the_metrics_show_at_every_moment_what_the_limits_admit() -> None:
+    session = FakeBoto({})
+    aws = gateway(session)
+    aws.show_buckets()
+
+    def shown(action: str, what: str = "requests") -> float | None:
+        labels = {"action": action, "what": what}
+        return REGISTRY.get_sample_value("ec2spawner_bucket_tokens", labels)
+
+    assert shown("CreateTags") == 100
+    calls = asyncio.gather(*(aws.call("ec2", "create_tags", {"n": n}) for n in range(130)))
+    launch = asyncio.ensure_future(aws.call("ec2", "run_instances", instances=100))
+    await asyncio.sleep(1)
+    assert shown("CreateTags") == pytest.approx(-20), "so many wait"
+    assert (shown("RunInstances"), shown("RunInstances", "instances")) == (5, 902)
+    await asyncio.gather(calls, launch)
+    await asyncio.sleep(100)
+    assert shown("CreateTags") == 100
+    await aws.call("ec2", "describe_volumes")
+    assert shown("Describe*") == pytest.approx(99, abs=1)
