@@ -77,6 +77,9 @@ def untagged_disk(view: Listing, worker: Worker) -> Tag | None:
 
 
 def ends_with_its_request(worker: Worker) -> bool:
-    """Whether a retired worker is ended rather than kept: EC2 could start it again by itself."""
-    is_out = worker.replaced is not None and worker.state is InstanceState.STOPPED
-    return worker.is_spot and is_out
+    """Whether a retired worker is ended rather than left without its home.
+
+    EC2 could start one that it took back again by itself, broken or not.
+    """
+    is_out = worker.replaced is not None or (worker.is_retired and worker.is_interrupted)
+    return worker.is_spot and is_out and worker.state is InstanceState.STOPPED

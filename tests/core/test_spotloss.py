@@ -33,6 +33,7 @@ from ec2spawner.listing import Listing
 from ec2spawner.model import (
     HOME_DEVICE,
     SPOT_INTERRUPTED,
+    TAG_BROKEN,
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_GENERATION,
@@ -59,9 +60,15 @@ SPOT_POLICY = replace(
 HOME = home("vol-1", ANN, "i-1", generation=1)
 
 
-def spot(state: InstanceState = STOPPED, *, interrupted: bool = False, mark: str = "") -> Worker:
+def spot(
+    state: InstanceState = STOPPED,
+    *,
+    interrupted: bool = False,
+    mark: str = "",
+    tag: str = TAG_REPLACED,
+) -> Worker:
     one = worker("i-1", state, ANN)
-    tags = {**one.tags, **({TAG_REPLACED: Mark(NOW - 5, mark).to_tag()} if mark else {})}
+    tags = {**one.tags, **({tag: Mark(NOW - 5, mark).to_tag()} if mark else {})}
     return replace(
         one,
         is_spot=True,
@@ -121,6 +128,16 @@ def test_the_replaced_one_ends_with_its_request_and_is_not_merely_detached() -> 
     ended = [a.ids for a in actions if isinstance(a, Terminate)]
     assert ended == [("i-1",)]
     assert not [a for a in actions if isinstance(a, Detach)]
+
+
+@pytest.mark.parametrize(("interrupted", "kind"), [(True, Terminate), (False, Detach)])
+def test_a_broken_one_that_ec2_could_start_again_is_not_kept(
+    interrupted: bool, kind: type[Terminate | Detach]
+) -> None:
+    """Else its owner would have two machines at once."""
+    broken = spot(interrupted=interrupted, mark="stuck", tag=TAG_BROKEN)
+    actions = planned(listing(broken, HOME), wants(ANN))
+    assert [type(a) for a in actions if isinstance(a, (Terminate, Detach))] == [kind]
 
 
 @pytest.mark.parametrize("state", [RUNNING, STOPPING])

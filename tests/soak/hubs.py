@@ -61,6 +61,7 @@ def policy_of(world: World) -> Policy:
         reaper_grace_seconds=60,
         delete_grace_seconds=300,
         snapshot_expire_seconds=600,
+        keep_broken_seconds=1800,
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from hypothesis import HealthCheck, Phase, settings
 
 
-def settings_for(stories: int, steps: int, *, derandomize: bool = True) -> settings:
-    """So many stories of so many steps each; in a soak a failing one is cut down."""
+def settings_for(
+    stories: int, steps: int, *, derandomize: bool = True, shrink: bool = False
+) -> settings:
+    """So many stories of so many steps each; a failing one is told as it is, or cut down."""
     return settings(
         max_examples=stories,
         stateful_step_count=steps,
         deadline=None,
         database=None,
         derandomize=derandomize,
-        phases=(Phase.generate,) if derandomize else (Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )

@@ -47,7 +47,7 @@ NOTICE_SECONDS = 120.0
 """Between a spot instance's notice and its end."""
 SETTLE_SECONDS = 30.0
 STEP_SECONDS = 60.0
-CALM_SECONDS = 6000.0
+CALM_SECONDS = 12000.0
 TRIES = 30
 MAX_CALM_TASKS = 16
 """The loops of fleet, inventory, preparing and polls, what these wait for, and the story's own."""
