@@ -82,7 +82,7 @@ class Story(RuleBasedStateMachine):
         asyncio.set_event_loop(self.loop)
         self.world = type(self).world_of(self.loop)
         self.core = self.world.core
-        self.truth = Truth(self.core)
+        self.truth = Truth(self.core, lambda: self.world.is_late)
         self.machines = Machines(self.truth)
         self.complaints = _Complaints()
         logging.getLogger("ec2spawner").addHandler(self.complaints)

@@ -100,6 +100,8 @@ class World(Protocol):
     capacity: CapacityFile
     subnets: tuple[str, ...]
     template: str
+    is_late: bool
+    """Whether what is carried out now had been given up by its sender."""
 
     def session(self) -> Any:
         """A gateway's session."""
@@ -128,6 +130,7 @@ class DirectWorld:
             clock, self.surroundings, timings=Timings(), capacity=self.capacity, seed="soak"
         )
         self.trouble = Trouble()
+        self.is_late = False
         self._throttle = Throttle(clock)
         self.subnets = tuple(self.surroundings.subnets)[:2]
         self.template = "lt-workers"
@@ -165,8 +168,12 @@ class DirectWorld:
         return reply
 
     def _carry_out_late(self, service: str, action: str, params: Mapping[str, Any]) -> None:
-        with contextlib.suppress(EC2Error):
-            self._carry_out(service, action, params)
+        self.is_late = True
+        try:
+            with contextlib.suppress(EC2Error):
+                self._carry_out(service, action, params)
+        finally:
+            self.is_late = False
 
     def _carry_out(self, service: str, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if service == "service-quotas":
@@ -248,6 +255,7 @@ class WholeWorld:
 
     def __init__(self, loop: Wires) -> None:
         self._whole = InProcessCloud(clock=_LoopClock(loop), throttle=True, seed="soak")
+        self.is_late = False
         self.trouble = self._whole.cloud.trouble
         self.capacity = self._whole.cloud.capacity
         raw = self._whole.client("ec2")
