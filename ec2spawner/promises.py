@@ -146,7 +146,9 @@ class Promises:
     def _ids_of(self, owner_key: str) -> tuple[str, ...]:
         view = self._view()
         workers, homes = view.workers_of(owner_key), view.homes_of(owner_key)
-        ids = [w.instance_id for w in workers] + [v.volume_id for v in homes]
+        # What is retired, too: its mark may be on its way only, and never come to stand.
+        retired = view.retired_of(owner_key)
+        ids = [w.instance_id for w in (*workers, *retired)] + [v.volume_id for v in homes]
         # A home that came with a launch is on its worker before it is in any listing of volumes,
         # and a listing of volumes can know of a worker that the one of instances lacks.
         ids += [w.home_volume_id for w in workers if w.home_volume_id]

@@ -384,6 +384,38 @@ async def test_a_rename_while_someone_waits_ends_the_wait_with_the_machine(tmp_p
     assert len(cloud.alive()) == 1
 
 
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["renamed", "deleted"])
+@in_virtual_time
+async def test_a_machine_whose_mark_never_came_to_stand_goes_with_its_home(
+    tmp_path: Path, is_deleted: bool
+) -> None:
+    """Nobody has it in the name of nobody, with the files of somebody else on it."""
+    cloud = FakeCloud(may_rename=True)
+    i = cloud.put_instance(STOPPED, {TAG_OWNER: ANN.key, TAG_GENERATION: "1"})
+    home = cloud.instances[i].volumes.at(clock())[HOME_DEVICE]
+    cloud.instances[i].is_spot = True
+    cloud.instances[i].interrupted.set(clock(), True)
+    hub = Hub(cloud, tmp_path)
+    await asyncio.sleep(2)
+    cloud.fail("CreateTags", times=1000)
+    hub.fleet.want(demand("ann", incarnation=row(ANN)))
+    await until(lambda: cloud.count()["CreateTags"] > 0, 10)
+    if is_deleted:
+        hub.fleet.give_up(ANN, row(ANN))
+    else:
+        hub.fleet.rename(ANN, BOB)
+    await asyncio.sleep(1)
+    cloud.faults.clear()
+    hub = hub.kill()
+    if is_deleted:
+        await until(lambda: cloud.state(i) is TERMINATED, 120)
+        assert TAG_DELETED in cloud.tags(home)
+    else:
+        bob = await asyncio.wait_for(hub.log_in("bob"), 120)
+        assert bob.home_volume_id == home
+    assert not cloud.sins
+
+
 # ---- snapshots
 
 
