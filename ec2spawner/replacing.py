@@ -135,9 +135,15 @@ def holder_of(view: Listing, home: Volume) -> Worker | None:
 
 
 def is_to_be_forced(worker: Worker, memory: Memory, now: float) -> bool:
-    """Whether a retired worker's stop does not end by itself."""
-    since = memory.stopping.get(worker.instance_id, now)
-    return worker.is_retired and now - since >= FORCE_AFTER_SECONDS
+    """Whether the stop of a worker that nobody will use again does not end by itself.
+
+    Of one that was just given up, or is a spare, nobody waits for the home: it has more time.
+    """
+    stopping = now - memory.stopping.get(worker.instance_id, now)
+    if worker.is_retired:
+        return stopping >= FORCE_AFTER_SECONDS
+    is_nobodys = worker.owner is None or worker.deleted is not None
+    return is_nobodys and stopping >= STOP_BOUND_SECONDS
 
 
 def may_end(worker: Worker, policy: Policy, now: float) -> bool:

@@ -27,7 +27,15 @@ from core.builders import (
 from ec2spawner.actions import Attach, Claim, Detach, Launch, Refuse, Start, Stop, Tag, Terminate
 from ec2spawner.errors import Denied
 from ec2spawner.listing import Expectation, Listing
-from ec2spawner.model import TAG_BROKEN, TAG_DELETED, TAG_REPLACED, InstanceState, Mark, Worker
+from ec2spawner.model import (
+    TAG_BROKEN,
+    TAG_DELETED,
+    TAG_REPLACED,
+    DeletedMark,
+    InstanceState,
+    Mark,
+    Worker,
+)
 from ec2spawner.placement import Failure
 from ec2spawner.replacing import (
     BOOT_BOUND_SECONDS,
@@ -309,6 +317,17 @@ def test_a_stop_that_does_not_end_is_forced_and_not_of_somebody_who_works() -> N
     assert planned(view, works, memory=late) == []
     sound = listing(worker("i-1", STOPPING, ANN), home("vol-1", ANN, "i-1", generation=1))
     assert planned(sound, memory=late) == []
+
+
+@pytest.mark.parametrize(
+    "stuck",
+    [worker("i-1", STOPPING), worker("i-1", STOPPING, ANN, deleted=DeletedMark(NOW - 999, "row"))],
+    ids=["spare", "given up"],
+)
+def test_what_nobody_will_use_again_is_forced_later(stuck: Worker) -> None:
+    for seconds, count in ((STOP_BOUND_SECONDS - 1, 0), (STOP_BOUND_SECONDS, 1)):
+        actions = planned(listing(stuck), memory=seen(stopping={"i-1": NOW - seconds}))
+        assert [a.is_forced for a in actions if isinstance(a, Stop)] == [True] * count
 
 
 def test_of_a_machine_that_is_stuck_its_user_is_told_and_nothing_is_detached() -> None:
