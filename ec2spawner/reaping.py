@@ -140,6 +140,9 @@ class _Rules:
             if not self._is_candidate(worker):
                 continue
             i = worker.instance_id
+            disk = spotloss.untagged_disk(self._view, worker)
+            if disk and not self._is_held("tag", disk.ids[0]):
+                tagged.append(disk)
             if worker.state is InstanceState.RUNNING and not self._is_held("stop", i):
                 if worker.is_retired:
                     retired.append(i)
@@ -152,10 +155,7 @@ class _Rules:
                     stuck.append(i)
             elif worker.state is InstanceState.STOPPED and not self._is_held("terminate", i):
                 # An owner's worker stays, stopped, until it is given up; a spare goes.
-                disk = spotloss.untagged_disk(self._view, worker)
-                if disk and not self._is_held("tag", disk.ids[0]):
-                    tagged.append(disk)
-                elif self._may_end(worker) and not disk and i not in self._unwritten:
+                if self._may_end(worker) and not disk and i not in self._unwritten:
                     gone.append(i)
                 elif self._is_double(worker):
                     tagged.append(self._give_up(worker))

@@ -67,7 +67,7 @@ def _take_in(request: SpotRequest, instance_id: str, now: float) -> Tag:
 
 
 def untagged_disk(view: Listing, worker: Worker) -> Tag | None:
-    """Take in the blank home of such a machine too, before the machine ends and forgets it."""
+    """Take in the blank home of such a machine too: once it has ended, nothing tells of it."""
     is_stray = worker.replaced is not None and worker.replaced.reason == STRAY
     home = worker.home_volume_id
     if not is_stray or home is None or home in view.volumes:

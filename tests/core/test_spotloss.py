@@ -162,6 +162,11 @@ def request(instance_id: str | None = "i-1", state: str = "active") -> SpotReque
     return SpotRequest("sir-1", state, instance_id=instance_id, tags=tags)
 
 
+STRAY_TAGS = {
+    TAG_CLUSTER: "class",
+    TAG_ROLE: "worker",
+    TAG_REPLACED: Mark(NOW - 5, "stray").to_tag(),
+}
 OLD = Memory(unwanted=MappingProxyType({"sir-1": (NOW - 900, NOW - 100)}))
 CANCEL = [CancelSpot(("sir-1",), "it has no worker of ours")]
 
@@ -194,6 +199,18 @@ def test_what_ec2_launched_by_itself_is_taken_in_as_a_retired_machine() -> None:
         TAG_ROLE: "worker",
         TAG_REPLACED: f"{NOW:.0f} stray",
     }
+
+
+@pytest.mark.parametrize("state", [RUNNING, STOPPING, STOPPED])
+def test_its_blank_disk_is_taken_in_as_soon_as_it_is_seen(state: InstanceState) -> None:
+    """Were the machine ended first, in the console, nothing would tell of the disk."""
+    stray = replace(spot(state, mark="stray"), tags=MappingProxyType(dict(STRAY_TAGS)))
+    tagged = [a for a in planned(listing(stray)) if isinstance(a, Tag)]
+    assert [(a.ids, a.changes) for a in tagged] == [
+        (("vol-1",), {TAG_CLUSTER: "class", TAG_ROLE: "worker"})
+    ]
+    known = listing(stray, home("vol-1", on="i-1"))
+    assert not [a for a in planned(known) if isinstance(a, Tag)]
 
 
 # ---- the whole way

@@ -116,11 +116,14 @@ class Machines:
         """Its server is gone."""
         self._servers.pop(instance_id, None)
 
+    def is_silent(self, worker: Worker) -> bool:
+        """Whether nothing comes from the machine, not even a refusal."""
+        instance = self._core.instances.get(worker.instance_id)
+        return instance is None or not self._answers(instance)
+
     def refuses(self, worker: Worker) -> bool:
         """Whether the machine is up, and no server listens."""
-        instance = self._core.instances.get(worker.instance_id)
-        is_up = instance is not None and self._answers(instance)
-        return is_up and self.serves(worker.instance_id) is None
+        return not self.is_silent(worker) and self.serves(worker.instance_id) is None
 
     def _answers(self, instance: Instance) -> bool:
         now = self._core.clock()
@@ -291,8 +294,14 @@ class Hub:
                     unit.phase = ""
 
     def _is_dead(self, unit: Unit, worker: Worker) -> bool:
-        is_gone = self.fleet.is_gone(unit.owner, worker.instance_id)
-        return is_gone or self.machines.refuses(worker)
+        """As ``Servers.is_dead`` has it."""
+        if self.fleet.is_gone(unit.owner, worker.instance_id):
+            return True
+        if self.machines.is_silent(worker):
+            self.fleet.note_silence(worker)
+            return self.fleet.is_cut_off(worker)
+        self.fleet.note_answer(worker)
+        return self.machines.refuses(worker)
 
     # ---- how it ends
 

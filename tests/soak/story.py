@@ -49,6 +49,8 @@ SETTLE_SECONDS = 30.0
 STEP_SECONDS = 60.0
 CALM_SECONDS = 12000.0
 TRIES = 30
+PATIENCE_SECONDS = 900.0
+"""After so long with a server that does not answer, its user stops it, and starts it again."""
 MAX_CALM_TASKS = 16
 """The loops of fleet, inventory, preparing and polls, what these wait for, and the story's own."""
 MEMORY_FOLDER = Path("/dev/shm")
@@ -364,10 +366,13 @@ class Story(RuleBasedStateMachine):
 
     @rule(who=WHO, pause=PAUSES)
     def machine_is_ended(self, who: int, pause: float) -> None:
-        """In the console; no spot machine, for which EC2 launches another."""
+        """In the console; for a spot machine, EC2 launches another.
+
+        Not that other one, whose disk bears no tag yet: nobody could know whose it is.
+        """
 
         async def happens() -> None:
-            alive = [i for i in self.truth.alive() if not i.is_spot]
+            alive = [i for i in self.truth.alive() if self.truth.is_known(i)]
             if alive:
                 lifecycle.begin_terminate(self.core, alive[who % len(alive)], lifecycle.USER_STOP)
 
@@ -467,8 +472,6 @@ class Story(RuleBasedStateMachine):
         self.listings_lag(0.0, 0.0, 0.3)
         for subnet in range(2):
             self.world.set_full(subnet, full=False)
-        for instance in self.truth.alive():
-            health.heal(self.core, instance)
         await asyncio.sleep(NOTICE_SECONDS + SETTLE_SECONDS)  # whom EC2 takes back, it has then
         for unit in self.units[::2]:
             await hub.log_out(unit)
@@ -486,6 +489,8 @@ class Story(RuleBasedStateMachine):
             hub.log_in(unit)
             await asyncio.sleep(5)
             waited = self.loop.time() - begun
+            if waited % PATIENCE_SECONDS < 5 <= waited and unit.phase == "running":
+                await hub.log_out(unit)  # as one does
             assert waited < TRIES * STEP_SECONDS, self._why_not(hub, unit)
 
     def _why_not(self, hub: Hub, unit: Unit) -> str:

@@ -16,6 +16,7 @@ from ec2spawner.model import (
     HOME_DEVICE,
     TAG_BROKEN,
     TAG_CLAIM,
+    TAG_CLUSTER,
     TAG_DELETED,
     TAG_OWNER,
     TAG_REPLACED,
@@ -197,6 +198,12 @@ class Truth:
         """Instances that are not on their way out."""
         self.core.settle()
         return [i for i in self.core.instances.values() if i.state in ALIVE]
+
+    def is_known(self, instance: Instance) -> bool:
+        """Whether all that it has bears the cluster's tag."""
+        home = instance.mappings.get(HOME_DEVICE)
+        volume = self.core.volumes.get(home.volume_id) if home else None
+        return TAG_CLUSTER in instance.tags and (volume is None or TAG_CLUSTER in volume.tags)
 
     def homes(self) -> list[Volume]:
         """All volumes but root disks."""
