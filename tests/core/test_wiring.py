@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from pathlib import Path
 
 import pytest
 
 from core.botos import FakeBoto, answered, gateway
+from core.fakes import FakeCloud
+from core.kit import Hub
 from core.virtual import in_virtual_time
 from ec2spawner import wiring
 from ec2spawner.errors import AnotherHub, Denied, NotTheHolder
@@ -67,3 +71,22 @@ async def test_the_pages_say_what_keeps_the_hub_from_serving(
     assert "does not let this hub in" in said[2]
     assert "does not answer" in said[3]
     await cluster.servers.fleet.close()
+
+
+@in_virtual_time
+async def test_what_the_hub_has_loaded_is_not_looked_through_for_garbage_again_and_again(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(gc.unfreeze)
+    gc.unfreeze()
+    cloud = FakeCloud(away=True)
+    hub = Hub(cloud, tmp_path)
+    hub.fleet.accompany(wiring._spare_the_collector(hub.fleet), "garbage collection")
+    await asyncio.sleep(60)
+    assert not gc.get_freeze_count(), "AWS was not spoken to yet, so not all is loaded"
+    cloud.away = False
+    await asyncio.sleep(60)
+    assert gc.get_freeze_count() > 10_000
+    made = [[]]
+    assert any(one is made for one in gc.get_objects()), "what comes later is looked at"
+    await hub.fleet.close()
