@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ async def test_the_pages_say_what_keeps_the_hub_from_serving(
 async def test_what_the_hub_has_loaded_is_not_looked_through_for_garbage_again_and_again(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    request.addfinalizer(partial(gc.set_threshold, *gc.get_threshold()))
     request.addfinalizer(gc.unfreeze)
     gc.unfreeze()
     cloud = FakeCloud(away=True)
@@ -87,6 +89,7 @@ async def test_what_the_hub_has_loaded_is_not_looked_through_for_garbage_again_a
     cloud.away = False
     await asyncio.sleep(60)
     assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == wiring.GARBAGE_THRESHOLD
     made = [[]]
     assert any(one is made for one in gc.get_objects()), "what comes later is looked at"
     await hub.fleet.close()
