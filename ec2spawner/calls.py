@@ -122,6 +122,7 @@ class Calls:
             ids.update(expected.states, expected.types, expected.snapshots)
             ids.update(expected.attached, expected.attached.values(), expected.detached)
             ids.update(i for i in expected.launched if not self._is_listed(i))
+            ids.update(i for i in expected.created if i not in self._listing().volumes)
             ids.update(i for i in expected.removed if i.startswith("snap-"))
         return ids
 
