@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ec2spawner.localcloud.ec2 import health, lifecycle, power, spot
 from ec2spawner.localcloud.ec2.records import Instance
-from ec2spawner.model import TAG_DELETED, TAG_OWNER, InstanceState, Owner
+from ec2spawner.model import TAG_DELETED, TAG_OWNER, TAG_REPLACED, InstanceState, Owner
 from soak.hubs import PROFILES, Hub, Machines, Unit
 from soak.truth import LIVE, Truth
 from soak.wires import LATE, DirectWorld, Wires, World
@@ -34,7 +34,9 @@ CHANGES = (
     "CreateTags",
     "DeleteTags",
     "AttachVolume",
+    "DetachVolume",
     "CreateSnapshot",
+    "CreateVolume",
     "DeleteVolume",
     "DeleteSnapshot",
     "ModifyInstanceAttribute",
@@ -350,6 +352,20 @@ class Story(RuleBasedStateMachine):
         limit = {"type": kind, "zone": zone, "market": market, "code": code}
         self.world.capacity.set({"rules": [{**limit, "max_running": running}]})
 
+    @rule(zone=st.sampled_from("ab"), who=WHO, pause=PAUSES)
+    def zone_is_full(self, zone: str, who: int, pause: float) -> None:
+        """And somebody comes back, whose home may be there."""
+        limit = {"type": "*", "zone": f"us-east-1{zone}", "market": "*", "max_running": 0}
+        self.world.capacity.set({"rules": [limit]})
+
+        async def happens() -> None:
+            hub, unit = await self.a_running_hub(), self.chosen(who)
+            await hub.log_out(unit)
+            await asyncio.sleep(60)
+            hub.log_in(unit)
+
+        self.do(happens(), pause)
+
     @rule(vcpus=st.sampled_from((0, 4, 8)))
     def quota_is_small(self, vcpus: int) -> None:
         self.world.capacity.set({"vcpu_quota": {"on-demand": vcpus, "spot": vcpus}})
@@ -453,6 +469,8 @@ class Story(RuleBasedStateMachine):
     def _let_go(self) -> None:
         told["virtual seconds"] += int(self.loop.time())
         told["AWS calls"] += self.truth.calls.total()
+        told["copies"] += self.truth.calls["CreateVolume"]
+        told["moves"] += sum("ec2spawner:moved-to" in h.tags for h in self.truth.homes())
         if self.hub:
             self.hub.kill(last_arrive=False)
         self.loop.begin_anew()
@@ -539,9 +557,12 @@ class Story(RuleBasedStateMachine):
                     left.append(f"{found} spares of {profile.slug}, {is_live=}")
         left += [f"{number} of {kind}" for kind, number in spares.items()]
         names = {unit.owner.key for unit in self.units}
+        homes = Counter(home.tags.get(TAG_OWNER) for home in self.truth.homes())
+        left += [f"{owner} has {n} homes" for owner, n in homes.items() if owner and n > 1]
         for home in self.truth.homes():
             owner = home.tags.get(TAG_OWNER)
-            if TAG_DELETED in home.tags or (owner is None and home.attachment is None):
+            is_over = TAG_DELETED in home.tags or TAG_REPLACED in home.tags
+            if is_over or (owner is None and home.attachment is None):
                 left.append(f"{home.id} is still there")
             elif owner and owner not in names:
                 left.append(f"{home.id} is {owner}'s, who is not")

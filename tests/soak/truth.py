@@ -18,6 +18,7 @@ from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
+    TAG_MOVING,
     TAG_OWNER,
     TAG_REPLACED,
     InstanceState,
@@ -25,7 +26,7 @@ from ec2spawner.model import (
 )
 
 MAY_GO = frozenset({TAG_DELETED, TAG_BROKEN, TAG_REPLACED})
-"""Marks of an owner's machine that may be ended."""
+"""Marks of an owner's machine that may be ended, and of a home that may be deleted."""
 LIVE = (InstanceState.PENDING, InstanceState.RUNNING)
 ALIVE = (*LIVE, InstanceState.STOPPING, InstanceState.STOPPED)
 MAX_CALLS = 600
@@ -98,7 +99,7 @@ class Truth:
         claim = was.get(TAG_CLAIM)
         if resource_id in self.core.instances and claim and tags.get(TAG_CLAIM, claim) != claim:
             self.sins.append(f"{resource_id} is claimed once more, by {new}")
-        if TAG_DELETED in tags and TAG_DELETED not in was:
+        if not MAY_GO.isdisjoint(tags) and MAY_GO.isdisjoint(was):
             self._given_up[resource_id] = self.core.clock()
 
     def _is_renamed(self, old: str, new: str) -> bool:
@@ -123,7 +124,7 @@ class Truth:
         if volume is None:
             return None
         since = self._given_up.get(volume.id, volume.created_at)
-        is_given_up = TAG_DELETED in volume.tags or TAG_OWNER not in volume.tags
+        is_given_up = not MAY_GO.isdisjoint(volume.tags) or TAG_OWNER not in volume.tags
         saved = any(
             s.volume_id == volume.id
             and s.state is SnapshotState.COMPLETED
@@ -144,6 +145,15 @@ class Truth:
         holder = self.core.instances.get(held.instance_id) if held else None
         if holder and holder.state is not InstanceState.STOPPED:
             self.sins.append(f"{params['VolumeId']} is taken off {holder.id}, {holder.state.value}")
+
+    def _before_AttachVolume(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
+        tags = self._tags(params["VolumeId"])
+
+        def after(reply: object) -> None:
+            if TAG_MOVING in tags or TAG_REPLACED in tags:
+                self.sins.append(f"{params['VolumeId']} is attached, and moves: {dict(tags)}")
+
+        return after
 
     def _before_CreateSnapshot(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
         def after(reply: Mapping[str, Any]) -> None:
