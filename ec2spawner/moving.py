@@ -87,7 +87,10 @@ def course(draft: Draft, demand: Demand, home: Volume, find_spare: FindSpare) ->
     if home.moving is None:
         if stays or there is None:
             return None
-        return Course(_save(draft, demand, home, f"{draft.now:.3f}"))
+        is_free = home.state is VolumeState.AVAILABLE  # and not on a retired machine yet
+        return Course(_save(draft, demand, home, f"{draft.now:.3f}") if is_free else None)
+    if home.state is not VolumeState.AVAILABLE:
+        return Course()
     copies = copies_under_way(draft.view, home)
     draft.taken.update(c.volume_id for c in copies)  # somebody waits for them
     if any(c.owner for c in copies):

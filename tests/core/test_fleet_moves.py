@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -313,11 +312,12 @@ async def test_old_listings_after_a_hubs_death_lose_nothing(
 ) -> None:
     town = Town(tmp_path, lag_seconds=lag)
     login = town.begin()
-    done: Callable[[], bool] = lambda: (
-        login.done()
-        or sum(n for a, n in town.cloud.count().items() if not a.startswith("Describe")) >= nth
-    )
-    await until(done)
+
+    def is_time() -> bool:
+        calls = sum(n for a, n in town.cloud.count().items() if not a.startswith("Describe"))
+        return login.done() or calls >= nth
+
+    await until(is_time)
     if not login.done():
         login.cancel()
         with contextlib.suppress(asyncio.CancelledError, EC2SpawnerError):

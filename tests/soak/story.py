@@ -20,7 +20,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ec2spawner.localcloud.ec2 import health, lifecycle, power, spot
 from ec2spawner.localcloud.ec2.records import Instance
-from ec2spawner.model import TAG_DELETED, TAG_OWNER, TAG_REPLACED, InstanceState, Owner
+from ec2spawner.model import (
+    TAG_BROKEN,
+    TAG_DELETED,
+    TAG_OWNER,
+    TAG_REPLACED,
+    InstanceState,
+    Owner,
+)
 from soak.hubs import PROFILES, Hub, Machines, Unit
 from soak.truth import LIVE, Truth
 from soak.wires import LATE, DirectWorld, Wires, World
@@ -470,7 +477,7 @@ class Story(RuleBasedStateMachine):
         told["virtual seconds"] += int(self.loop.time())
         told["AWS calls"] += self.truth.calls.total()
         told["copies"] += self.truth.calls["CreateVolume"]
-        told["moves"] += sum("ec2spawner:moved-to" in h.tags for h in self.truth.homes())
+        told["moves"] += self.truth.moves
         if self.hub:
             self.hub.kill(last_arrive=False)
         self.loop.begin_anew()
@@ -545,7 +552,7 @@ class Story(RuleBasedStateMachine):
                 left.append(f"{instance.id} was given up")
             elif owner is None:
                 spares[instance.tags.get("ec2spawner:profile", "?"), is_live] += 1
-            else:
+            elif TAG_BROKEN not in instance.tags or is_live:  # which is kept for inspection
                 owned[owner] += 1
                 if is_live and owner not in wanted:
                     left.append(f"{instance.id} of {owner} runs")

@@ -18,6 +18,7 @@ from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
+    TAG_MOVED_TO,
     TAG_MOVING,
     TAG_OWNER,
     TAG_REPLACED,
@@ -51,6 +52,7 @@ class Truth:
         """By volume or snapshot: whose files are on it, and the how-manieth login left them."""
         self.renamed: set[tuple[str, str]] = set()
         """Owner keys of which the second may take the first one's place."""
+        self.moves = 0
         self._given_up: dict[str, float] = {}
         self._minute = 0
         self._of_minute: Counter[str] = Counter()
@@ -99,6 +101,7 @@ class Truth:
         claim = was.get(TAG_CLAIM)
         if resource_id in self.core.instances and claim and tags.get(TAG_CLAIM, claim) != claim:
             self.sins.append(f"{resource_id} is claimed once more, by {new}")
+        self.moves += TAG_MOVED_TO in tags and TAG_MOVED_TO not in was
         if not MAY_GO.isdisjoint(tags) and MAY_GO.isdisjoint(was):
             self._given_up[resource_id] = self.core.clock()
 
