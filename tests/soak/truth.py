@@ -146,7 +146,8 @@ class Truth:
         volume = self.core.volumes.get(params["VolumeId"])
         held = volume.attachment if volume else None
         holder = self.core.instances.get(held.instance_id) if held else None
-        if holder and holder.state is not InstanceState.STOPPED:
+        is_meant = holder is not None and params.get("InstanceId", holder.id) == holder.id
+        if holder and is_meant and holder.state is not InstanceState.STOPPED:
             self.sins.append(f"{params['VolumeId']} is taken off {holder.id}, {holder.state.value}")
 
     def _before_AttachVolume(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
