@@ -14,6 +14,7 @@ from functools import singledispatchmethod
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from ec2spawner import metrics
 from ec2spawner.actions import CallOffMove, CopyHome, EndMove, GiveUpCopy, MoveStep, SaveHome
 from ec2spawner.calls import Calls, same_tags
 from ec2spawner.errors import WrongState
@@ -198,6 +199,7 @@ class Mover:
             if copy.get(TAG_OWNER) is None:
                 await self._until_answered(lambda: self._cloud.tag([step.copy_id], theirs))
             await self._until_answered(lambda: self._cloud.tag([step.source_id], moved))
+        metrics.HOMES_MOVED.inc()
         log.info("Moved (%s): %s is now %s", step.reason, step.source_id, step.copy_id)
 
     # ---- back
