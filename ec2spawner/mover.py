@@ -39,7 +39,7 @@ from ec2spawner.model import (
     Volume,
     VolumeState,
 )
-from ec2spawner.moving import MOVED
+from ec2spawner.moving import MOVED, unnamed
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Mover:
     async def _save(self, step: SaveHome) -> None:
         source_id, tags = step.source_id, {**dict(step.tags), TAG_MOVING: step.move}
         begun = Snapshot(
-            f"snap-of-{source_id}",  # not named by EC2 yet
+            unnamed("snap", source_id),
             SnapshotState.PENDING,
             volume_id=source_id,
             started_at=self._clock(),
@@ -159,7 +159,7 @@ class Mover:
             TAG_MOVED_FROM: origin.to_tag(),
         }
         begun = Volume(
-            f"vol-copy-of-{step.source_id}",  # not named by EC2 yet
+            unnamed("vol", step.source_id),
             VolumeState.CREATING,
             zone=step.zone,
             created_at=self._clock(),

@@ -38,6 +38,7 @@ MOVED = "moved"
 """Reason of the mark on a home that has moved."""
 FRESH_SECONDS = 120.0
 """A listing older than this is no ground for giving a copy up."""
+CREATING = VolumeState.CREATING
 UNLISTED_SECONDS = 600.0
 """So long after a move, a copy that no listing shows is overlooked, and not gone."""
 
@@ -158,6 +159,11 @@ def is_overlooked(view: Listing, owner_key: str, now: float) -> bool:
     )
 
 
+def unnamed(kind: str, source_id: str) -> str:
+    """By what a "snap" or "vol" of a home goes while EC2 has not said its id."""
+    return f"{kind}-of-{source_id}"
+
+
 # ---- what is there of a move
 
 
@@ -170,7 +176,7 @@ def copies_under_way(view: Listing, home: Volume) -> list[Volume]:
         and (v.origin.volume_id, v.origin.move) == (home.volume_id, home.moving)
         and v.owner in (None, home.owner)
         and not (v.generation or v.deleted or v.is_retired)
-        and v.state in (VolumeState.CREATING, VolumeState.AVAILABLE, VolumeState.IN_USE)
+        and v.state in (CREATING, VolumeState.AVAILABLE, VolumeState.IN_USE)
     ]
     return sorted(found, key=lambda v: (v.owner is None, v.created_at, v.volume_id))
 
@@ -231,7 +237,7 @@ def awaited_ids(view: Listing, owner_keys: Collection[str], now: float) -> set[s
     for home in homes:
         copies = copies_under_way(view, home)
         saved = snapshots_of(view, home, now)
-        ids.update(c.volume_id for c in copies if c.state is VolumeState.CREATING)
+        ids.update(c.volume_id for c in copies if c.state is CREATING)
         ids.update(s.snapshot_id for s in saved if s.state is SnapshotState.PENDING)
     return ids
 
@@ -268,13 +274,16 @@ def _end(demand: Demand, home: Volume, copies: list[Volume]) -> EndMove:
     return EndMove(home.volume_id, home.moving or "", "all files are there", demand.owner, copy_id)
 
 
-def _call_off(view: Listing, home: Volume, reason: str) -> CallOffMove:
+def _call_off(view: Listing, home: Volume, reason: str) -> CallOffMove | None:
+    """None while EC2 has not said which snapshot is made: it is to be gone first."""
     snapshots = [
         s.snapshot_id
         for s in view.snapshots.values()
         if (s.volume_id, s.moving) == (home.volume_id, home.moving)
     ]
-    copies = [c.volume_id for c in copies_under_way(view, home)]
+    if unnamed("snap", home.volume_id) in snapshots:
+        return None
+    copies = [c.volume_id for c in copies_under_way(view, home) if c.state is not CREATING]
     return CallOffMove(
         home.volume_id, home.moving or "", reason, tuple(sorted(snapshots)), tuple(copies)
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ec2spawner import moving, replacing, spotloss
+from ec2spawner import moving, refusals, replacing, spotloss
 from ec2spawner.actions import (
     Action,
     Attach,
@@ -24,7 +24,7 @@ from ec2spawner.actions import (
     Terminate,
 )
 from ec2spawner.draft import Draft, batches, by_kind, is_bare, is_spare
-from ec2spawner.errors import CapacityError, EC2SpawnerError, LaunchFailed, WrongState
+from ec2spawner.errors import CapacityError, EC2SpawnerError, WrongState
 from ec2spawner.listing import (
     Expectation,
     Listing,
@@ -299,7 +299,7 @@ class _Owners:
         if moving.is_left_behind(worker, home, held):
             self._retire(demand, worker, "left-behind", "its owner's home is in another zone")
             return
-        dead_end = _dead_end(worker, home, held)
+        dead_end = refusals.dead_end(worker, home, held)
         if dead_end:
             self._draft.actions.append(Refuse(demand.owner.key, dead_end))
             return
@@ -352,9 +352,9 @@ class _Owners:
         types = profile.instance_types if profile else (worker.instance_type,)
         if worker.is_spot:  # EC2 changes no spot instance's type
             if not fits(worker, demand, self._draft.policy):
-                return _cannot_become(worker, demand.profile)
+                return refusals.cannot_become(worker, demand.profile)
             if worker.is_interrupted:
-                return _interrupted(worker)
+                return refusals.interrupted(worker)
             types = (worker.instance_type,)
         failure = self._draft.memory.holds.get(("change-type", worker.instance_id))
         if failure and failure.until > self._draft.now:
@@ -522,43 +522,3 @@ class _Owners:
     def _take_back(self, demand: Demand, ids: tuple[str, ...], home: str) -> None:
         action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
         self._draft.attempt("tag", home, demand, lambda: self._draft.actions.append(action))
-
-
-def _cannot_become(worker: Worker, profile: str) -> LaunchFailed:
-    return LaunchFailed(
-        "Your machine cannot become the kind that you chose.",
-        why=f"{worker.instance_id} is a spot instance of another profile than {profile}",
-        next_step="Choose the kind that you had, or tell the people who run this hub.",
-    )
-
-
-def _interrupted(worker: Worker) -> CapacityError:
-    return CapacityError(
-        "Amazon took this machine back.",
-        why=f"{worker.instance_id} is a spot instance; only EC2 itself starts it again",
-        next_step="Choose a profile with on-demand machines too, or wait.",
-        action="StartInstances",
-    )
-
-
-def _dead_end(worker: Worker, home: Volume | None, held: Volume | None) -> LaunchFailed | None:
-    """Why an owner's worker can never be the owner's again without an operator's help."""
-    if held and (held.deleted or held.owner not in (None, worker.owner)):
-        why = f"{worker.instance_id} holds {held.volume_id}, which was given up or is another's"
-    elif not worker.volumes or worker.home_volume_id:
-        return None  # not known yet, or it has one
-    elif home is None:
-        why = f"{worker.instance_id} has no home volume, and none bears its owner's tag"
-    elif home.zone != worker.zone:
-        why = (
-            f"{worker.instance_id} is in zone {worker.zone}, "
-            f"{home.volume_id} in {home.zone}: terminate the worker, and the next login follows "
-            "the home"
-        )
-    else:
-        return None
-    return LaunchFailed(
-        "Your machine and your files do not come together.",
-        why=why,
-        next_step="Nothing was changed. Tell the people who run this hub.",
-    )

@@ -299,6 +299,11 @@ def test_a_move_is_called_off_only_as_long_as_the_copy_is_nobodys(
         assert action.copy_ids == tuple(v.volume_id for v in there if isinstance(v, Volume))
 
 
+def test_a_move_is_not_called_off_before_it_is_known_which_snapshot_was_begun() -> None:
+    begun = replace(saved(SnapshotState.PENDING), snapshot_id=moving.unnamed("snap", "vol-1"))
+    assert steps(moves(), begun, bare("a")) == []
+
+
 def test_a_move_is_called_off_where_it_is_not_allowed_any_more() -> None:
     view = listing(moves(), saved())
     (action,) = planned(view, wants(ANN), policy=POLICY)
