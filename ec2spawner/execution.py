@@ -502,18 +502,20 @@ class Executor:
     async def _attach(self, action: Attach) -> None:
         attached = MappingProxyType({action.volume_id: action.instance_id})
         with self.calls.begun(Expectation(self._clock(), attached=attached)):
-            await self._require_to_stay(action.volume_id)
+            await self._require_to_fit(action)
             await self._cloud.attach(action.volume_id, action.instance_id)
         log.info("Attached %s to %s", action.volume_id, action.instance_id)
 
-    async def _require_to_stay(self, volume_id: str) -> None:
+    async def _require_to_fit(self, action: Attach) -> None:
         """A last look: what moves, or has moved, is attached to nothing; a listing can be older."""
-        tags = (await self._cloud.tags_of([volume_id]))[volume_id]
-        if not {TAG_MOVING, TAG_REPLACED}.isdisjoint(tags):
+        tags = (await self._cloud.tags_of([action.volume_id]))[action.volume_id]
+        worker = self._view().workers.get(action.instance_id)  # it may have been retired meanwhile
+        is_retired = worker is not None and worker.is_retired
+        if is_retired or not {TAG_MOVING, TAG_REPLACED}.isdisjoint(tags):
             self._look_again()
             raise WrongState(
-                "A home was left where it is: it moves to another zone.",
-                why=volume_id,
+                "A home was left where it is: it moves, or its machine is retired.",
+                why=f"{action.volume_id}, {action.instance_id}",
                 action="AttachVolume",
             )
 

@@ -304,7 +304,8 @@ class _Owners:
             self._draft.actions.append(Refuse(demand.owner.key, dead_end))
             return
         if worker.state is InstanceState.STOPPED:
-            self._start(demand, worker)
+            if not self._start(demand, worker):
+                return
         elif not fits(worker, demand, self._draft.policy):
             if worker.state is InstanceState.RUNNING:
                 self._draft.attempt("stop", worker.instance_id, demand, self._stopper(worker))
@@ -329,15 +330,19 @@ class _Owners:
     def _stopper(self, worker: Worker) -> Callable[[], object]:
         return lambda: self._others.append(worker.instance_id)
 
-    def _start(self, demand: Demand, worker: Worker) -> None:
-        """Start a stopped worker, as the best type of its owner's profile that has room there."""
+    def _start(self, demand: Demand, worker: Worker) -> bool:
+        """Start a stopped worker, as the best type of its owner's profile that has room there.
+
+        False if it cannot be: its owner is refused, or gets another one.
+        """
         known = self._draft.answered.workers.get(worker.instance_id)
         if known and known.instance_type != worker.instance_type:
-            return  # a change of its type is under way
+            return True  # a change of its type is under way
         wanted = self._choose_type(demand, worker)
         if isinstance(wanted, EC2SpawnerError):
             self._replace(demand, worker, wanted)
-        elif wanted != worker.instance_type:
+            return False
+        if wanted != worker.instance_type:
             reason = f"{worker.instance_type} has no room, or another is wanted"
             self._draft.actions.append(ChangeType(worker.instance_id, wanted, reason))
         else:
@@ -346,6 +351,7 @@ class _Owners:
             self._draft.attempt(
                 "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
             )
+        return True
 
     def _choose_type(self, demand: Demand, worker: Worker) -> str | EC2SpawnerError:
         profile = self._draft.policy.profiles.get(demand.profile)

@@ -456,6 +456,23 @@ async def test_who_is_renamed_during_a_move_has_all_files_under_the_new_name(
 
 
 @in_virtual_time
+async def test_who_is_renamed_while_the_machine_is_being_retired_keeps_it_if_it_never_is(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path, may_rename=True)
+    login = town.begin()
+    await until(lambda: town.cloud.count()["CreateTags"], step_seconds=0.01)
+    bea = Owner("bea")
+    town.hub.fleet.rename(ANN, bea)
+    login.cancel()
+    town.hub = town.hub.kill()  # the mark was on its way
+    await asyncio.sleep(5)
+    assert TAG_REPLACED not in town.tags(town.first)
+    assert town.tags(town.first)[TAG_OWNER] == town.tags()[TAG_OWNER] == bea.key
+    town.check_moved(await town.start(user="bea"), owner=bea)
+
+
+@in_virtual_time
 async def test_a_copy_that_a_late_call_has_given_to_its_owner_is_given_up(tmp_path: Path) -> None:
     town = Town(tmp_path)
     town.room("a", is_there=True)

@@ -147,7 +147,10 @@ class Truth:
         held = volume.attachment if volume else None
         holder = self.core.instances.get(held.instance_id) if held else None
         is_meant = holder is not None and params.get("InstanceId", holder.id) == holder.id
-        if holder and is_meant and holder.state is not InstanceState.STOPPED:
+        off = {InstanceState.STOPPED}
+        if holder and not MAY_GO.isdisjoint(holder.tags):  # somebody may end it just then
+            off.add(InstanceState.SHUTTING_DOWN)
+        if holder and is_meant and holder.state not in off:
             self.sins.append(f"{params['VolumeId']} is taken off {holder.id}, {holder.state.value}")
 
     def _before_AttachVolume(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
