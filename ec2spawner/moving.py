@@ -153,7 +153,7 @@ def is_left_behind(worker: Worker, home: Volume | None, held: Volume | None) -> 
 def is_overlooked(view: Listing, owner_key: str, now: float) -> bool:
     """Whether the owner's home has moved just now, and its copy is in no listing yet."""
     return any(
-        now - v.replaced.at < UNLISTED_SECONDS and v.moved_to not in view.volumes
+        0 <= now - v.replaced.at < UNLISTED_SECONDS and v.moved_to not in view.volumes
         for v in view.volumes.values()
         if v.moved_to and v.replaced and v.owner == owner_key and v.deleted is None
     )

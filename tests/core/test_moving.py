@@ -388,6 +388,7 @@ def test_an_owner_has_one_current_home(there: Any, expected: list[str]) -> None:
 def test_copy_that_no_listing_shows_yet_is_waited_for_instead_of_a_blank_home() -> None:
     assert steps(moved()) == []
     assert [type(a) for a in steps(moved(at=NOW - 700))] == [Launch]
+    assert [type(a) for a in steps(moved(at=NOW + 900))] == [Launch]  # the clock was set back
 
 
 def test_machine_that_holds_a_fresh_copy_did_not_come_double() -> None:

@@ -565,10 +565,14 @@ class Story(RuleBasedStateMachine):
                     left.append(f"{found} spares of {profile.slug}, {is_live=}")
         left += [f"{number} of {kind}" for kind, number in spares.items()]
         names = {unit.owner.key for unit in self.units}
-        homes = Counter(home.tags.get(TAG_OWNER) for home in self.truth.homes())
+        kept = [home for home in self.truth.homes() if TAG_DELETED not in home.tags]
+        homes = Counter(home.tags.get(TAG_OWNER) for home in kept)
         left += [f"{owner} has {n} homes" for owner, n in homes.items() if owner and n > 1]
         for home in self.truth.homes():
             owner = home.tags.get(TAG_OWNER)
+            holder = home.attachment and self.core.instances.get(home.attachment.instance_id)
+            if holder and TAG_BROKEN in holder.tags:
+                continue  # it goes with the machine that is kept
             is_over = TAG_DELETED in home.tags or TAG_REPLACED in home.tags
             if is_over or (owner is None and home.attachment is None):
                 left.append(f"{home.id} is still there")
