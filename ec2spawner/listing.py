@@ -75,9 +75,9 @@ class Listing:
         """
         return self._homes_by_owner.get(owner_key, ())
 
-    def copies_of(self, owner_key: str) -> tuple[Volume, ...]:
-        """Copies that are to be the owner's home in another zone, and are not yet."""
-        return self._copies_by_owner.get(owner_key, ())
+    def put_by_of(self, owner_key: str) -> tuple[Volume, ...]:
+        """Volumes that were the owner's home, or are to be it, and are not."""
+        return self._put_by_owner.get(owner_key, ())
 
     def given_up_by(self, owner_key: str) -> tuple[Worker | Volume, ...]:
         """What the owner had when it was marked as deleted."""
@@ -112,19 +112,21 @@ class Listing:
 
     @cached_property
     def _homes_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
-        return self._sorted_by_owner(is_copy=False)
+        return self._sorted_by_owner(is_home=True)
 
     @cached_property
-    def _copies_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
-        return self._sorted_by_owner(is_copy=True)
+    def _put_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
+        return self._sorted_by_owner(is_home=False)
 
-    def _sorted_by_owner(self, *, is_copy: bool) -> Mapping[str, tuple[Volume, ...]]:
+    def _sorted_by_owner(self, *, is_home: bool) -> Mapping[str, tuple[Volume, ...]]:
         gone = (VolumeState.DELETING, VolumeState.DELETED)
         found: dict[str, list[Volume]] = defaultdict(list)
         for home in self.volumes.values():
             ours = home.role == Role.WORKER.value and home.is_home and home.state not in gone
-            kept = home.deleted is None and not home.is_retired
-            if home.owner and ours and kept and self._is_only_a_copy(home) is is_copy:
+            if home.owner is None or not ours or home.deleted is not None:
+                continue
+            is_put_by = home.is_retired or self._is_only_a_copy(home)
+            if is_put_by is not is_home:
                 found[home.owner].append(home)
         return {
             key: tuple(sorted(homes, key=lambda v: (-v.generation, v.created_at, v.volume_id)))

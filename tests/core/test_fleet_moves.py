@@ -472,6 +472,32 @@ async def test_who_is_renamed_while_the_machine_is_being_retired_keeps_it_if_it_
     town.check_moved(await town.start(user="bea"), owner=bea)
 
 
+@pytest.mark.parametrize("is_rename", [True, False])
+@in_virtual_time
+async def test_what_is_promised_at_the_end_of_a_move_holds_for_both_volumes(
+    tmp_path: Path, is_rename: bool
+) -> None:
+    town = Town(tmp_path, may_rename=True)
+    login = town.begin()
+    await until(lambda: any(c.owner for c in town.copies()), step_seconds=0.01)
+    assert TAG_REPLACED not in town.tags()  # which is on its way
+    bea = Owner("bea")
+    if is_rename:
+        town.hub.fleet.rename(ANN, bea)
+    else:
+        town.hub.fleet.give_up(ANN, demand("ann").incarnation)
+    login.cancel()
+    town.hub = town.hub.kill()
+    if is_rename:
+        town.check_moved(await town.start(user="bea"), owner=bea)
+    else:
+        worker = await town.hub.log_in("ann", incarnation="another")
+        assert not town.cloud.volumes[worker.home_volume_id or ""].files
+        await asyncio.sleep(9000)
+        there = [v for v in town.cloud.volumes.values() if v.gone_at > clock()]
+        assert [v.files for v in there] == [""]
+
+
 @in_virtual_time
 async def test_a_copy_that_a_late_call_has_given_to_its_owner_is_given_up(tmp_path: Path) -> None:
     town = Town(tmp_path)

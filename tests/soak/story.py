@@ -20,14 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ec2spawner.localcloud.ec2 import health, lifecycle, power, spot
 from ec2spawner.localcloud.ec2.records import Instance
-from ec2spawner.model import (
-    TAG_BROKEN,
-    TAG_DELETED,
-    TAG_OWNER,
-    TAG_REPLACED,
-    InstanceState,
-    Owner,
-)
+from ec2spawner.model import TAG_DELETED, TAG_OWNER, TAG_REPLACED, InstanceState, Owner
 from soak.hubs import PROFILES, Hub, Machines, Unit
 from soak.truth import LIVE, Truth
 from soak.wires import LATE, DirectWorld, Wires, World
@@ -553,7 +546,7 @@ class Story(RuleBasedStateMachine):
                 left.append(f"{instance.id} was given up")
             elif owner is None:
                 spares[instance.tags.get("ec2spawner:profile", "?"), is_live] += 1
-            elif TAG_BROKEN not in instance.tags or is_live:  # which is kept for inspection
+            else:
                 owned[owner] += 1
                 if is_live and owner not in wanted:
                     left.append(f"{instance.id} of {owner} runs")
@@ -570,9 +563,6 @@ class Story(RuleBasedStateMachine):
         left += [f"{owner} has {n} homes" for owner, n in homes.items() if owner and n > 1]
         for home in self.truth.homes():
             owner = home.tags.get(TAG_OWNER)
-            holder = home.attachment and self.core.instances.get(home.attachment.instance_id)
-            if holder and TAG_BROKEN in holder.tags:
-                continue  # it goes with the machine that is kept
             is_over = TAG_DELETED in home.tags or TAG_REPLACED in home.tags
             if is_over or (owner is None and home.attachment is None):
                 left.append(f"{home.id} is still there")
