@@ -326,6 +326,35 @@ async def test_old_listings_after_a_hubs_death_lose_nothing(
     town.check_moved(await town.start(900.0))
 
 
+@in_virtual_time
+async def test_a_home_of_which_an_old_listing_does_not_show_that_it_moves_is_not_attached(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path)
+    town.room("a", is_there=True)
+    town.cloud.terminate_behind_our_back(town.first)
+    town.cloud.put_instance(RUNNING, home=None)
+    login = town.begin()
+    await until(lambda: town.cloud.count()["CreateTags"])  # the claim
+    town.cloud.volumes[town.home].tags.set(clock(), {**town.tags(), TAG_MOVING: "7.000"})
+    await asyncio.sleep(1.5)
+    assert not town.cloud.count()["AttachVolume"]
+    assert (await login).home_volume_id == town.home  # called off, for there is a machine
+    assert not town.cloud.sins
+
+
+@in_virtual_time
+async def test_nobody_is_served_on_a_home_that_is_marked_until_the_mark_is_gone(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path)
+    town.room("a", is_there=True)
+    town.cloud.volumes[town.home].tags.set(clock(), {**town.tags(), TAG_MOVING: "7.000"})
+    worker = await town.start()
+    assert worker.home_volume_id == town.home
+    assert TAG_MOVING not in town.tags()
+
+
 # ---- called off
 
 
