@@ -17,7 +17,13 @@ import pytest
 from core.fakes import RUNNING, STOPPED, FakeCloud
 from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
-from ec2spawner.errors import CapacityError, Denied, EC2SpawnerError, OutcomeUnknown
+from ec2spawner.errors import (
+    CapacityError,
+    Denied,
+    EC2SpawnerError,
+    OutcomeUnknown,
+    Throttled,
+)
 from ec2spawner.model import (
     HOME_DEVICE,
     TAG_CLAIM,
@@ -350,6 +356,7 @@ async def test_nobody_is_served_on_a_home_that_is_marked_until_the_mark_is_gone(
     town = Town(tmp_path)
     town.room("a", is_there=True)
     town.cloud.volumes[town.home].tags.set(clock(), {**town.tags(), TAG_MOVING: "7.000"})
+    town.cloud.fail("DeleteTags", Throttled("slow"), times=5)  # longer than a boot takes
     worker = await town.start()
     assert worker.home_volume_id == town.home
     assert TAG_MOVING not in town.tags()
