@@ -192,6 +192,18 @@ class CallOffMove(MoveStep):
 
 
 @dataclass(frozen=True)
+class FollowSource(MoveStep):
+    """Let a copy be whose its home is, or given up as that is: a rename or deletion missed it."""
+
+    copy_id: str
+
+    @property
+    def subject(self) -> str:
+        """What a failure of it is remembered by."""
+        return self.copy_id
+
+
+@dataclass(frozen=True)
 class GiveUpCopy(MoveStep):
     """Retire a copy that bears its owner's name, and of which nothing will become."""
 

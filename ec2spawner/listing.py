@@ -134,11 +134,17 @@ class Listing:
         }
 
     def _is_only_a_copy(self, home: Volume) -> bool:
-        """Whether the home of which it is a copy is there, and does not say that it is this now."""
+        """Whether the home of which it is a copy is there, and does not say that it is this now.
+
+        Nor is it anybody's while the two do not say the same of whose it is.
+        """
         if home.origin is None or home.generation:
             return False
         source = self.volumes.get(home.origin.volume_id)
-        return source is not None and source.moved_to != home.volume_id
+        if source is None:
+            return False
+        is_same = source.owner == home.owner and source.deleted is None
+        return source.moved_to != home.volume_id or not is_same
 
 
 @dataclass(frozen=True)

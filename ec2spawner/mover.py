@@ -15,7 +15,15 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from ec2spawner import metrics
-from ec2spawner.actions import CallOffMove, CopyHome, EndMove, GiveUpCopy, MoveStep, SaveHome
+from ec2spawner.actions import (
+    CallOffMove,
+    CopyHome,
+    EndMove,
+    FollowSource,
+    GiveUpCopy,
+    MoveStep,
+    SaveHome,
+)
 from ec2spawner.calls import Calls, same_tags
 from ec2spawner.errors import WrongState
 from ec2spawner.listing import Expectation
@@ -201,6 +209,17 @@ class Mover:
             await self._until_answered(lambda: self._cloud.tag([step.source_id], moved))
         metrics.HOMES_MOVED.inc()
         log.info("Moved (%s): %s is now %s", step.reason, step.source_id, step.copy_id)
+
+    @_do.register
+    async def _follow(self, step: FollowSource) -> None:
+        found = await self._cloud.tags_of([step.source_id, step.copy_id])
+        source, copy = found[step.source_id], found[step.copy_id]
+        is_settled = TAG_GENERATION in copy or not GIVEN_UP.isdisjoint(copy)
+        self._require(source.get(TAG_MOVED_TO) == step.copy_id and not is_settled, step)
+        tags = {k: source[k] for k in (TAG_OWNER, TAG_USER, TAG_DELETED) if k in source}
+        with self._calls.begun(Expectation(self._clock(), tags=same_tags((step.copy_id,), tags))):
+            await self._until_answered(lambda: self._cloud.tag([step.copy_id], tags))
+        log.warning("A copy follows its home (%s): %s", step.reason, step.copy_id)
 
     # ---- back
 

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from ec2spawner.actions import CallOffMove, CopyHome, EndMove, GiveUpCopy, MoveStep, SaveHome
+from ec2spawner.actions import (
+    CallOffMove,
+    CopyHome,
+    EndMove,
+    FollowSource,
+    GiveUpCopy,
+    MoveStep,
+    SaveHome,
+)
 from ec2spawner.draft import Draft, is_bare
 from ec2spawner.errors import EC2SpawnerError
 from ec2spawner.listing import Listing
@@ -151,12 +159,15 @@ def is_left_behind(worker: Worker, home: Volume | None, held: Volume | None) -> 
 
 
 def is_overlooked(view: Listing, owner_key: str, now: float) -> bool:
-    """Whether the owner's home has moved just now, and its copy is in no listing yet."""
-    return any(
-        0 <= now - v.replaced.at < UNLISTED_SECONDS and v.moved_to not in view.volumes
-        for v in view.volumes.values()
-        if v.moved_to and v.replaced and v.owner == owner_key and v.deleted is None
-    )
+    """Whether the owner's home has moved, and its copy is not listed yet, or not as theirs."""
+    for source in view.volumes.values():
+        if source.moved_to and source.owner == owner_key and source.deleted is None:
+            copy, mark = view.volumes.get(source.moved_to), source.replaced
+            if copy is None and mark and 0 <= now - mark.at < UNLISTED_SECONDS:
+                return True
+            if copy and not (copy.generation or copy.deleted or copy.is_retired):
+                return copy.owner != owner_key
+    return False
 
 
 def unnamed(kind: str, source_id: str) -> str:
@@ -194,25 +205,28 @@ def snapshots_of(view: Listing, home: Volume, now: float) -> list[Snapshot]:
     return sorted(found, key=lambda s: (s.state is is_pending, s.started_at, s.snapshot_id))
 
 
-def given_up(draft: Draft) -> Iterator[GiveUpCopy]:
-    """Copies that a late call has given to an owner, while nothing becomes of their move."""
+def put_right(draft: Draft) -> Iterator[MoveStep]:
+    """What is done about copies that a late call gave to an owner, or a rename has missed."""
     view = draft.view
     if draft.now - view.full_at > FRESH_SECONDS:
         return
     for copy in view.volumes.values():
-        if copy.origin is None or copy.owner is None or copy.state is not VolumeState.AVAILABLE:
+        origin, source = copy.origin, view.volumes.get(copy.origin.volume_id if copy.origin else "")
+        is_settled = bool(copy.generation or copy.deleted or copy.is_retired)
+        if origin is None or source is None or copy.owner is None or is_settled:
             continue
-        source = view.volumes.get(copy.origin.volume_id)
-        is_void = source is not None and not may_become(copy, source)
-        if is_void and not draft.on_hold("move", copy.volume_id):
-            origin = copy.origin
-            yield GiveUpCopy(origin.volume_id, origin.move, "its move is over", copy.volume_id)
+        if draft.on_hold("move", copy.volume_id):
+            continue
+        if source.moved_to == copy.volume_id:
+            if source.owner != copy.owner or source.deleted:
+                reason = "the home that it is now says otherwise"
+                yield FollowSource(source.volume_id, origin.move, reason, copy.volume_id)
+        elif copy.state is VolumeState.AVAILABLE and not may_become(copy, source):
+            yield GiveUpCopy(source.volume_id, origin.move, "its move is over", copy.volume_id)
 
 
 def may_become(copy: Volume, source: Volume) -> bool:
-    """Whether a copy is somebody's home, or may yet be; what has a mark of its own is settled."""
-    if copy.generation or copy.deleted or copy.is_retired or source.moved_to == copy.volume_id:
-        return True
+    """Whether a copy can yet become its owner's home."""
     is_open = source.deleted is None and not source.is_retired and source.owner == copy.owner
     return is_open and copy.origin is not None and source.moving == copy.origin.move
 

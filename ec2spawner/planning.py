@@ -89,7 +89,7 @@ def plan(
     owners.finish()
     owners.expect()
     supply.keep_pool()
-    draft.actions += moving.given_up(draft)
+    draft.actions += moving.put_right(draft)
     unwritten = unwritten_ids(answered, wishes)
     unwanted = plan_unwanted(view, wishes, policy, memory, now, draft.taken, unwritten)
     return [*draft.actions, *unwanted]

@@ -9,7 +9,15 @@ import pytest
 
 from core.fakes import RUNNING, FakeCloud
 from core.virtual import clock, in_virtual_time
-from ec2spawner.actions import CallOffMove, CopyHome, EndMove, GiveUpCopy, MoveStep, SaveHome
+from ec2spawner.actions import (
+    CallOffMove,
+    CopyHome,
+    EndMove,
+    FollowSource,
+    GiveUpCopy,
+    MoveStep,
+    SaveHome,
+)
 from ec2spawner.calls import Calls
 from ec2spawner.errors import WrongState
 from ec2spawner.listing import Listing
@@ -31,6 +39,7 @@ ANN, BOB = Owner("ann"), Owner("bob")
 MOVE = "77.000"
 MARK = {TAG_MOVING: MOVE}
 GONE = {TAG_REPLACED: "9 moved"}
+TO = {**GONE, TAG_MOVED_TO: "vol-00002"}
 
 
 class Scene:
@@ -54,6 +63,7 @@ class Scene:
             "save": SaveHome(self.source, MOVE, "", ANN.key, ()),
             "end": EndMove(self.source, MOVE, "", ANN, self.copy),
             "call off": CallOffMove(self.source, MOVE, "", (), (self.copy,)),
+            "follow": FollowSource(self.source, MOVE, "", self.copy),
             "give up": GiveUpCopy(self.source, MOVE, "", self.copy),
         }
 
@@ -87,9 +97,12 @@ class Scene:
         ("call off", {TAG_MOVING: "another"}, {}),
         ("call off", MARK, {TAG_OWNER: ANN.key}),
         ("call off", {**MARK, TAG_MOVED_TO: "vol-9"}, {}),
+        ("follow", {**GONE, TAG_MOVED_TO: "vol-9"}, {TAG_OWNER: BOB.key}),
+        ("follow", TO, {TAG_OWNER: BOB.key, TAG_GENERATION: "4"}),
+        ("follow", TO, {TAG_OWNER: BOB.key, TAG_DELETED: "9 row"}),
         ("give up", MARK, {TAG_OWNER: ANN.key}),
         ("give up", {}, {TAG_OWNER: ANN.key, TAG_GENERATION: "4"}),
-        ("give up", {**GONE, TAG_MOVED_TO: "vol-00002"}, {TAG_OWNER: ANN.key}),
+        ("give up", TO, {TAG_OWNER: ANN.key}),
     ],
 )
 @in_virtual_time
@@ -123,6 +136,14 @@ async def test_a_step_is_not_taken_where_the_tags_say_otherwise(
             {TAG_OWNER: ANN.key},
             {TAG_REPLACED: "1000000 moved", TAG_MOVED_TO: "vol-00002"},
             {},
+        ),
+        ("follow", TO, {TAG_OWNER: BOB.key}, {}, {TAG_OWNER: ANN.key}),
+        (
+            "follow",
+            {**TO, TAG_DELETED: "9 row"},
+            {TAG_OWNER: ANN.key},
+            {},
+            {TAG_DELETED: "9 row"},
         ),
         ("give up", {}, {TAG_OWNER: ANN.key}, {}, {TAG_REPLACED: "1000000 called-off"}),
         ("give up", MARK, {TAG_OWNER: BOB.key}, {}, {TAG_REPLACED: "1000000 called-off"}),

@@ -31,6 +31,7 @@ from ec2spawner.actions import (
     CopyHome,
     Detach,
     EndMove,
+    FollowSource,
     GiveUpCopy,
     Launch,
     MoveStep,
@@ -352,11 +353,33 @@ def test_machine_that_was_left_behind_is_retired() -> None:
         ((source(), copy("vol-2")), False),
         ((copy("vol-2", ANN),), False),
         ((source(), copy("vol-2", ANN, deleted=DeletedMark(NOW, "row"))), False),
+        ((moved(), copy("vol-2", BOB)), False),
     ],
 )
 def test_copy_of_which_nothing_will_become_is_given_up(there: Any, is_void: bool) -> None:
     given_up = [a for a in steps(*there, wishes=Wishes()) if isinstance(a, GiveUpCopy)]
     assert [a.copy_id for a in given_up] == (["vol-2"] if is_void else [])
+
+
+@pytest.mark.parametrize(
+    ("there", "follows"),
+    [
+        ((moved(), copy("vol-2", BOB)), True),
+        ((moved(), copy("vol-2", BOB, "i-9")), True),
+        ((moved(), copy("vol-2", ANN)), False),
+        ((moved(), copy("vol-2", BOB, generation=4)), False),
+        ((moves(), copy("vol-2", BOB)), False),
+    ],
+)
+def test_copy_that_a_rename_has_missed_is_whose_its_home_is(there: Any, follows: bool) -> None:
+    actions = steps(*there, wishes=Wishes())
+    assert [a.copy_id for a in actions if isinstance(a, FollowSource)] == ["vol-2"] * follows
+    assert not follows or not listing(*there).homes_of(BOB.key)
+
+
+def test_nobody_gets_a_blank_home_while_the_copy_is_anothers_by_name_only() -> None:
+    actions = steps(moved(at=NOW - 90000), copy("vol-2", BOB))
+    assert [type(a) for a in actions] == [FollowSource]
 
 
 def test_copy_is_not_given_up_by_an_old_listing() -> None:
