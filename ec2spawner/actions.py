@@ -142,6 +142,80 @@ class DeleteSnapshot:
 
 
 @dataclass(frozen=True)
+class MoveStep:
+    """A step of a home's move to another zone; ``move`` tells this move from any other."""
+
+    source_id: str
+    move: str
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        """What a failure of it is remembered by."""
+        return self.source_id
+
+
+@dataclass(frozen=True)
+class SaveHome(MoveStep):
+    """Mark a home as moving, so that it is attached to nothing, and begin its snapshot."""
+
+    owner_key: str
+    tags: tuple[tuple[str, str], ...]
+    """Of the snapshot."""
+
+
+@dataclass(frozen=True)
+class CopyHome(MoveStep):
+    """Make a volume in another zone of a moving home's snapshot; it is nobody's yet."""
+
+    snapshot_id: str
+    zone: str
+    size_gib: int
+    generation: int
+    """Of the home."""
+
+
+@dataclass(frozen=True)
+class EndMove(MoveStep):
+    """Make the copy the owner's home, in the place of the one that it was made of."""
+
+    owner: Owner
+    copy_id: str
+
+
+@dataclass(frozen=True)
+class CallOffMove(MoveStep):
+    """Let a home stay where it is: its files may change again, so nothing is made of its copies."""
+
+    snapshot_ids: tuple[str, ...]
+    copy_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FollowSource(MoveStep):
+    """Let a copy be whose its home is, or given up as that is: a rename or deletion missed it."""
+
+    copy_id: str
+
+    @property
+    def subject(self) -> str:
+        """What a failure of it is remembered by."""
+        return self.copy_id
+
+
+@dataclass(frozen=True)
+class GiveUpCopy(MoveStep):
+    """Retire a copy that bears its owner's name, and of which nothing will become."""
+
+    copy_id: str
+
+    @property
+    def subject(self) -> str:
+        """What a failure of it is remembered by."""
+        return self.copy_id
+
+
+@dataclass(frozen=True)
 class Refuse:
     """Tell an owner who waits that it will not be, and why."""
 
@@ -163,5 +237,6 @@ Action = (
     | MakeSnapshot
     | DeleteVolume
     | DeleteSnapshot
+    | MoveStep
     | Refuse
 )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from ec2spawner.errors import OutcomeUnknown
 from ec2spawner.listing import Expectation, Listing
-from ec2spawner.model import TAG_DELETED, TAG_OWNER, InstanceState, Worker
+from ec2spawner.model import TAG_DELETED, TAG_MOVING, TAG_OWNER, InstanceState, Worker
 
 
 class Call:
@@ -122,6 +122,7 @@ class Calls:
             ids.update(expected.states, expected.types, expected.snapshots)
             ids.update(expected.attached, expected.attached.values(), expected.detached)
             ids.update(i for i in expected.launched if not self._is_listed(i))
+            ids.update(i for i in expected.created if i not in self._listing().volumes)
             ids.update(i for i in expected.removed if i.startswith("snap-"))
         return ids
 
@@ -134,7 +135,7 @@ class Calls:
         """Whether a call that gives the worker, or its home, to its owner is not answered yet."""
         if self._providing is None:
             under_way = [e for e in self._expected.values() if e.settled_at is None]
-            claims = {TAG_OWNER, TAG_DELETED}
+            claims = {TAG_OWNER, TAG_DELETED, TAG_MOVING}
             claimed = (i for e in under_way for i, t in e.tags.items() if not claims.isdisjoint(t))
             attached = (volume_id for e in under_way for volume_id in e.attached)
             self._providing = frozenset((*claimed, *attached))

@@ -95,6 +95,15 @@ def is_spare(worker: Worker) -> bool:
     return _is_nobodys(worker) and worker.state in usable
 
 
+def is_bare(worker: Worker) -> bool:
+    """Whether a worker has no home, as far as EC2 shows its volumes in full.
+
+    It shows a launch's volumes only after a while, and need not show all at once.
+    """
+    is_up = worker.state is not InstanceState.PENDING
+    return is_up and worker.home_volume_id is None and bool(worker.volumes)
+
+
 def _is_nobodys(worker: Worker) -> bool:
     is_worker = worker.role == Role.WORKER.value
     is_free = worker.owner is None and worker.deleted is None and not worker.is_retired

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from ec2spawner.actions import (
     Detach,
     Launch,
     MakeSnapshot,
+    MoveStep,
     Start,
     Stop,
     Tag,
@@ -56,6 +57,7 @@ from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
+    TAG_MOVING,
     TAG_OWNER,
     TAG_REPLACED,
     TAG_ROLE,
@@ -66,6 +68,7 @@ from ec2spawner.model import (
     SnapshotState,
     Worker,
 )
+from ec2spawner.mover import Mover, Storage
 from ec2spawner.placement import offering_of
 from ec2spawner.reaping import is_wanted
 from ec2spawner.replacing import FORCE_AFTER_SECONDS
@@ -87,13 +90,8 @@ RETIRED = frozenset({TAG_BROKEN, TAG_REPLACED})
 R = TypeVar("R")
 
 
-class Cloud(Lister, Quotas, Protocol):
+class Cloud(Lister, Quotas, Storage, Protocol):
     """What the fleet needs of EC2; ``ec2.EC2`` is the real one."""
-
-    cluster: str
-
-    async def tags_of(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Tags by id, as they are now."""
 
     async def launch(self, request: LaunchRequest, token: str) -> list[Worker]:
         """Launch workers for nobody."""
@@ -113,12 +111,6 @@ class Cloud(Lister, Quotas, Protocol):
     async def cancel_spot(self, request_ids: Sequence[str]) -> None:
         """Cancel spot requests."""
 
-    async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
-        """Set tags."""
-
-    async def untag(self, ids: Sequence[str], keys: Collection[str]) -> None:
-        """Remove tags."""
-
     async def attach(self, volume_id: str, instance_id: str) -> None:
         """Attach a home."""
 
@@ -128,14 +120,8 @@ class Cloud(Lister, Quotas, Protocol):
     async def statuses(self) -> dict[str, float | None]:
         """Instances with a failing status check."""
 
-    async def snapshot(self, volume_id: str, tags: Mapping[str, str]) -> Snapshot:
-        """Begin a snapshot."""
-
     async def delete_volume(self, volume_id: str) -> None:
         """Delete a volume."""
-
-    async def delete_snapshot(self, snapshot_id: str) -> None:
-        """Delete a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +163,14 @@ class Executor:
         self._launched_here: set[str] = set()
         self.quotas = MetQuotas(cloud, view)
         self.line = Line()
+        self._mover = Mover(
+            cloud,
+            self.calls,
+            settings.cost_tags,
+            clock=clock,
+            until_answered=self._until_answered,
+            look_again=look_again,
+        )
 
     # ---- carrying out
 
@@ -508,8 +502,26 @@ class Executor:
     async def _attach(self, action: Attach) -> None:
         attached = MappingProxyType({action.volume_id: action.instance_id})
         with self.calls.begun(Expectation(self._clock(), attached=attached)):
+            await self._require_to_fit(action)
             await self._cloud.attach(action.volume_id, action.instance_id)
         log.info("Attached %s to %s", action.volume_id, action.instance_id)
+
+    async def _require_to_fit(self, action: Attach) -> None:
+        """A last look: what moves, or has moved, is attached to nothing; a listing can be older."""
+        tags = (await self._cloud.tags_of([action.volume_id]))[action.volume_id]
+        worker = self._view().workers.get(action.instance_id)  # it may have been retired meanwhile
+        is_retired = worker is not None and worker.is_retired
+        if is_retired or not {TAG_MOVING, TAG_REPLACED}.isdisjoint(tags):
+            self._look_again()
+            raise WrongState(
+                "A home was left where it is: it moves, or its machine is retired.",
+                why=f"{action.volume_id}, {action.instance_id}",
+                action="AttachVolume",
+            )
+
+    @_do.register
+    async def _move(self, action: MoveStep) -> None:
+        await self._mover.carry_out(action)
 
     @_do.register
     async def _detach(self, action: Detach) -> None:
@@ -616,6 +628,8 @@ def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
         return "retire", (action.volume_id,)
     if isinstance(action, DeleteSnapshot):
         return "retire", (action.snapshot_id,)
+    if isinstance(action, MoveStep):
+        return "move", (action.subject,)
     return type(action).__name__.lower(), ()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import census, metrics, pacing, planning, reaping, replacing
+from ec2spawner import census, metrics, moving, pacing, planning, reaping, replacing
 from ec2spawner.actions import Refuse
 from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
@@ -75,14 +75,15 @@ class Sight:
     """What the fleet knows of one owner's machine, for the progress that a user reads.
 
     ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "replaced", "exchanged",
-    "stuck", "starting", "stopping", "booting" or "running". ``place`` in line, from 1 on, and the
-    ``seconds`` until their turn.
+    "stuck", "copying", "copied", "starting", "stopping", "booting" or "running". ``place`` in line,
+    from 1 on, and the ``seconds`` until their turn; ``percent`` of a copy.
     """
 
     stage: str
     worker: Worker | None = None
     place: int = 0
     seconds: float = 0.0
+    percent: int | None = None
 
 
 class Fleet:
@@ -441,7 +442,11 @@ class Fleet:
             return Sight(stage if stage in _EXCHANGES else _STAGES[worker.state], worker)
         if worker:
             return Sight(_STAGES[worker.state], worker)
-        return Sight(self._stage_without_worker(view, view.homes_of(owner.key)))
+        homes = view.homes_of(owner.key)
+        move = moving.stage_of(view, homes[0], self._clock()) if homes else None
+        if move:
+            return Sight(move[0], percent=move[1])
+        return Sight(self._stage_without_worker(view, homes))
 
     def _stage_without_worker(self, view: Listing, homes: Sequence[Volume]) -> str:
         busy = bool(homes) and homes[0].state is not VolumeState.AVAILABLE
@@ -527,6 +532,8 @@ class Fleet:
         attached = view.volumes.get(worker.home_volume_id or "")
         if attached is None and not homes:
             return True  # it came with the launch, and is not listed yet
+        if homes and homes[0].moving:
+            return False  # until that is called off, or at its end
         if attached and homes and attached.volume_id == homes[0].volume_id:
             return True
         if homes and homes[0].volume_id != worker.home_volume_id:
@@ -548,11 +555,10 @@ class Fleet:
             for w in view.workers.values()
             if w.home_volume_id and w.home_volume_id not in view.volumes and w.launched_at > lately
         }
-        for key in self._tickets:
-            demand = self._wanted.get(key)
-            if demand and demand.is_waiting:
-                ids.update(self._held_elsewhere(view, key))
-        return ids
+        waiting = [k for k in self._tickets if (d := self._wanted.get(k)) and d.is_waiting]
+        for key in waiting:
+            ids.update(self._held_elsewhere(view, key))
+        return ids | moving.awaited_ids(view, waiting, self._clock())
 
     @staticmethod
     def _held_elsewhere(view: Listing, key: str) -> set[str]:

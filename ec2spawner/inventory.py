@@ -152,13 +152,18 @@ class Inventory:
         return max(0.0, until_full)
 
     def hot(self) -> set[str]:
-        """Ids that are in transition, or that somebody watches; no snapshot is that urgent."""
+        """Ids that are in transition, or that somebody watches; few snapshots are that urgent."""
         workers = self.listing.workers.values()
         moving = {w.instance_id for w in workers if w.state in IN_TRANSITION}
         now = self._clock()
         self._moving_since = {i: self._moving_since.get(i, now) for i in moving}
         ids = {i for i in moving if now - self._moving_since[i] < TRANSITION_MAX_SECONDS}
-        return ids | {i for i in self._watched() if not i.startswith("snap-")}
+        return ids | {i for i in self._watched() if not i.startswith("snap-") or self._is_urgent(i)}
+
+    def _is_urgent(self, snapshot_id: str) -> bool:
+        """Whether somebody waits for a snapshot: it is of a home that moves."""
+        known = self.listing.snapshots.get(snapshot_id)
+        return known is not None and known.state is SnapshotState.PENDING and bool(known.moving)
 
     async def refresh(self) -> None:
         """One look: at everything if that is due, else at what is hot. Raises ``CloudError``."""
@@ -174,7 +179,7 @@ class Inventory:
         """Those of the hot ids that are looked at now: who waited longest for it, of each kind."""
         self._asked_at = {i: self._asked_at.get(i, 0.0) for i in hot}
         by_age = sorted(hot, key=lambda i: (self._asked_at[i], i))
-        kinds = ([i for i in by_age if i.startswith(prefix)] for prefix in ("i-", "vol-"))
+        kinds = ([i for i in by_age if i.startswith(prefix)] for prefix in ("i-", "vol-", "snap-"))
         chosen = [i for kind in kinds for i in kind[:HOT_IDS]]
         self._asked_at.update(dict.fromkeys(chosen, now))
         return chosen
@@ -224,12 +229,14 @@ class Inventory:
         return {r.request_id: r for r in await self._cloud.list_spot_requests()}
 
     async def _refresh_some(self, begun_at: float, ids: Collection[str]) -> None:
-        workers, volumes = await asyncio.gather(
+        workers, volumes, snapshots = await asyncio.gather(
             _some(self._cloud.list_workers, "i-", ids),
             _some(self._cloud.list_volumes, "vol-", ids),
+            _some(self._cloud.list_snapshots, "snap-", ids),
         )
         old = self.listing
         found = {*(w.instance_id for w in workers), *(v.volume_id for v in volumes)}
+        found.update(s.snapshot_id for s in snapshots)
         known = old.workers.keys() | old.volumes.keys()
         if not found.issuperset(known.intersection(ids)):
             self._full_wanted = True  # only a complete listing is believed that something is gone
@@ -237,6 +244,7 @@ class Inventory:
             old,
             workers=MappingProxyType({**old.workers, **{w.instance_id: w for w in workers}}),
             volumes=MappingProxyType({**old.volumes, **{v.volume_id: v for v in volumes}}),
+            snapshots=MappingProxyType({**old.snapshots, **{s.snapshot_id: s for s in snapshots}}),
             seen_at=MappingProxyType({**old.seen_at, **dict.fromkeys(found, begun_at)}),
         )
 

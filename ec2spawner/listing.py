@@ -75,6 +75,10 @@ class Listing:
         """
         return self._homes_by_owner.get(owner_key, ())
 
+    def put_by_of(self, owner_key: str) -> tuple[Volume, ...]:
+        """Volumes that were the owner's home, or are to be it, and are not."""
+        return self._put_by_owner.get(owner_key, ())
+
     def given_up_by(self, owner_key: str) -> tuple[Worker | Volume, ...]:
         """What the owner had when it was marked as deleted."""
         return self._given_up_by_owner.get(owner_key, ())
@@ -108,16 +112,39 @@ class Listing:
 
     @cached_property
     def _homes_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
+        return self._sorted_by_owner(is_home=True)
+
+    @cached_property
+    def _put_by_owner(self) -> Mapping[str, tuple[Volume, ...]]:
+        return self._sorted_by_owner(is_home=False)
+
+    def _sorted_by_owner(self, *, is_home: bool) -> Mapping[str, tuple[Volume, ...]]:
         gone = (VolumeState.DELETING, VolumeState.DELETED)
         found: dict[str, list[Volume]] = defaultdict(list)
         for home in self.volumes.values():
             ours = home.role == Role.WORKER.value and home.is_home and home.state not in gone
-            if home.owner and ours and home.deleted is None and not home.is_retired:
+            if home.owner is None or not ours or home.deleted is not None:
+                continue
+            is_put_by = home.is_retired or self._is_only_a_copy(home)
+            if is_put_by is not is_home:
                 found[home.owner].append(home)
         return {
             key: tuple(sorted(homes, key=lambda v: (-v.generation, v.created_at, v.volume_id)))
             for key, homes in found.items()
         }
+
+    def _is_only_a_copy(self, home: Volume) -> bool:
+        """Whether the home of which it is a copy is there, and does not say that it is this now.
+
+        Nor is it anybody's while the two do not say the same of whose it is.
+        """
+        if home.origin is None or home.generation:
+            return False
+        source = self.volumes.get(home.origin.volume_id)
+        if source is None:
+            return False
+        is_same = source.owner == home.owner and source.deleted is None
+        return source.moved_to != home.volume_id or not is_same
 
 
 @dataclass(frozen=True)
@@ -156,6 +183,8 @@ class Expectation:
     """By volume id: the instance that it leaves; it is free when a listing says so, not before."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=lambda: MappingProxyType({}))
     """Snapshots that the call began."""
+    created: Mapping[str, Volume] = field(default_factory=lambda: MappingProxyType({}))
+    """Volumes that the call makes of a snapshot; believed as what was launched is."""
     removed: frozenset[str] = frozenset()
     """Volumes and snapshots that the call deletes."""
     launching: Launching | None = None
@@ -217,7 +246,14 @@ class Expectation:
 
     def _is_something(self) -> bool:
         instances = (self.launched, self.states, self.types, self.tags)
-        said = (*instances, self.attached, self.detached, self.snapshots, self.removed)
+        said = (
+            *instances,
+            self.created,
+            self.attached,
+            self.detached,
+            self.snapshots,
+            self.removed,
+        )
         return self.launching is not None or any(said)
 
 
@@ -245,6 +281,8 @@ def overlay(listing: Listing, expectations: Iterable[Expectation]) -> Listing:
         for instance_id, instance_type in expected.types.items():
             if instance_id in workers:
                 workers[instance_id] = replace(workers[instance_id], instance_type=instance_type)
+        for volume_id, made in expected.created.items():
+            volumes.setdefault(volume_id, made)
         for resource_id, tags in expected.tags.items():
             tagged, volume = workers.get(resource_id), volumes.get(resource_id)
             if tagged and not _bears(tagged.tags, tags):
@@ -284,7 +322,10 @@ def current_worker(view: Listing, owner_key: str) -> Worker | None:
 
 
 def came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
-    """Whether a worker's home was never mounted, while the owner's current one was."""
+    """Whether a worker's home was never mounted, while the owner's current one was.
+
+    A copy that has come from another zone is no such home: the owner's files are on it.
+    """
     held = view.volumes.get(worker.home_volume_id or "")
     return (
         current is not None
@@ -293,6 +334,7 @@ def came_double(view: Listing, worker: Worker, current: Volume | None) -> bool:
         and held.volume_id != current.volume_id
         and held.owner == worker.owner
         and held.generation == 0
+        and held.origin is None
     )
 
 

@@ -55,6 +55,7 @@ ACTIONS = Counter(
 BROKEN_WORKERS = Counter(
     "ec2spawner_broken_workers_total", "Workers that were found not to serve, and were replaced"
 )
+HOMES_MOVED = Counter("ec2spawner_homes_moved_total", "Homes that were moved to another zone")
 START_PHASE_SECONDS = Histogram(
     "ec2spawner_start_phase_seconds",
     "Seconds of each phase of a start: machine, ssh, server",

@@ -31,6 +31,9 @@ TAG_BROKEN = "ec2spawner:broken"  # on a worker that does not serve: when it was
 TAG_REPLACED = "ec2spawner:replaced"  # on what another took the place of: since when, and why
 TAG_PREPARED = "ec2spawner:prepared"  # on a spare that was booted to the end and looked at
 TAG_REQUEST = "ec2spawner:request"  # on a snapshot: random, tells what a lost reply had made
+TAG_MOVING = "ec2spawner:moving"  # on a home that moves, and on its snapshot for it: which move
+TAG_MOVED_FROM = "ec2spawner:moved-from"  # on a copy: see ``Origin``
+TAG_MOVED_TO = "ec2spawner:moved-to"  # on a home that has moved: the copy that is it now
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
 
 HOME_DEVICE = "/dev/sdf"
@@ -177,6 +180,28 @@ class Mark:
         return cls(float(match[1]), match[2]) if match else cls(float("inf"), "unknown")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Of a copy in another zone: the home of which it is one, made by which move.
+
+    ``generation`` is the home's own; the copy's is the next one, once it was mounted.
+    """
+
+    volume_id: str
+    generation: int
+    move: str
+
+    def to_tag(self) -> str:
+        """The tag's value."""
+        return f"{self.volume_id} {self.generation} {self.move}"
+
+    @classmethod
+    def from_tag(cls, value: str) -> Origin | None:
+        """Read an origin; None for what nobody of ours wrote."""
+        match = re.fullmatch(r"(vol-[\w-]{1,40}) (\d{1,9}) (\S{1,40})", value, re.ASCII)
+        return cls(match[1], int(match[2]), match[3]) if match else None
+
+
 def _tags(raw: Mapping[str, Any]) -> Mapping[str, str]:
     return MappingProxyType({t["Key"]: t.get("Value", "") for t in raw.get("Tags") or ()})
 
@@ -230,6 +255,11 @@ class _Tagged:
     def is_retired(self) -> bool:
         """Whether it is broken or replaced: nobody is ever given it again."""
         return TAG_BROKEN in self.tags or TAG_REPLACED in self.tags
+
+    @cached_property
+    def moving(self) -> str | None:
+        """Which move of a home this is about, or None."""
+        return self.tags.get(TAG_MOVING) or None
 
     @cached_property
     def generation(self) -> int:
@@ -306,6 +336,22 @@ class Volume(_Tagged):
         """False for a root volume: a launch tags all volumes that it makes alike."""
         return self.device in ("", HOME_DEVICE)
 
+    @cached_property
+    def origin(self) -> Origin | None:
+        """Of which home it is the copy, or None."""
+        value = self.tags.get(TAG_MOVED_FROM)
+        return Origin.from_tag(value) if value else None
+
+    @property
+    def moved_to(self) -> str | None:
+        """The copy that has taken its place in another zone, or None."""
+        return self.tags.get(TAG_MOVED_TO) or None
+
+    @property
+    def base_generation(self) -> int:
+        """Its generation; of a copy that was never mounted, that of the home it is a copy of."""
+        return self.generation or (self.origin.generation if self.origin else 0)
+
 
 @dataclass(frozen=True)
 class Snapshot(_Tagged):
@@ -316,7 +362,15 @@ class Snapshot(_Tagged):
     volume_id: str = ""
     size_gib: int = 0
     started_at: float = 0.0  # epoch seconds
+    percent: int | None = None
+    """How far it is, as far as EC2 says it."""
     tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+    @property
+    def expires_at(self) -> float:
+        """When it may go, epoch seconds; never, where nobody of ours wrote the tag."""
+        value = self.tags.get(TAG_EXPIRES, "")
+        return float(value) if value.isascii() and value.isdigit() else float("inf")
 
 
 @dataclass(frozen=True)
@@ -379,8 +433,14 @@ def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
         volume_id=raw.get("VolumeId", ""),
         size_gib=raw.get("VolumeSize", 0),
         started_at=_epoch(raw.get("StartTime")),
+        percent=_percent(raw.get("Progress") or ""),
         tags=_tags(raw),
     )
+
+
+def _percent(text: str) -> int | None:
+    match = re.fullmatch(r"(\d{1,3})%", text, re.ASCII)
+    return min(100, int(match[1])) if match else None
 
 
 def parse_spot_request(raw: Mapping[str, Any]) -> SpotRequest:

@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ec2spawner import replacing, spotloss
+from ec2spawner import moving, refusals, replacing, spotloss
 from ec2spawner.actions import (
     Action,
     Attach,
     ChangeType,
     Claim,
     Detach,
+    MoveStep,
     Refuse,
     Start,
     Stop,
     Tag,
     Terminate,
 )
-from ec2spawner.draft import Draft, batches, by_kind, is_spare
-from ec2spawner.errors import CapacityError, EC2SpawnerError, LaunchFailed, WrongState
+from ec2spawner.draft import Draft, batches, by_kind, is_bare, is_spare
+from ec2spawner.errors import CapacityError, EC2SpawnerError, WrongState
 from ec2spawner.listing import (
     Expectation,
     Listing,
@@ -88,6 +89,7 @@ def plan(
     owners.finish()
     owners.expect()
     supply.keep_pool()
+    draft.actions += moving.put_right(draft)
     unwritten = unwritten_ids(answered, wishes)
     unwanted = plan_unwanted(view, wishes, policy, memory, now, draft.taken, unwritten)
     return [*draft.actions, *unwanted]
@@ -199,16 +201,20 @@ class _Owners:
                 Tag(some, tags, self._reason(some)) for some in batches([sorted(ids)])
             ]
         wishes, view = self._draft.wishes, self._view
-        fresh = [i for i in wishes.mounted if i in view.volumes and not view.volumes[i].generation]
-        self._tag_once(fresh, TAG_GENERATION, "mounted for the first time")
+        fresh: dict[int, list[str]] = defaultdict(list)
+        for i in wishes.mounted:
+            if i in view.volumes and not view.volumes[i].generation:
+                fresh[view.volumes[i].base_generation + 1].append(i)
+        for generation, ids in sorted(fresh.items()):
+            self._tag_once(ids, TAG_GENERATION, "mounted for the first time", str(generation))
         ready = [
             i for i in wishes.prepared if i in view.workers and not view.workers[i].is_prepared
         ]
         self._tag_once(ready, TAG_PREPARED, "booted once, and as it should be")
 
-    def _tag_once(self, ids: list[str], tag: str, reason: str) -> None:
+    def _tag_once(self, ids: list[str], tag: str, reason: str, value: str = "1") -> None:
         free = sorted(i for i in ids if not self._draft.on_hold("tag", i))
-        self._draft.actions += [Tag(some, ((tag, "1"),), reason) for some in batches([free])]
+        self._draft.actions += [Tag(some, ((tag, value),), reason) for some in batches([free])]
 
     def _reason(self, ids: Iterable[str]) -> str:
         return next(
@@ -250,7 +256,9 @@ class _Owners:
         home = homes[0] if homes else None
         if home and self._is_given_up(home):
             return  # until EC2 says that it is not any more
-        if home and home.state is not VolumeState.AVAILABLE:
+        if home and home.moving and (worker or home.state is not VolumeState.AVAILABLE):
+            self._move(demand, home, moving.settled(self._draft, demand, home))
+        elif home and home.state is not VolumeState.AVAILABLE:
             self._free(demand, home)
         if worker is None:
             self._find_worker(demand, home)
@@ -287,12 +295,17 @@ class _Owners:
         return known is not None and known.is_retired
 
     def _advance(self, demand: Demand, worker: Worker, home: Volume | None) -> None:
-        dead_end = _dead_end(worker, home, self._view.volumes.get(worker.home_volume_id or ""))
+        held = self._view.volumes.get(worker.home_volume_id or "")
+        if moving.is_left_behind(worker, home, held):
+            self._retire(demand, worker, "left-behind", "its owner's home is in another zone")
+            return
+        dead_end = refusals.dead_end(worker, home, held)
         if dead_end:
             self._draft.actions.append(Refuse(demand.owner.key, dead_end))
             return
         if worker.state is InstanceState.STOPPED:
-            self._start(demand, worker)
+            if not self._start(demand, worker):
+                return
         elif not fits(worker, demand, self._draft.policy):
             if worker.state is InstanceState.RUNNING:
                 self._draft.attempt("stop", worker.instance_id, demand, self._stopper(worker))
@@ -305,6 +318,8 @@ class _Owners:
             and worker.volumes  # listed: it may have a home that is not shown yet
             and worker.home_volume_id is None
             and home.state is VolumeState.AVAILABLE
+            and home.moving is None
+            and home.volume_id not in self._busy
             and self._is_claimed(demand, worker)
         ):
             action = Attach(home.volume_id, worker.instance_id, "its owner's home")
@@ -315,15 +330,19 @@ class _Owners:
     def _stopper(self, worker: Worker) -> Callable[[], object]:
         return lambda: self._others.append(worker.instance_id)
 
-    def _start(self, demand: Demand, worker: Worker) -> None:
-        """Start a stopped worker, as the best type of its owner's profile that has room there."""
+    def _start(self, demand: Demand, worker: Worker) -> bool:
+        """Start a stopped worker, as the best type of its owner's profile that has room there.
+
+        False if it cannot be: its owner is refused, or gets another one.
+        """
         known = self._draft.answered.workers.get(worker.instance_id)
         if known and known.instance_type != worker.instance_type:
-            return  # a change of its type is under way
+            return True  # a change of its type is under way
         wanted = self._choose_type(demand, worker)
         if isinstance(wanted, EC2SpawnerError):
             self._replace(demand, worker, wanted)
-        elif wanted != worker.instance_type:
+            return False
+        if wanted != worker.instance_type:
             reason = f"{worker.instance_type} has no room, or another is wanted"
             self._draft.actions.append(ChangeType(worker.instance_id, wanted, reason))
         else:
@@ -332,15 +351,16 @@ class _Owners:
             self._draft.attempt(
                 "start", worker.instance_id, demand, lambda: self._starts.append(worker.instance_id)
             )
+        return True
 
     def _choose_type(self, demand: Demand, worker: Worker) -> str | EC2SpawnerError:
         profile = self._draft.policy.profiles.get(demand.profile)
         types = profile.instance_types if profile else (worker.instance_type,)
         if worker.is_spot:  # EC2 changes no spot instance's type
             if not fits(worker, demand, self._draft.policy):
-                return _cannot_become(worker, demand.profile)
+                return refusals.cannot_become(worker, demand.profile)
             if worker.is_interrupted:
-                return _interrupted(worker)
+                return refusals.interrupted(worker)
             types = (worker.instance_type,)
         failure = self._draft.memory.holds.get(("change-type", worker.instance_id))
         if failure and failure.until > self._draft.now:
@@ -352,14 +372,26 @@ class _Owners:
 
     def _replace(self, demand: Demand, worker: Worker, error: EC2SpawnerError) -> None:
         """Give the owner another worker in the place of one that cannot be started, if there is."""
-        if not worker.is_spot or not self._may_launch(demand, worker.zone):
+        if worker.is_spot and self._may_launch(demand, worker.zone):
+            why = "interrupted" if worker.is_interrupted else "spot"
+        elif self._may_move(demand, worker, error):
+            why = "no-room"
+        else:
             self._draft.actions.append(Refuse(demand.owner.key, error))
             return
-        mark = Mark(self._draft.now, "interrupted" if worker.is_interrupted else "spot").to_tag()
-        action = Tag((worker.instance_id,), ((TAG_REPLACED, mark),), "it cannot be started")
+        self._retire(demand, worker, why, "it cannot be started")
+
+    def _retire(self, demand: Demand, worker: Worker, why: str, reason: str) -> None:
+        mark = Mark(self._draft.now, why).to_tag()
+        action = Tag((worker.instance_id,), ((TAG_REPLACED, mark),), reason)
         self._draft.attempt(
             "tag", worker.instance_id, demand, lambda: self._draft.actions.append(action)
         )
+
+    def _may_move(self, demand: Demand, worker: Worker, error: EC2SpawnerError) -> bool:
+        """Whether the owner's home may move to where there is a machine."""
+        is_full = isinstance(error, CapacityError) and bool(self._view.homes_of(demand.owner.key))
+        return is_full and moving.other_zone(self._draft, demand, worker.zone) is not None
 
     def _may_launch(self, demand: Demand, zone: str) -> bool:
         """Whether a worker can be launched in a zone, as far as is known."""
@@ -398,6 +430,10 @@ class _Owners:
                 return  # a machine on its way out still holds it; the next listing tells
         if home is None and self._may_be_overlooked(demand):
             return
+        course = moving.course(self._draft, demand, home, self._spare_for) if home else None
+        if home and course:
+            self._follow(demand, home, course)
+            return
         spare = self._spare_for(demand, home)
         if spare is None:
             self._supply.need(demand, home.zone if home else None)
@@ -407,8 +443,24 @@ class _Owners:
         else:
             self._claim(demand, spare, spare.home_volume_id, "first login")
 
+    def _follow(self, demand: Demand, home: Volume, course: moving.Course) -> None:
+        self._move(demand, home, course.step)
+        if course.zone:
+            self._supply.need(demand, course.zone)
+        if course.error:
+            self._draft.actions.append(Refuse(demand.owner.key, course.error))
+
+    def _move(self, demand: Demand, home: Volume, step: MoveStep | None) -> None:
+        """Go on with a move, one call at a time."""
+        if step and home.volume_id not in self._busy:
+            self._draft.attempt(
+                "move", home.volume_id, demand, lambda: self._draft.actions.append(step)
+            )
+
     def _may_be_overlooked(self, demand: Demand) -> bool:
         """Whether a home that was there before is missed in one listing only, or not listed yet."""
+        if moving.is_overlooked(self._view, demand.owner.key, self._draft.now):
+            return True
         if any(
             w.home_volume_id and w.home_volume_id not in self._view.volumes
             for w in self._view.retired_of(demand.owner.key)
@@ -434,7 +486,7 @@ class _Owners:
                 continue
             if home is None and self._has_blank_home(spare):
                 return spare
-            if home and spare.zone == home.zone and self._has_no_home(spare):
+            if home and spare.zone == home.zone and is_bare(spare):
                 return spare
         return None
 
@@ -451,12 +503,6 @@ class _Owners:
             return False
         home = self._view.volumes.get(spare.home_volume_id)
         return home is None or (home.owner is None and not home.deleted and not home.generation)
-
-    @staticmethod
-    def _has_no_home(spare: Worker) -> bool:
-        # EC2 shows a launch's volumes only after a while, and need not show all at once.
-        is_up = spare.state is not InstanceState.PENDING
-        return is_up and spare.home_volume_id is None and bool(spare.volumes)
 
     def _undelete(self, demand: Demand) -> bool:
         """A deletion that the hub did not finish (the row is still there) is taken back."""
@@ -482,43 +528,3 @@ class _Owners:
     def _take_back(self, demand: Demand, ids: tuple[str, ...], home: str) -> None:
         action = Tag(ids, ((TAG_DELETED, None),), "its user was not deleted after all")
         self._draft.attempt("tag", home, demand, lambda: self._draft.actions.append(action))
-
-
-def _cannot_become(worker: Worker, profile: str) -> LaunchFailed:
-    return LaunchFailed(
-        "Your machine cannot become the kind that you chose.",
-        why=f"{worker.instance_id} is a spot instance of another profile than {profile}",
-        next_step="Choose the kind that you had, or tell the people who run this hub.",
-    )
-
-
-def _interrupted(worker: Worker) -> CapacityError:
-    return CapacityError(
-        "Amazon took this machine back.",
-        why=f"{worker.instance_id} is a spot instance; only EC2 itself starts it again",
-        next_step="Choose a profile with on-demand machines too, or wait.",
-        action="StartInstances",
-    )
-
-
-def _dead_end(worker: Worker, home: Volume | None, held: Volume | None) -> LaunchFailed | None:
-    """Why an owner's worker can never be the owner's again without an operator's help."""
-    if held and (held.deleted or held.owner not in (None, worker.owner)):
-        why = f"{worker.instance_id} holds {held.volume_id}, which was given up or is another's"
-    elif not worker.volumes or worker.home_volume_id:
-        return None  # not known yet, or it has one
-    elif home is None:
-        why = f"{worker.instance_id} has no home volume, and none bears its owner's tag"
-    elif home.zone != worker.zone:
-        why = (
-            f"{worker.instance_id} is in zone {worker.zone}, "
-            f"{home.volume_id} in {home.zone}: terminate the worker, and the next login follows "
-            "the home"
-        )
-    else:
-        return None
-    return LaunchFailed(
-        "Your machine and your files do not come together.",
-        why=why,
-        next_step="Nothing was changed. Tell the people who run this hub.",
-    )

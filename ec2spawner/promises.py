@@ -145,7 +145,8 @@ class Promises:
 
     def _ids_of(self, owner_key: str) -> tuple[str, ...]:
         view = self._view()
-        workers, homes = view.workers_of(owner_key), view.homes_of(owner_key)
+        workers = view.workers_of(owner_key)
+        homes = (*view.homes_of(owner_key), *view.put_by_of(owner_key))
         # What is retired, too: its mark may be on its way only, and never come to stand.
         retired = view.retired_of(owner_key)
         ids = [w.instance_id for w in (*workers, *retired)] + [v.volume_id for v in homes]

@@ -26,6 +26,7 @@ from ec2spawner.model import (
     TAG_EXPIRES,
     TAG_GENERATION,
     TAG_OWNER,
+    TAG_REPLACED,
     TAG_ROLE,
     TAG_USER,
     DeletedMark,
@@ -60,8 +61,8 @@ def plan_unwanted(
 ) -> list[Action]:
     """Stops, terminations and deletions that are due; none on a stale listing.
 
-    ``taken`` are spares that the plan has given to somebody; what is ``unwritten``, a mark of
-    deletion for instance, may be stopped, but not removed before its tags stand.
+    ``taken`` are spares and copies that the plan has given to somebody; what is ``unwritten``, a
+    mark of deletion for instance, may be stopped, but not removed before its tags stand.
     """
     if now - view.full_at > FRESH_SECONDS:
         return []
@@ -239,8 +240,11 @@ class _Rules:
             return False
         if volume.role != Role.WORKER.value or volume.volume_id in self._unwritten:
             return False
-        if volume.deleted:
-            return self._now - volume.deleted.at >= self._policy.delete_grace_seconds
+        if volume.volume_id in self._taken:
+            return False
+        mark = volume.deleted or volume.replaced
+        if mark:
+            return self._now - mark.at >= self._policy.delete_grace_seconds
         return is_orphan(volume) and self._is_ripe(volume.volume_id)
 
     def _retire(self, volume: Volume) -> Action | None:
@@ -261,13 +265,13 @@ class _Rules:
             if s.volume_id == volume.volume_id
             and TAG_EXPIRES in s.tags
             and _is_made_since(s, volume)
-            and _expires_at(s) > self._now + OUTLIVES_SECONDS
+            and s.expires_at > self._now + OUTLIVES_SECONDS
             and s.state is not SnapshotState.ERROR
         ]
         return max(made, key=lambda s: s.started_at) if made else None
 
     def _snapshot_tags(self, volume: Volume) -> tuple[tuple[str, str], ...]:
-        kept = {TAG_CLUSTER, TAG_OWNER, TAG_USER, TAG_GENERATION, TAG_DELETED}
+        kept = {TAG_CLUSTER, TAG_OWNER, TAG_USER, TAG_GENERATION, TAG_DELETED, TAG_REPLACED}
         expires = self._now + self._policy.snapshot_expire_seconds
         return (
             *((k, v) for k, v in volume.tags.items() if k in kept),
@@ -281,7 +285,7 @@ class _Rules:
             DeleteSnapshot(s.snapshot_id, "its time is over")
             for s in self._view.snapshots.values()
             if s.role == Role.WORKER.value
-            and _expires_at(s) < self._now
+            and s.expires_at < self._now
             and s.state is SnapshotState.COMPLETED
             and not self._is_held("retire", s.snapshot_id)
         ]
@@ -293,17 +297,15 @@ def _is_made_since(snapshot: Snapshot, volume: Volume) -> bool:
     One that bears the very mark was made for it, however far apart the clocks are: else a hub
     whose clock is ahead would make snapshot after snapshot.
     """
-    mark = volume.tags.get(TAG_DELETED)
-    if mark is not None and snapshot.tags.get(TAG_DELETED) == mark:
-        return True
-    since = volume.deleted.at if volume.deleted else volume.created_at
+    if snapshot.moving:
+        return False  # of a move, which may have been called off
+    for tag in (TAG_DELETED, TAG_REPLACED):
+        mark = volume.tags.get(tag)
+        if mark is not None and snapshot.tags.get(tag) == mark:
+            return True
+    given_up = volume.deleted or volume.replaced
+    since = given_up.at if given_up else volume.created_at
     return snapshot.started_at >= since - CLOCKS_APART_SECONDS
-
-
-def _expires_at(snapshot: Snapshot) -> float:
-    """When a snapshot may go, epoch seconds; never, where nobody of ours wrote the tag."""
-    value = snapshot.tags.get(TAG_EXPIRES, "")
-    return float(value) if value.isascii() and value.isdigit() else float("inf")
 
 
 def _batches(ids: list[str]) -> list[tuple[str, ...]]:

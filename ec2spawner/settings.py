@@ -187,6 +187,14 @@ class Choices(Frozen):
         },
     )
 
+    ALLOW_ZONE_MOVE: bool = Field(
+        default=False,
+        description="Whether a user's home is copied to another zone, by a snapshot, when AWS has"
+        " no machine for the user where it lies. That takes some minutes, which the user reads; the"
+        " old volume is removed after DELETE_GRACE_DAYS.",
+        json_schema_extra={"x-instead": "true or false, without quotes"},
+    )
+
     @field_validator("PROFILES")
     @classmethod
     def _are_different(cls, value: tuple[ProfileChoice, ...]) -> tuple[ProfileChoice, ...]:

@@ -303,6 +303,8 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             words = story.line(stage, elapsed, usual)
             if stage == "in-line":
                 words = story.in_line(sight.place, sight.seconds)
+            elif stage == "copying":
+                words = story.copying(sight.percent)
             if words and words != told:
                 told = words
                 yield {"progress": done, "message": words}

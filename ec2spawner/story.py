@@ -20,6 +20,9 @@ STAGE_WORDS: Mapping[str, str] = MappingProxyType(
         "same files.",
         "stuck": "Your old machine takes long to switch itself off. You get your files on another "
         "one as soon as it has.",
+        "copying": "The Amazon cloud has no machine free where your files are; copying them to "
+        "another place, which takes some minutes.",
+        "copied": "Your files are copied; getting a machine for you there.",
         "starting": "Starting your machine.",
         "stopping": "Your machine is just stopping; it will start again right after.",
         "booting": "Your machine is booting.",
@@ -43,9 +46,11 @@ OPENING_STAGES: Mapping[str, str] = MappingProxyType(
     {"launch": "launching", "start": "starting", "running": "running"}
 )
 """The stage that the first line tells of already."""
+UNUSUAL_STAGES = frozenset({"copying", "copied"})
+"""These are no part of a usual start: no estimate holds."""
 WAITING_STAGES = frozenset({"aws-away"})
 """Nothing can go on meanwhile: the time does not count, and no estimate holds."""
-URGENT_STAGES = frozenset({"stuck"})
+URGENT_STAGES = frozenset({"stuck", *UNUSUAL_STAGES})
 """These are told even where a step on the worker was told after them."""
 LATE_SHARE = 1.5
 LATE_SECONDS = 10.0
@@ -62,7 +67,7 @@ def opening(kind: str, usual_seconds: float) -> str:
 def line(stage: str, elapsed_seconds: float, usual_seconds: float) -> str:
     """What is read while a stage lasts: the estimate stays in sight, as long as it holds."""
     words = STAGE_WORDS.get(stage, "")
-    if not words or stage in WAITING_STAGES:
+    if not words or stage in WAITING_STAGES | UNUSUAL_STAGES:
         return words
     if elapsed_seconds > max(LATE_SHARE * usual_seconds, usual_seconds + LATE_SECONDS):
         return f"{words} It takes longer than usual."
@@ -72,6 +77,12 @@ def line(stage: str, elapsed_seconds: float, usual_seconds: float) -> str:
 def in_line(place: int, seconds: float) -> str:
     """What is read while EC2's request limits are the bottleneck."""
     return f"You are {ordinal(place)} in line for the Amazon cloud, about {duration(seconds)}."
+
+
+def copying(percent_done: int | None) -> str:
+    """What is read while the home is copied to another zone."""
+    words = STAGE_WORDS["copying"]
+    return f"{words} {percent_done} % are done." if percent_done else words
 
 
 def ordinal(number: int) -> str:

@@ -132,6 +132,7 @@ def policy_of(config: ServerConfig) -> Policy:
         snapshot_expire_seconds=config.SNAPSHOT_EXPIRE_DAYS * DAY_SECONDS,
         boot_bound_seconds=boot_bound(config.START_TIMEOUT_SECONDS),
         keep_broken_seconds=config.KEEP_BROKEN_HOURS * HOUR_SECONDS,
+        allow_zone_move=config.ALLOW_ZONE_MOVE,
     )
 
 

@@ -25,6 +25,8 @@ class Policy:
     boot_bound_seconds: float = 300.0
     """A running worker that does not answer its waiting user for so long is broken."""
     keep_broken_seconds: float = 86400.0
+    allow_zone_move: bool = False
+    """Whether a home may be copied to another zone where its own has no machine."""
 
 
 @dataclass(frozen=True)

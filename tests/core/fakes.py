@@ -36,6 +36,7 @@ from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
+    TAG_MOVING,
     TAG_OWNER,
     TAG_PROFILE,
     TAG_REPLACED,
@@ -123,13 +124,17 @@ class FakeVolume:
     tags: Timeline[Mapping[str, str]]
     holder: Timeline[str | None]
     gone_at: float = float("inf")
+    available_at: float = 0.0
+    files: str = ""
 
     def seen(self, moment: float) -> Volume:
         holder = self.holder.at(moment)
+        free = VolumeState.AVAILABLE if moment >= self.available_at else VolumeState.CREATING
         return Volume(
             self.volume_id,
-            VolumeState.IN_USE if holder else VolumeState.AVAILABLE,
+            VolumeState.IN_USE if holder else free,
             zone=self.zone,
+            size_gib=10,
             attached_to=holder,
             device=HOME_DEVICE if holder else "",
             created_at=self.created_at,
@@ -145,6 +150,7 @@ class FakeSnapshot:
     state: Timeline[SnapshotState]
     tags: Mapping[str, str]
     gone_at: float = float("inf")
+    files: str = ""
 
     def seen(self, moment: float) -> Snapshot:
         return Snapshot(
@@ -152,6 +158,7 @@ class FakeSnapshot:
             self.state.at(moment),
             volume_id=self.volume_id,
             started_at=self.created_at,
+            percent=40 if self.state.at(moment) is SnapshotState.PENDING else 100,
             tags=MappingProxyType(dict(self.tags)),
         )
 
@@ -178,6 +185,7 @@ class FakeCloud:
     mapping_seconds: float = 1.0  # until a launch's volumes show in listings
     snapshot_seconds: float = 60.0
     detach_seconds: float = 1.0
+    volume_seconds: float = 2.0  # until a volume of a snapshot is there
     away: bool = False
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     volumes: dict[str, FakeVolume] = field(default_factory=dict)
@@ -201,6 +209,7 @@ class FakeCloud:
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._tokens: dict[str, tuple[LaunchRequest, list[str]]] = {}
+        self._volume_tokens: dict[str, str] = {}
         self.on_call: Callable[[str], None] = lambda action: None
 
     # ---- what tests do and ask
@@ -578,8 +587,10 @@ class FakeCloud:
             taken = HOME_DEVICE in instance.volumes.at(now)
             if volume.zone != instance.zone:
                 raise Rejected("InvalidVolume.ZoneMismatch", action="AttachVolume")
-            if volume.holder.at(now) or not usable or taken:
+            if volume.holder.at(now) or not usable or taken or now < volume.available_at:
                 raise WrongState("IncorrectState", action="AttachVolume")
+            if TAG_MOVING in self.tags(volume_id):
+                self.sins.append(f"attached {volume_id}, which moves")
             tags = self.tags(volume_id)
             theirs = tags.get(TAG_OWNER) == self.tags(instance_id).get(TAG_OWNER)
             if not GIVEN_UP.isdisjoint({*tags, *self.tags(instance_id)}) or not (
@@ -613,10 +624,29 @@ class FakeCloud:
             state.then(now + self.snapshot_seconds, SnapshotState.COMPLETED)
             snapshot_id = f"snap-{next(self._numbers):05x}"
             made = FakeSnapshot(snapshot_id, volume_id, now, state, dict(tags))
+            made.files = self.volumes[volume_id].files
             self.snapshots[snapshot_id] = made
             return made.seen(now)
 
         return await self._call("CreateSnapshot", volume_id, effect)
+
+    async def create_volume(
+        self, snapshot_id: str, zone: str, size_gib: int, tags: Mapping[str, str], token: str
+    ) -> Volume:
+        def effect() -> Volume:
+            now = clock()
+            saved = self.snapshots.get(snapshot_id)
+            if saved is None or saved.gone_at <= now:
+                raise NotFound(f"{snapshot_id} is not there.", action="CreateVolume")
+            if saved.state.at(now) is not SnapshotState.COMPLETED:
+                raise WrongState("IncorrectState", action="CreateVolume")
+            if token not in self._volume_tokens:
+                self._volume_tokens[token] = made = self.put_volume(tags, zone=zone)
+                self.volumes[made].files = saved.files
+                self.volumes[made].available_at = now + self.volume_seconds
+            return self.volumes[self._volume_tokens[token]].seen(now)
+
+        return await self._call("CreateVolume", (snapshot_id, zone), effect)
 
     async def delete_volume(self, volume_id: str) -> None:
         def effect() -> None:

@@ -8,16 +8,23 @@ from types import MappingProxyType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.builders import NOW, POLICY, home, snapshot, worker
+from core import builders
+from core.builders import NOW, home, snapshot, worker
 from ec2spawner.actions import (
     Action,
     Attach,
+    CallOffMove,
     Claim,
+    CopyHome,
     DeleteSnapshot,
     DeleteVolume,
+    Detach,
+    EndMove,
+    GiveUpCopy,
     Launch,
     MakeSnapshot,
     Refuse,
+    SaveHome,
     Start,
     Stop,
     Tag,
@@ -29,9 +36,15 @@ from ec2spawner.model import (
     HOME_DEVICE,
     TAG_DELETED,
     TAG_EXPIRES,
+    TAG_MOVED_FROM,
+    TAG_MOVED_TO,
+    TAG_MOVING,
     TAG_OWNER,
+    TAG_REPLACED,
     DeletedMark,
     InstanceState,
+    Mark,
+    Origin,
     Owner,
     Role,
     SnapshotState,
@@ -43,6 +56,7 @@ from ec2spawner.placement import Failure, rungs, scopes
 from ec2spawner.planning import plan, with_writes
 from ec2spawner.wishes import Demand, Memory, TagWrite, Wishes
 
+POLICY = replace(builders.POLICY, allow_zone_move=True)
 OWNERS = [Owner("ann"), Owner("bob"), Owner("cem", "lab"), Owner("cem")]
 WORKER_IDS = [f"i-{n}" for n in range(4)]
 VOLUME_IDS = [f"vol-{n}" for n in range(4)]
@@ -50,9 +64,24 @@ SNAPSHOT_IDS = [f"snap-{n}" for n in range(2)]
 MARKS = [None, None, None, DeletedMark(NOW - 9 * 86400, "row"), DeletedMark(NOW - 60, "row")]
 ROLES = ["worker"] * 5 + ["builder", "manager", ""]
 
+MOVES = ["5.000", "6.000"]
+REPLACED = {TAG_REPLACED: Mark(NOW - 9, "moved").to_tag()}
+
 owners = st.sampled_from([*OWNERS, None])
 marks = st.sampled_from(MARKS)
 zones = st.sampled_from("ab")
+
+
+@st.composite
+def move_tags(draw: st.DrawFn) -> dict[str, str]:
+    """What a move leaves on a volume: on the home, or on its copy."""
+    move = draw(st.sampled_from(MOVES))
+    origin = Origin(draw(st.sampled_from(VOLUME_IDS)), draw(st.integers(0, 2)), move)
+    moved = {**REPLACED, TAG_MOVED_TO: draw(st.sampled_from(VOLUME_IDS))}
+    plain: dict[str, str] = {}
+    marks = [plain, plain, {TAG_MOVING: move}, {TAG_MOVED_FROM: origin.to_tag()}]
+    both = {TAG_MOVING: move, TAG_MOVED_FROM: origin.to_tag()}
+    return draw(st.sampled_from([*marks, both, {TAG_MOVING: move, **moved}, REPLACED]))
 
 
 @st.composite
@@ -83,6 +112,7 @@ def volumes(draw: st.DrawFn, volume_id: str) -> Volume:
         role=draw(st.sampled_from(ROLES)),
         state=draw(st.sampled_from([None, None, None, *VolumeState])),
         created_at=draw(st.sampled_from([1.0, 2.0])),
+        more=draw(move_tags()),
     )
 
 
@@ -102,7 +132,7 @@ def listings(draw: st.DrawFn) -> Listing:
                     draw(st.sampled_from(VOLUME_IDS)),
                     draw(st.sampled_from(list(SnapshotState))),
                     started_at=draw(st.sampled_from([5.0, NOW - 30])),
-                    tags=draw(st.sampled_from([{}, {TAG_EXPIRES: "7"}, {TAG_EXPIRES: "9" * 12}])),
+                    tags=draw(st.sampled_from(SNAPSHOT_TAGS)),
                 )
                 for i in sorted(saved)
             }
@@ -111,6 +141,12 @@ def listings(draw: st.DrawFn) -> Listing:
     )
 
 
+SNAPSHOT_TAGS = [
+    {},
+    {TAG_EXPIRES: "7"},
+    {TAG_EXPIRES: "9" * 12},
+    *({TAG_EXPIRES: "9" * 12, TAG_MOVING: move} for move in MOVES),
+]
 STATES = {
     "start": (InstanceState.STOPPED, InstanceState.PENDING),
     "stop": (InstanceState.RUNNING, InstanceState.STOPPING),
@@ -173,7 +209,9 @@ SCOPES = [
 
 @st.composite
 def memories(draw: st.DrawFn) -> Memory:
-    kinds = st.sampled_from(["start", "stop", "terminate", "claim", "attach", "tag", "retire"])
+    kinds = st.sampled_from(
+        ["start", "stop", "terminate", "claim", "attach", "tag", "retire", "move"]
+    )
     subjects = st.sampled_from(WORKER_IDS + VOLUME_IDS + SNAPSHOT_IDS)
     failures = st.builds(Failure, st.sampled_from(ERRORS), st.sampled_from([NOW - 1, NOW + 9]))
     seen = st.tuples(st.sampled_from([NOW - 900, NOW - 9]), st.sampled_from([NOW - 950, NOW - 1]))
@@ -262,10 +300,12 @@ def check_what_is_owned_is_terminated_or_deleted_only_when_marked_and_saved(
         elif isinstance(action, DeleteVolume):
             volume, saved = view.volumes[action.volume_id], view.snapshots[action.snapshot_id]
             assert volume.state is VolumeState.AVAILABLE
-            assert volume.owner is None or volume.deleted is not None
+            mark = volume.deleted or volume.replaced
+            assert volume.owner is None or mark is not None
             assert saved.state is SnapshotState.COMPLETED
             assert saved.volume_id == volume.volume_id
-            assert saved.started_at >= (volume.deleted.at if volume.deleted else volume.created_at)
+            assert saved.moving is None
+            assert saved.started_at >= (mark.at if mark else volume.created_at)
     fresh = NOW - listing.full_at <= 120
     harmful = (Terminate, DeleteVolume, DeleteSnapshot, MakeSnapshot)
     assert fresh or not of_kind(actions, *harmful)
@@ -302,6 +342,42 @@ def check_a_given_up_home_is_never_attached_nor_a_home_to_anybody_elses_worker(
         assert HOME_DEVICE not in target.volumes
 
 
+def check_a_home_that_moves_is_used_by_nobody_and_one_copy_at_most_becomes_it(
+    listing: Listing, expected: list[Expectation], wanted: Wishes, memory: Memory
+) -> None:
+    view = viewed(listing, expected, wanted)
+    actions = plan(listing, expected, wanted, POLICY, memory, NOW)
+    sources = [a.source_id for a in actions if isinstance(a, (SaveHome, EndMove, CallOffMove))]
+    assert len(sources) == len(set(sources)), "two steps at once"
+    for action in actions:
+        if isinstance(action, (Attach, Detach)):
+            assert view.volumes[action.volume_id].moving is None
+            assert not view.volumes[action.volume_id].is_retired
+        elif isinstance(action, SaveHome):
+            volume = view.volumes[action.source_id]
+            assert volume.state is VolumeState.AVAILABLE
+            assert volume.deleted is None
+            assert not volume.is_retired
+            assert volume.moving in (None, action.move)
+        elif isinstance(action, EndMove):
+            volume, copy = view.volumes[action.source_id], view.volumes[action.copy_id]
+            assert copy.origin
+            assert copy.origin.volume_id == volume.volume_id
+            assert copy.origin.move == volume.moving == action.move
+            assert volume.owner == action.owner.key
+            assert copy.owner in (None, action.owner.key)
+            assert not any((copy.deleted, copy.is_retired, copy.generation))
+        elif isinstance(action, CallOffMove):
+            copies = [view.volumes[i] for i in action.copy_ids]
+            assert not [c for c in copies if c.owner]
+            gone = [view.snapshots[i] for i in action.snapshot_ids]
+            assert all((s.volume_id, s.moving) == (action.source_id, action.move) for s in gone)
+        elif isinstance(action, GiveUpCopy):
+            copy = view.volumes[action.copy_id]
+            assert not copy.generation
+            assert view.volumes[action.source_id].moved_to != action.copy_id
+
+
 def check_the_same_is_planned_from_the_same_in_any_order(
     listing: Listing, expected: list[Expectation], wanted: Wishes, memory: Memory
 ) -> None:
@@ -317,6 +393,7 @@ CHECKS = [
     check_what_is_owned_is_terminated_or_deleted_only_when_marked_and_saved,
     check_a_wanted_owners_only_worker_is_never_stopped,
     check_a_given_up_home_is_never_attached_nor_a_home_to_anybody_elses_worker,
+    check_a_home_that_moves_is_used_by_nobody_and_one_copy_at_most_becomes_it,
     check_the_same_is_planned_from_the_same_in_any_order,
 ]
 
@@ -341,6 +418,7 @@ class World:
     def __init__(self, listing: Listing) -> None:
         self.workers = dict(listing.workers)
         self.volumes = dict(listing.volumes)
+        self.snapshots = dict(listing.snapshots)
         self.refused: set[str] = set()
         self.numbers = iter(range(1000, 9999))
 
@@ -348,6 +426,7 @@ class World:
         return Listing(
             workers=MappingProxyType(dict(self.workers)),
             volumes=MappingProxyType(dict(self.volumes)),
+            snapshots=MappingProxyType(dict(self.snapshots)),
             full_at=now - 1,
         )
 
@@ -367,6 +446,17 @@ class World:
             self._attach(action.volume_id, action.instance_id)
         elif isinstance(action, Terminate):
             self._terminate(action.ids)
+        elif isinstance(action, SaveHome):
+            self._save(action)
+        elif isinstance(action, CopyHome):
+            self._copy(action)
+        elif isinstance(action, EndMove):
+            self._tag((action.copy_id,), {TAG_OWNER: action.owner.key})
+            self._tag((action.source_id,), {**REPLACED, TAG_MOVED_TO: action.copy_id})
+        elif isinstance(action, CallOffMove):
+            self._tag((action.source_id,), {TAG_MOVING: None})
+        elif isinstance(action, GiveUpCopy):
+            self._tag((action.copy_id,), REPLACED)
         elif isinstance(action, Refuse):
             self.refused.add(action.owner_key)
 
@@ -378,6 +468,18 @@ class World:
         self.workers[i] = worker(i, home=blank, zone=zone, kind=action.offering.instance_type)
         if blank:
             self.volumes[v] = home(v, None, i, zone=zone)
+
+    def _save(self, action: SaveHome) -> None:
+        self._tag((action.source_id,), {TAG_MOVING: action.move})
+        i, tags = f"snap-{next(self.numbers)}", {**dict(action.tags), TAG_MOVING: action.move}
+        self.snapshots[i] = snapshot(i, action.source_id, tags=tags)
+
+    def _copy(self, action: CopyHome) -> None:
+        i, origin = (
+            f"vol-{next(self.numbers)}",
+            Origin(action.source_id, action.generation, action.move),
+        )
+        self.volumes[i] = home(i, zone=action.zone, more={TAG_MOVED_FROM: origin.to_tag()})
 
     def _tag(self, ids: tuple[str | None, ...], tags: object) -> None:
         wanted = Wishes(
@@ -448,7 +550,9 @@ def consistent_worlds(draw: st.DrawFn) -> Listing:
                 home(f"vol-{n}", theirs, f"i-{n}", zone=zone, deleted=mark, generation=generation)
             )
     for n in range(draw(st.integers(0, 3))):
-        homes.append(home(f"vol-free{n}", draw(owners), zone=draw(zones), deleted=draw(marks)))
+        zone = draw(st.sampled_from("abcc"))  # there is no subnet in c: what is there must move
+        moves = draw(st.sampled_from([{}, {}, {TAG_MOVING: MOVES[0]}]))
+        homes.append(home(f"vol-free{n}", draw(owners), zone=zone, deleted=draw(marks), more=moves))
     return Listing(
         workers=MappingProxyType({w.instance_id: w for w in made}),
         volumes=MappingProxyType({v.volume_id: v for v in homes}),
@@ -494,5 +598,7 @@ def test_carrying_plans_out_ends_with_a_running_worker_and_home_for_each_who_wai
         if theirs.home_volume_id != current.volume_id:
             # it came with another home, and is told so when it is asked for
             assert theirs.home_volume_id is not None
+        assert current.moving is None
+        assert current.zone in "ab"
     for volume_id, volume in kept.items():
         assert end.volumes[volume_id].owner == volume.owner, "nobody loses a home"

@@ -62,6 +62,7 @@ def policy_of(world: World) -> Policy:
         delete_grace_seconds=300,
         snapshot_expire_seconds=600,
         keep_broken_seconds=1800,
+        allow_zone_move=True,
     )
 
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ec2spawner.localcloud.ec2 import health, lifecycle, power, spot
 from ec2spawner.localcloud.ec2.records import Instance
-from ec2spawner.model import TAG_DELETED, TAG_OWNER, InstanceState, Owner
+from ec2spawner.model import TAG_DELETED, TAG_OWNER, TAG_REPLACED, InstanceState, Owner
 from soak.hubs import PROFILES, Hub, Machines, Unit
 from soak.truth import LIVE, Truth
 from soak.wires import LATE, DirectWorld, Wires, World
@@ -34,7 +34,9 @@ CHANGES = (
     "CreateTags",
     "DeleteTags",
     "AttachVolume",
+    "DetachVolume",
     "CreateSnapshot",
+    "CreateVolume",
     "DeleteVolume",
     "DeleteSnapshot",
     "ModifyInstanceAttribute",
@@ -47,7 +49,8 @@ NOTICE_SECONDS = 120.0
 """Between a spot instance's notice and its end."""
 SETTLE_SECONDS = 30.0
 STEP_SECONDS = 60.0
-CALM_SECONDS = 12000.0
+CALM_SECONDS = 6000.0 + 10_800.0
+"""The second part: so far ahead can marks be that were written before the clock jumped back."""
 TRIES = 30
 PATIENCE_SECONDS = 900.0
 """After so long with a server that does not answer, its user stops it, and starts it again."""
@@ -350,6 +353,20 @@ class Story(RuleBasedStateMachine):
         limit = {"type": kind, "zone": zone, "market": market, "code": code}
         self.world.capacity.set({"rules": [{**limit, "max_running": running}]})
 
+    @rule(zone=st.sampled_from("ab"), who=WHO, pause=PAUSES)
+    def zone_is_full(self, zone: str, who: int, pause: float) -> None:
+        """And somebody comes back, whose home may be there."""
+        limit = {"type": "*", "zone": f"us-east-1{zone}", "market": "*", "max_running": 0}
+        self.world.capacity.set({"rules": [limit]})
+
+        async def happens() -> None:
+            hub, unit = await self.a_running_hub(), self.chosen(who)
+            await hub.log_out(unit)
+            await asyncio.sleep(60)
+            hub.log_in(unit)
+
+        self.do(happens(), pause)
+
     @rule(vcpus=st.sampled_from((0, 4, 8)))
     def quota_is_small(self, vcpus: int) -> None:
         self.world.capacity.set({"vcpu_quota": {"on-demand": vcpus, "spot": vcpus}})
@@ -453,6 +470,8 @@ class Story(RuleBasedStateMachine):
     def _let_go(self) -> None:
         told["virtual seconds"] += int(self.loop.time())
         told["AWS calls"] += self.truth.calls.total()
+        told["copies"] += self.truth.calls["CreateVolume"]
+        told["moves"] += self.truth.moves
         if self.hub:
             self.hub.kill(last_arrive=False)
         self.loop.begin_anew()
@@ -539,9 +558,13 @@ class Story(RuleBasedStateMachine):
                     left.append(f"{found} spares of {profile.slug}, {is_live=}")
         left += [f"{number} of {kind}" for kind, number in spares.items()]
         names = {unit.owner.key for unit in self.units}
+        kept = [home for home in self.truth.homes() if TAG_DELETED not in home.tags]
+        homes = Counter(home.tags.get(TAG_OWNER) for home in kept)
+        left += [f"{owner} has {n} homes" for owner, n in homes.items() if owner and n > 1]
         for home in self.truth.homes():
             owner = home.tags.get(TAG_OWNER)
-            if TAG_DELETED in home.tags or (owner is None and home.attachment is None):
+            is_over = TAG_DELETED in home.tags or TAG_REPLACED in home.tags
+            if is_over or (owner is None and home.attachment is None):
                 left.append(f"{home.id} is still there")
             elif owner and owner not in names:
                 left.append(f"{home.id} is {owner}'s, who is not")

@@ -18,6 +18,8 @@ from ec2spawner.model import (
     TAG_CLAIM,
     TAG_CLUSTER,
     TAG_DELETED,
+    TAG_MOVED_TO,
+    TAG_MOVING,
     TAG_OWNER,
     TAG_REPLACED,
     InstanceState,
@@ -25,7 +27,7 @@ from ec2spawner.model import (
 )
 
 MAY_GO = frozenset({TAG_DELETED, TAG_BROKEN, TAG_REPLACED})
-"""Marks of an owner's machine that may be ended."""
+"""Marks of an owner's machine that may be ended, and of a home that may be deleted."""
 LIVE = (InstanceState.PENDING, InstanceState.RUNNING)
 ALIVE = (*LIVE, InstanceState.STOPPING, InstanceState.STOPPED)
 MAX_CALLS = 600
@@ -50,6 +52,7 @@ class Truth:
         """By volume or snapshot: whose files are on it, and the how-manieth login left them."""
         self.renamed: set[tuple[str, str]] = set()
         """Owner keys of which the second may take the first one's place."""
+        self.moves = 0
         self._given_up: dict[str, float] = {}
         self._minute = 0
         self._of_minute: Counter[str] = Counter()
@@ -98,7 +101,8 @@ class Truth:
         claim = was.get(TAG_CLAIM)
         if resource_id in self.core.instances and claim and tags.get(TAG_CLAIM, claim) != claim:
             self.sins.append(f"{resource_id} is claimed once more, by {new}")
-        if TAG_DELETED in tags and TAG_DELETED not in was:
+        self.moves += TAG_MOVED_TO in tags and TAG_MOVED_TO not in was
+        if not MAY_GO.isdisjoint(tags) and MAY_GO.isdisjoint(was):
             self._given_up[resource_id] = self.core.clock()
 
     def _is_renamed(self, old: str, new: str) -> bool:
@@ -123,7 +127,7 @@ class Truth:
         if volume is None:
             return None
         since = self._given_up.get(volume.id, volume.created_at)
-        is_given_up = TAG_DELETED in volume.tags or TAG_OWNER not in volume.tags
+        is_given_up = not MAY_GO.isdisjoint(volume.tags) or TAG_OWNER not in volume.tags
         saved = any(
             s.volume_id == volume.id
             and s.state is SnapshotState.COMPLETED
@@ -142,8 +146,21 @@ class Truth:
         volume = self.core.volumes.get(params["VolumeId"])
         held = volume.attachment if volume else None
         holder = self.core.instances.get(held.instance_id) if held else None
-        if holder and holder.state is not InstanceState.STOPPED:
+        is_meant = holder is not None and params.get("InstanceId", holder.id) == holder.id
+        off = {InstanceState.STOPPED}
+        if holder and not MAY_GO.isdisjoint(holder.tags):  # somebody may end it just then
+            off.add(InstanceState.SHUTTING_DOWN)
+        if holder and is_meant and holder.state not in off:
             self.sins.append(f"{params['VolumeId']} is taken off {holder.id}, {holder.state.value}")
+
+    def _before_AttachVolume(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
+        tags = self._tags(params["VolumeId"])
+
+        def after(reply: object) -> None:
+            if TAG_MOVING in tags or TAG_REPLACED in tags:
+                self.sins.append(f"{params['VolumeId']} is attached, and moves: {dict(tags)}")
+
+        return after
 
     def _before_CreateSnapshot(self, params: Mapping[str, Any]) -> Any:  # noqa: N802
         def after(reply: Mapping[str, Any]) -> None:
