@@ -70,7 +70,7 @@ from ec2spawner.model import (
 )
 from ec2spawner.mover import Mover, Storage
 from ec2spawner.placement import offering_of
-from ec2spawner.reaping import is_wanted
+from ec2spawner.reaping import is_made_for, is_wanted
 from ec2spawner.replacing import FORCE_AFTER_SECONDS
 from ec2spawner.throttle import ON_WAIT
 from ec2spawner.wishes import Wishes
@@ -571,10 +571,13 @@ class Executor:
 
     async def _delete_saved(self, action: DeleteVolume) -> None:
         """Delete a volume after a last look at its tags and its snapshot."""
-        await self._require_given_up(action.volume_id)
+        tags = await self._require_given_up(action.volume_id)
         found = await self._cloud.list_snapshots([action.snapshot_id])
         if not any(
-            s.volume_id == action.volume_id and s.state is SnapshotState.COMPLETED for s in found
+            s.volume_id == action.volume_id
+            and s.state is SnapshotState.COMPLETED
+            and is_made_for(s, tags)
+            for s in found
         ):
             raise Rejected(
                 "A home was not deleted: its snapshot is not there.",
@@ -583,11 +586,13 @@ class Executor:
             )
         await self._cloud.delete_volume(action.volume_id)
 
-    async def _require_given_up(self, volume_id: str) -> None:
+    async def _require_given_up(self, volume_id: str) -> Mapping[str, str]:
+        """The tags of a volume that nobody has."""
         tags = (await self._cloud.tags_of([volume_id]))[volume_id]
         if not self._may_go(tags):
             self._look_again()
             raise _somebodys(volume_id, "DeleteVolume")
+        return tags
 
     @_do.register
     async def _delete_snapshot(self, action: DeleteSnapshot) -> None:

@@ -43,8 +43,6 @@ from ec2spawner.wishes import Memory, Policy, Wishes
 FRESH_SECONDS = 120.0
 """A listing older than this is no ground for stopping or removing anything."""
 
-CLOCKS_APART_SECONDS = 60.0
-"""How far the hub's clock may be ahead of EC2's."""
 OUTLIVES_SECONDS = 300.0
 """A home's last snapshot must have so long to live when the home is deleted; else it could be gone
 at the same time, and the home is snapshotted anew."""
@@ -264,7 +262,7 @@ class _Rules:
             for s in self._view.snapshots.values()
             if s.volume_id == volume.volume_id
             and TAG_EXPIRES in s.tags
-            and _is_made_since(s, volume)
+            and is_made_for(s, volume.tags)
             and s.expires_at > self._now + OUTLIVES_SECONDS
             and s.state is not SnapshotState.ERROR
         ]
@@ -291,21 +289,15 @@ class _Rules:
         ]
 
 
-def _is_made_since(snapshot: Snapshot, volume: Volume) -> bool:
-    """Whether the volume had been given up when the snapshot was begun.
+def is_made_for(snapshot: Snapshot, tags: Mapping[str, str]) -> bool:
+    """Whether a volume's snapshot was made when it was given up with these tags, and not before.
 
-    One that bears the very mark was made for it, however far apart the clocks are: else a hub
-    whose clock is ahead would make snapshot after snapshot.
+    It bears the volume's very marks; times would not do, for a hub's clock can be hours off, and
+    who was taken back has worked on. What never was anybody's has no mark.
     """
-    if snapshot.moving:
-        return False  # of a move, which may have been called off
-    for tag in (TAG_DELETED, TAG_REPLACED):
-        mark = volume.tags.get(tag)
-        if mark is not None and snapshot.tags.get(tag) == mark:
-            return True
-    given_up = volume.deleted or volume.replaced
-    since = given_up.at if given_up else volume.created_at
-    return snapshot.started_at >= since - CLOCKS_APART_SECONDS
+    marks = {tag: tags[tag] for tag in (TAG_DELETED, TAG_REPLACED) if tag in tags}
+    # One of a move has its mark too, but the move may have been called off.
+    return not snapshot.moving and marks.items() <= snapshot.tags.items()
 
 
 def _batches(ids: list[str]) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ import pytest
 from core.fakes import RUNNING, STOPPED, STOPPING, TERMINATED, FakeCloud
 from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
-from ec2spawner.actions import Terminate
+from ec2spawner.actions import DeleteVolume, Terminate
 from ec2spawner.errors import Denied
 from ec2spawner.execution import REPEAT_SECONDS
 from ec2spawner.model import (
@@ -439,6 +439,22 @@ async def test_a_slow_snapshot_is_made_once_and_waited_for(
     assert len(cloud.snapshots) == 1
     assert not cloud.sins
     assert hub.fleet.problem is None
+
+
+@in_virtual_time
+async def test_a_home_that_was_given_up_anew_since_is_saved_anew(tmp_path: Path) -> None:
+    """The plan knows of the first time only; by then there were fewer files."""
+    cloud = FakeCloud(snapshot_seconds=1.0)
+    first, second = (DeletedMark(clock() - age, row(ANN)).to_tag() for age in (9e5, 8e5))
+    home = cloud.put_volume({TAG_OWNER: ANN.key, TAG_DELETED: first})
+    saved = await cloud.snapshot(home, {**cloud.tags(home), "ec2spawner:expires": "9999999999"})
+    await asyncio.sleep(5)
+    cloud.volumes[home].tags.set(clock(), {**cloud.tags(home), TAG_DELETED: second})
+    hub = Hub(cloud, tmp_path)
+    await hub.fleet._executor.execute(DeleteVolume(home, saved.snapshot_id, "saved"))
+    assert cloud.volumes[home].gone_at > clock()
+    await until(lambda: cloud.volumes[home].gone_at <= clock(), 300)
+    assert [s.tags[TAG_DELETED] for s in cloud.snapshots.values()] == [first, second]
 
 
 @in_virtual_time

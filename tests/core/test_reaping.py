@@ -50,6 +50,9 @@ DAY = 86400.0
 LONG_AGO = DeletedMark(NOW - 8 * DAY, "row")
 LATELY = DeletedMark(NOW - 6 * DAY, "row")
 EXPIRES = {TAG_EXPIRES: f"{NOW + 1000:.0f}"}
+MARKED = {TAG_DELETED: LONG_AGO.to_tag()}
+FINAL = {**EXPIRES, **MARKED}
+OF_BEFORE = {**EXPIRES, TAG_DELETED: DeletedMark(NOW + 9 * DAY, "row").to_tag()}
 
 # ---- stopping
 
@@ -198,7 +201,7 @@ def test_a_given_up_home_is_saved_and_deleted_after_the_days_of_grace() -> None:
     assert tags[TAG_GENERATION] == "2"
     assert tags[TAG_DELETED] == LONG_AGO.to_tag()
     assert float(tags[TAG_EXPIRES]) == NOW + POLICY.snapshot_expire_seconds
-    saved = snapshot("snap-1", "vol-1", started_at=NOW - 5, tags=EXPIRES)
+    saved = snapshot("snap-1", "vol-1", started_at=NOW - 5, tags=tags)
     assert planned(listing(given_up, saved)) == [
         DeleteVolume("vol-1", "snap-1", "its snapshot is completed")
     ]
@@ -207,17 +210,27 @@ def test_a_given_up_home_is_saved_and_deleted_after_the_days_of_grace() -> None:
 @pytest.mark.parametrize(
     ("snapshots", "kind"),
     [
-        ([snapshot("s", "vol-1", SnapshotState.PENDING, tags=EXPIRES)], None),
-        ([snapshot("s", "vol-1", SnapshotState.ERROR, tags=EXPIRES)], MakeSnapshot),
-        ([snapshot("s", "vol-1", SnapshotState.RECOVERABLE, tags=EXPIRES)], None),
-        ([snapshot("s", "vol-1", started_at=NOW - 9 * DAY, tags=EXPIRES)], MakeSnapshot),
-        ([snapshot("s", "vol-1", started_at=NOW - 8 * DAY, tags=EXPIRES)], DeleteVolume),
-        ([snapshot("s", "vol-1")], MakeSnapshot),  # somebody's own: it does not say for how long
-        ([snapshot("s", "vol-2", tags=EXPIRES)], MakeSnapshot),
+        ([snapshot("s", "vol-1", SnapshotState.PENDING, tags=FINAL)], None),
+        ([snapshot("s", "vol-1", SnapshotState.ERROR, tags=FINAL)], MakeSnapshot),
+        ([snapshot("s", "vol-1", SnapshotState.RECOVERABLE, tags=FINAL)], None),
+        ([snapshot("s", "vol-1", tags=FINAL)], DeleteVolume),
+        ([snapshot("s", "vol-1", started_at=NOW - 5, tags=EXPIRES)], MakeSnapshot),
+        ([snapshot("s", "vol-1", started_at=NOW - 5, tags=OF_BEFORE)], MakeSnapshot),
+        ([snapshot("s", "vol-1", tags=MARKED)], MakeSnapshot),
+        ([snapshot("s", "vol-2", tags=FINAL)], MakeSnapshot),
     ],
-    ids=["pending", "failed", "in the bin", "before it was given up", "just after", "own", "other"],
+    ids=[
+        "pending",
+        "failed",
+        "in the bin",
+        "saved",
+        "not for this",
+        "of a deletion before, by a clock that is ahead",
+        "does not say for how long",
+        "of another",
+    ],
 )
-def test_a_home_goes_only_after_a_completed_snapshot_made_since(
+def test_a_home_goes_only_after_a_completed_snapshot_made_for_it(
     snapshots: list[object], kind: type | None
 ) -> None:
     view = listing(home("vol-1", ANN, deleted=LONG_AGO), *snapshots)  # type: ignore[arg-type]
@@ -227,7 +240,7 @@ def test_a_home_goes_only_after_a_completed_snapshot_made_since(
 def test_a_snapshot_that_goes_as_soon_as_the_home_does_is_none() -> None:
     given_up = home("vol-1", ANN, deleted=LONG_AGO)
     for seconds, kind in ((OUTLIVES_SECONDS, MakeSnapshot), (OUTLIVES_SECONDS + 1, DeleteVolume)):
-        tags = {TAG_EXPIRES: f"{NOW + seconds:.0f}"}
+        tags = {**MARKED, TAG_EXPIRES: f"{NOW + seconds:.0f}"}
         saved = snapshot("snap-1", "vol-1", started_at=NOW - 5, tags=tags)
         assert [type(a) for a in planned(listing(given_up, saved))] == [kind]
 
