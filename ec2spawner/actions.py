@@ -98,7 +98,12 @@ class CancelSpot:
 
 
 @dataclass(frozen=True)
-class Attach:
+class HomeAction:
+    """What is done with a home where it is."""
+
+
+@dataclass(frozen=True)
+class Attach(HomeAction):
     """Attach a home to its owner's worker."""
 
     volume_id: str
@@ -107,7 +112,7 @@ class Attach:
 
 
 @dataclass(frozen=True)
-class Detach:
+class Detach(HomeAction):
     """Take a home off a stopped worker that was retired."""
 
     volume_id: str
@@ -116,7 +121,7 @@ class Detach:
 
 
 @dataclass(frozen=True)
-class MakeSnapshot:
+class MakeSnapshot(HomeAction):
     """Begin the last snapshot of a home that is to be deleted."""
 
     volume_id: str
@@ -125,7 +130,7 @@ class MakeSnapshot:
 
 
 @dataclass(frozen=True)
-class DeleteVolume:
+class DeleteVolume(HomeAction):
     """Delete a home whose snapshot is completed."""
 
     volume_id: str
@@ -134,7 +139,7 @@ class DeleteVolume:
 
 
 @dataclass(frozen=True)
-class DeleteSnapshot:
+class DeleteSnapshot(HomeAction):
     """Delete a snapshot whose time is over."""
 
     snapshot_id: str

@@ -25,6 +25,7 @@ from ec2spawner.actions import (
     DeleteSnapshot,
     DeleteVolume,
     Detach,
+    HomeAction,
     Launch,
     MakeSnapshot,
     MoveStep,
@@ -48,6 +49,7 @@ from ec2spawner.errors import (
     WrongState,
 )
 from ec2spawner.failures import Failures
+from ec2spawner.homes import Homes, Volumes, may_go, somebodys
 from ec2spawner.inventory import Lister
 from ec2spawner.line import Line
 from ec2spawner.listing import Expectation, Launching, Listing
@@ -55,22 +57,16 @@ from ec2spawner.metquotas import MetQuotas, Quotas
 from ec2spawner.model import (
     TAG_BROKEN,
     TAG_CLAIM,
-    TAG_CLUSTER,
     TAG_DELETED,
-    TAG_MOVING,
     TAG_OWNER,
     TAG_REPLACED,
-    TAG_ROLE,
     TAG_USER,
     InstanceState,
-    Role,
-    Snapshot,
-    SnapshotState,
     Worker,
 )
-from ec2spawner.mover import Mover, Storage
+from ec2spawner.mover import Mover
 from ec2spawner.placement import offering_of
-from ec2spawner.reaping import is_made_for, is_wanted
+from ec2spawner.reaping import is_wanted
 from ec2spawner.replacing import FORCE_AFTER_SECONDS
 from ec2spawner.throttle import ON_WAIT
 from ec2spawner.wishes import Wishes
@@ -90,7 +86,7 @@ RETIRED = frozenset({TAG_BROKEN, TAG_REPLACED})
 R = TypeVar("R")
 
 
-class Cloud(Lister, Quotas, Storage, Protocol):
+class Cloud(Lister, Quotas, Volumes, Protocol):
     """What the fleet needs of EC2; ``ec2.EC2`` is the real one."""
 
     async def launch(self, request: LaunchRequest, token: str) -> list[Worker]:
@@ -111,17 +107,8 @@ class Cloud(Lister, Quotas, Storage, Protocol):
     async def cancel_spot(self, request_ids: Sequence[str]) -> None:
         """Cancel spot requests."""
 
-    async def attach(self, volume_id: str, instance_id: str) -> None:
-        """Attach a home."""
-
-    async def detach(self, volume_id: str, instance_id: str) -> None:
-        """Take a home off an instance."""
-
     async def statuses(self) -> dict[str, float | None]:
         """Instances with a failing status check."""
-
-    async def delete_volume(self, volume_id: str) -> None:
-        """Delete a volume."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +150,7 @@ class Executor:
         self._launched_here: set[str] = set()
         self.quotas = MetQuotas(cloud, view)
         self.line = Line()
+        self._homes = Homes(cloud, self.calls, clock=clock, view=view, look_again=look_again)
         self._mover = Mover(
             cloud,
             self.calls,
@@ -393,11 +381,15 @@ class Executor:
             requests = await self._requests_of(action.ids)
             tags = await self._cloud.tags_of(action.ids)
             # A deletion may have been taken back since this was planned, and the tags be older.
-            ids = tuple(i for i in action.ids if self._may_go(tags[i]) and not self._is_owned(i))
+            ids = tuple(
+                i
+                for i in action.ids
+                if may_go(tags[i], self._cloud.cluster) and not self._is_owned(i)
+            )
             for kept in sorted(set(action.ids) - set(ids)):
                 self._look_again()
-                somebodys = _somebodys(kept, "TerminateInstances")
-                self.failures.hold("terminate", [kept], somebodys)
+                error = somebodys(kept, "TerminateInstances")
+                self.failures.hold("terminate", [kept], error)
             if ids:
                 self.failures.ended(ids)
                 await self._change_state(
@@ -430,14 +422,6 @@ class Executor:
         if worker is None or worker.deleted or worker.is_retired:
             return False
         return worker.owner is not None
-
-    def _may_go(self, tags: Mapping[str, str]) -> bool:
-        given_up = not {TAG_DELETED, TAG_BROKEN, TAG_REPLACED}.isdisjoint(tags)
-        return (
-            tags.get(TAG_CLUSTER) == self._cloud.cluster
-            and tags.get(TAG_ROLE) == Role.WORKER.value
-            and (TAG_OWNER not in tags or given_up)
-        )
 
     async def _change_state(
         self,
@@ -499,108 +483,12 @@ class Executor:
         self.failures.rest("cancel", action.request_ids, CANCELLED_SECONDS)
 
     @_do.register
-    async def _attach(self, action: Attach) -> None:
-        attached = MappingProxyType({action.volume_id: action.instance_id})
-        with self.calls.begun(Expectation(self._clock(), attached=attached)):
-            await self._require_to_fit(action)
-            await self._cloud.attach(action.volume_id, action.instance_id)
-        log.info("Attached %s to %s", action.volume_id, action.instance_id)
-
-    async def _require_to_fit(self, action: Attach) -> None:
-        """A last look: what moves, or has moved, is attached to nothing; a listing can be older."""
-        tags = (await self._cloud.tags_of([action.volume_id]))[action.volume_id]
-        worker = self._view().workers.get(action.instance_id)  # it may have been retired meanwhile
-        is_retired = worker is not None and worker.is_retired
-        if is_retired or not {TAG_MOVING, TAG_REPLACED}.isdisjoint(tags):
-            self._look_again()
-            raise WrongState(
-                "A home was left where it is: it moves, or its machine is retired.",
-                why=f"{action.volume_id}, {action.instance_id}",
-                action="AttachVolume",
-            )
-
-    @_do.register
     async def _move(self, action: MoveStep) -> None:
         await self._mover.carry_out(action)
 
     @_do.register
-    async def _detach(self, action: Detach) -> None:
-        detached = MappingProxyType({action.volume_id: action.instance_id})
-        with self.calls.begun(Expectation(self._clock(), detached=detached)):
-            await self._require_out_of_use(action.instance_id)
-            await self._cloud.detach(action.volume_id, action.instance_id)
-        log.info("Detached (%s): %s from %s", action.reason, action.volume_id, action.instance_id)
-
-    async def _require_out_of_use(self, instance_id: str) -> None:
-        """A last look: nothing is ever taken off a machine that may run."""
-        found = await self._cloud.list_workers([instance_id])
-        if not found or found[0].state is not InstanceState.STOPPED or not found[0].is_retired:
-            self._look_again()
-            raise WrongState(
-                "A home was left on its machine: that is not stopped, or not retired.",
-                why=instance_id,
-                action="DetachVolume",
-            )
-
-    @_do.register
-    async def _make_snapshot(self, action: MakeSnapshot) -> None:
-        begun = Snapshot(
-            f"snap-of-{action.volume_id}",  # not named by EC2 yet
-            SnapshotState.PENDING,
-            volume_id=action.volume_id,
-            started_at=self._clock(),
-            tags=MappingProxyType(dict(action.tags)),
-        )
-        expected = Expectation(
-            self._clock(), snapshots=MappingProxyType({begun.snapshot_id: begun})
-        )
-        with self.calls.begun(expected) as call:
-            await self._require_given_up(action.volume_id)
-            made = await self._cloud.snapshot(action.volume_id, dict(action.tags))
-            snapshots = MappingProxyType({made.snapshot_id: made})
-            call.expected = replace(expected, snapshots=snapshots)
-        log.info("Snapshot of %s (%s): %s", action.volume_id, action.reason, made.snapshot_id)
-
-    @_do.register
-    async def _delete_volume(self, action: DeleteVolume) -> None:
-        removed = frozenset({action.volume_id})
-        with self.calls.begun(Expectation(self._clock(), removed=removed)):
-            await self._delete_saved(action)
-        metrics.REAPED.labels("home").inc()
-        log.info("Deleted (%s): %s", action.reason, action.volume_id)
-
-    async def _delete_saved(self, action: DeleteVolume) -> None:
-        """Delete a volume after a last look at its tags and its snapshot."""
-        tags = await self._require_given_up(action.volume_id)
-        found = await self._cloud.list_snapshots([action.snapshot_id])
-        if not any(
-            s.volume_id == action.volume_id
-            and s.state is SnapshotState.COMPLETED
-            and is_made_for(s, tags)
-            for s in found
-        ):
-            raise Rejected(
-                "A home was not deleted: its snapshot is not there.",
-                why=f"{action.snapshot_id} of {action.volume_id} cannot be read back",
-                action="DeleteVolume",
-            )
-        await self._cloud.delete_volume(action.volume_id)
-
-    async def _require_given_up(self, volume_id: str) -> Mapping[str, str]:
-        """The tags of a volume that nobody has."""
-        tags = (await self._cloud.tags_of([volume_id]))[volume_id]
-        if not self._may_go(tags):
-            self._look_again()
-            raise _somebodys(volume_id, "DeleteVolume")
-        return tags
-
-    @_do.register
-    async def _delete_snapshot(self, action: DeleteSnapshot) -> None:
-        removed = frozenset({action.snapshot_id})
-        with self.calls.begun(Expectation(self._clock(), removed=removed)):
-            await self._cloud.delete_snapshot(action.snapshot_id)
-        metrics.REAPED.labels("snapshot").inc()
-        log.info("Deleted (%s): %s", action.reason, action.snapshot_id)
+    async def _with_home(self, action: HomeAction) -> None:
+        await self._homes.carry_out(action)
 
     # ---- failures
 
@@ -644,14 +532,6 @@ def _no_more(launched: int, asked: int) -> CapacityError:
         why=f"{launched} of {asked}",
         next_step="The others are tried elsewhere.",
         action="RunInstances",
-    )
-
-
-def _somebodys(resource_id: str, action: str) -> WrongState:
-    return WrongState(
-        "Left alone: its tags say that it is somebody's.",
-        why=f"tags of {resource_id}",
-        action=action,
     )
 
 

@@ -1,23 +1,24 @@
 """The reconciler: the only one who changes the cluster, on behalf of all spawners.
 
-Owns the wishes (who wants a worker, whose is to stop, what tags must come to stand) and the loop
-that plans and executes until the cluster is as wished. Must not know JupyterHub, boto3 or SSH's
-details. Everything here runs on one event loop.
+Owns the loop that plans and executes until the cluster is as its users want it, and what they are
+told meanwhile. Must not know JupyterHub, boto3 or SSH's details. Everything here runs on one event
+loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import census, metrics, moving, pacing, planning, reaping, replacing
+from ec2spawner import census, marks, metrics, pacing, planning, reaping, sights
 from ec2spawner.actions import Refuse
+from ec2spawner.demands import Demands, Ticket
 from ec2spawner.draft import is_spare
-from ec2spawner.errors import CloudError, EC2SpawnerError, LaunchFailed
+from ec2spawner.errors import CloudError
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
 from ec2spawner.journal import Journal, Promise
@@ -27,12 +28,11 @@ from ec2spawner.model import (
     DeletedMark,
     InstanceState,
     Owner,
-    Volume,
-    VolumeState,
     Worker,
 )
 from ec2spawner.placement import Market
 from ec2spawner.promises import Promises
+from ec2spawner.sights import Sight
 from ec2spawner.steady import SteadyClock
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
@@ -50,40 +50,9 @@ into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
 LINE_SECONDS = 2.0
 """Who waits longer than this for EC2's limits reads it."""
-NEW_HOME_SECONDS = 120.0
-"""How long after a launch its home is looked for by id, until a listing of volumes shows it."""
 STATUS_SECONDS = 30.0
 """How often EC2 is asked for status checks, while somebody waits for a silent machine, or works on
 one; otherwise it is not. EC2 checks every minute (EC2 user guide, "Status checks", 2026)."""
-
-
-class Ticket:
-    """One wait for a worker: whose it is (a rename may change that), and why it was refused."""
-
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.refusal: EC2SpawnerError | None = None
-
-    @property
-    def key(self) -> str:
-        """The owner's key as of now."""
-        return self.owner.key
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What the fleet knows of one owner's machine, for the progress that a user reads.
-
-    ``stage``: "aws-away", "unknown", "in-line", "launching", "home-busy", "replaced", "exchanged",
-    "stuck", "copying", "copied", "starting", "stopping", "booting" or "running". ``place`` in line,
-    from 1 on, and the ``seconds`` until their turn; ``percent`` of a copy.
-    """
-
-    stage: str
-    worker: Worker | None = None
-    place: int = 0
-    seconds: float = 0.0
-    percent: int | None = None
 
 
 class Fleet:
@@ -140,14 +109,7 @@ class Fleet:
             on_change=self._wake_up,
             outdate=self._outdate,
         )
-        self._wanted: dict[str, Demand] = {}
-        self._released: set[str] = set()
-        self._mounted: set[str] = set()
-        self._prepared: set[str] = set()
-        self._unfit: set[str] = set()
-        self._expected: frozenset[str] = frozenset()
-        self._crowds: tuple[Crowd, ...] = ()
-        self._tickets: dict[str, Ticket] = {}
+        self._demands = Demands()
         self._watched: set[str] = set()
         self._missing: dict[str, float] = {}
         """By id: the first full listing that lacked a worker which was asked for."""
@@ -196,39 +158,31 @@ class Fleet:
 
     def want(self, demand: Demand) -> Ticket:
         """An owner wants a running worker from now on. Takes a deletion by the same row back."""
-        key = demand.owner.key
-        known = self._wanted.get(key)
-        self._wanted[key] = replace(demand, since=known.since) if known else demand
-        self._released.discard(key)
-        self.promises.take_back_deletion(key, demand.incarnation)
-        ticket = self._tickets.setdefault(key, Ticket(demand.owner))
+        ticket = self._demands.want(demand)
+        self.promises.take_back_deletion(demand.owner.key, demand.incarnation)
         ticket.refusal = self._no_tenancy()
         self._wake_up()
         return ticket
 
     def release(self, owner: Owner) -> None:
         """The owner's worker is not wanted any more and is to stop at once."""
-        self._released.add(owner.key)
+        self._demands.released.add(owner.key)
         self.forget(owner)
 
     def forget(self, owner: Owner) -> None:
         """Nobody waits for the owner's worker any more; it may come back before the grace ends."""
-        self._wanted.pop(owner.key, None)
-        self._tickets.pop(owner.key, None)
+        self._demands.forget(owner)
         self._wake_up()
 
     def note_served(self, owner: Owner, worker: Worker) -> None:
         """The owner's server answers: nobody waits for the worker, which is to run on."""
-        demand = self._wanted.get(owner.key)
-        if demand:
-            served = replace(demand, is_waiting=False, instance_id=worker.instance_id)
-            self._wanted[owner.key] = served
+        self._demands.serve(owner, worker)
 
     def note_mounted(self, worker: Worker) -> None:
         """The worker came up and its home was mounted: its generation counts from now on."""
         self._executor.failures.ended([worker.instance_id])
         if worker.home_volume_id:
-            self._mounted.add(worker.home_volume_id)
+            self._demands.mounted.add(worker.home_volume_id)
             self._wake_up()
 
     def prepare_ahead(self, owners: Collection[Owner], crowds: tuple[Crowd, ...]) -> None:
@@ -236,39 +190,38 @@ class Fleet:
 
         Replaces what was said before; nothing is said again each minute.
         """
-        expected = frozenset(owner.key for owner in owners)
-        if (expected, crowds) != (self._expected, self._crowds):
-            self._expected, self._crowds = expected, crowds
+        if self._demands.expect(owners, crowds):
             self._wake_up()
 
     def note_prepared(self, spare: Worker) -> None:
         """The spare was looked at, and is as it should be."""
         self._executor.failures.ended([spare.instance_id])
-        self._prepared.add(spare.instance_id)
+        self._demands.prepared.add(spare.instance_id)
         self._wake_up()
 
     def note_unfit(self, spare: Worker) -> None:
         """Nobody is to be given this spare; another one is launched in its place."""
         log.error("A spare does not come up, and is replaced: %s", spare.instance_id)
-        self._unfit.add(spare.instance_id)
+        self._demands.unfit.add(spare.instance_id)
         self._wake_up()
 
     def unprepared_spares(self) -> list[Worker]:
         """Running spares of a pool that were never looked at; none of another hub's."""
         if self._lease.standing is not Standing.HELD:
             return []
+        looked_at = self._demands.prepared | self._demands.unfit
         return [
             w
             for w in self.view().workers.values()
             if w.state is InstanceState.RUNNING and w.private_ip and is_spare(w)
-            if not w.is_prepared and w.instance_id not in self._prepared | self._unfit
+            if not w.is_prepared and w.instance_id not in looked_at
             if self._has_pool(w.profile)
         ]
 
     def _has_pool(self, slug: str) -> bool:
         profile = self.policy.profiles.get(slug)
         return profile is not None and bool(
-            profile.pool_running or profile.pool_stopped or self._expected or self._crowds
+            profile.pool_running or profile.pool_stopped or self._demands.is_class_near
         )
 
     # ---- how well workers are
@@ -345,33 +298,11 @@ class Fleet:
 
     def follow_rename(self, old: Owner, new: Owner) -> None:
         """What is wanted for the owner is wanted under the new name."""
-        if old.key in self._released:
-            self._released.add(new.key)
-        demand = self._wanted.pop(old.key, None)
-        if demand:
-            self._wanted[new.key] = replace(demand, owner=new)
-        ticket = self._tickets.pop(old.key, None)
-        if ticket:
-            ticket.owner = new
-            self._tickets[new.key] = ticket
+        self._demands.rename(old, new)
         self._wake_up()
 
     def _wishes(self) -> Wishes:
-        unsettled = self.promises.unsettled()
-        wanted = {
-            key: replace(d, is_waiting=False) if key in unsettled else d
-            for key, d in self._wanted.items()
-        }
-        return Wishes(
-            wanted=MappingProxyType(wanted),
-            released=frozenset(self._released),
-            writes=self.promises.writes(),
-            mounted=frozenset(self._mounted),
-            prepared=frozenset(self._prepared),
-            unfit=frozenset(self._unfit),
-            expected=self._expected,
-            crowds=self._crowds,
-        )
+        return self._demands.wishes(self.promises.writes(), self.promises.unsettled())
 
     # ---- what is known
 
@@ -383,7 +314,7 @@ class Fleet:
         if self._view is None:
             self._accepted = overlay(self._raw(), self._executor.calls.expectations())
             writes = Wishes(writes=self.promises.writes())
-            self._view = planning.with_writes(self._accepted, writes)
+            self._view = marks.with_writes(self._accepted, writes)
         return self._view
 
     def _outdate(self) -> None:
@@ -432,34 +363,12 @@ class Fleet:
             return Sight("aws-away")
         if not view.is_known:
             return Sight("unknown")
-        worker = current_worker(view, owner.key)
         in_line = self._executor.line.place(owner.key)
         if in_line and in_line[1] - self._clock() > LINE_SECONDS:
             place, until = in_line
+            worker = current_worker(view, owner.key)
             return Sight("in-line", worker, place, until - self._clock())
-        if worker and not worker.home_volume_id and view.retired_of(owner.key):
-            stage = self._stage_without_worker(view, view.homes_of(owner.key))
-            return Sight(stage if stage in _EXCHANGES else _STAGES[worker.state], worker)
-        if worker:
-            return Sight(_STAGES[worker.state], worker)
-        homes = view.homes_of(owner.key)
-        move = moving.stage_of(view, homes[0], self._clock()) if homes else None
-        if move:
-            return Sight(move[0], percent=move[1])
-        return Sight(self._stage_without_worker(view, homes))
-
-    def _stage_without_worker(self, view: Listing, homes: Sequence[Volume]) -> str:
-        busy = bool(homes) and homes[0].state is not VolumeState.AVAILABLE
-        holder = replacing.holder_of(view, homes[0]) if busy else None
-        if holder is None:
-            return "home-busy" if busy else "launching"
-        if self._is_stuck(holder):
-            return "stuck"
-        return "replaced" if holder.broken else "exchanged"
-
-    def _is_stuck(self, worker: Worker) -> bool:
-        since = self.vitals.stopping.get(worker.instance_id, self._clock())
-        return self._clock() - since >= replacing.FORCE_AFTER_SECONDS
+        return sights.sight_of(view, owner.key, self.vitals.stopping, self._clock())
 
     def is_gone(self, owner: Owner, instance_id: str) -> bool:
         """Whether a fresh listing shows that this instance cannot be serving its owner."""
@@ -515,58 +424,20 @@ class Fleet:
 
     def _ready_worker(self, ticket: Ticket) -> Worker | None:
         view = self.view()
-        worker = current_worker(view, ticket.key) if view.is_known else None
-        if worker is None or not worker.private_ip or not worker.home_volume_id:
-            return None
-        if worker.state not in (InstanceState.PENDING, InstanceState.RUNNING):
-            return None
-        demand = self._wanted.get(ticket.key)
-        if demand and not planning.fits(worker, demand, self.policy):
+        worker = sights.coming_worker(view, ticket.key)
+        demand = self._demands.wanted.get(ticket.key)
+        if worker is None or (demand and not planning.fits(worker, demand, self.policy)):
             return None
         if self._executor.calls.is_providing(worker):
             return None
-        return worker if self._is_right_home(ticket, view, worker) else None
-
-    def _is_right_home(self, ticket: Ticket, view: Listing, worker: Worker) -> bool:
-        homes = view.homes_of(ticket.key)
-        attached = view.volumes.get(worker.home_volume_id or "")
-        if attached is None and not homes:
-            return True  # it came with the launch, and is not listed yet
-        if homes and homes[0].moving:
-            return False  # until that is called off, or at its end
-        if attached and homes and attached.volume_id == homes[0].volume_id:
-            return True
-        if homes and homes[0].volume_id != worker.home_volume_id:
-            ticket.refusal = LaunchFailed(
-                "Your machine holds another home disk than your current one.",
-                why=f"{worker.instance_id} has {worker.home_volume_id}, the current home is "
-                f"{homes[0].volume_id}",
-                next_step="Nothing was changed. Tell the people who run this hub.",
-            )
-        return False
+        ticket.refusal = ticket.refusal or sights.wrong_home(view, ticket.key, worker)
+        return worker if sights.has_its_home(view, ticket.key, worker) else None
 
     def _watched_ids(self) -> Collection[str]:
         """Ids to be listed every second beside what is in transition."""
-        view = self._raw()
-        ids = self._watched | self._executor.calls.unseen_ids()
-        lately = self._clock() - NEW_HOME_SECONDS
-        ids |= {
-            w.home_volume_id
-            for w in view.workers.values()
-            if w.home_volume_id and w.home_volume_id not in view.volumes and w.launched_at > lately
-        }
-        waiting = [k for k in self._tickets if (d := self._wanted.get(k)) and d.is_waiting]
-        for key in waiting:
-            ids.update(self._held_elsewhere(view, key))
-        return ids | moving.awaited_ids(view, waiting, self._clock())
-
-    @staticmethod
-    def _held_elsewhere(view: Listing, key: str) -> set[str]:
-        """The home of somebody who waits, and who has it, unless it is the worker to be served."""
-        worker = current_worker(view, key)
-        served = worker.instance_id if worker else ""
-        held = [v for v in view.homes_of(key)[:1] if _holder(v) not in ("", served)]
-        return {i for v in held for i in (v.volume_id, _holder(v))}
+        waiting = self._demands.waiting_keys()
+        awaited = sights.awaited_ids(self._raw(), waiting, self._clock())
+        return self._watched | self._executor.calls.unseen_ids() | awaited
 
     # ---- the loop
 
@@ -633,10 +504,10 @@ class Fleet:
     def _stand_by(self) -> None:
         """Tell those who wait why they do, if waiting is of no use."""
         refusal = self._no_tenancy()
-        for ticket in self._tickets.values():
+        for ticket in self._demands.tickets.values():
             ticket.refusal = ticket.refusal or refusal
         if self.is_anothers:
-            self._released.clear()  # whose machine it was to be is for the other hub to say
+            self._demands.released.clear()  # whose machine it was to be is for the other hub to say
         self._waits.look()
 
     def _look_for_homeless(self, view: Listing, wishes: Wishes) -> Mapping[str, float]:
@@ -649,7 +520,7 @@ class Fleet:
 
     def _waits_for_a_promise(self) -> bool:
         """Whether somebody gets nothing until it is known what a promise means."""
-        return not self._wanted.keys().isdisjoint(self.promises.unsettled())
+        return not self._demands.wanted.keys().isdisjoint(self.promises.unsettled())
 
     def _look_fully(self) -> None:
         if self._homeless or self._waits_for_a_promise():
@@ -663,7 +534,7 @@ class Fleet:
         await self._executor.quotas.tell()
 
     def _refuse(self, action: Refuse) -> None:
-        ticket = self._tickets.get(action.owner_key)
+        ticket = self._demands.tickets.get(action.owner_key)
         if ticket and ticket.refusal is None:
             metrics.ACTIONS.labels("Refuse", action.error.code).inc()
             ticket.refusal = action.error
@@ -672,31 +543,5 @@ class Fleet:
         """Let go of what has come about."""
         if not view.is_known:
             return
-        going = (InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPING)
-        self._released = {
-            key for key in self._released if any(w.state in going for w in view.workers_of(key))
-        }
-        self._mounted = {
-            i for i in self._mounted if i not in view.volumes or not view.volumes[i].generation
-        }
-        self._prepared = {
-            i for i in self._prepared if i not in view.workers or not view.workers[i].is_prepared
-        }
-        self._unfit = {i for i in self._unfit if i not in view.workers or view.workers[i].is_alive}
+        self._demands.let_go(view)
         self.journal.forget_pins({i for i, w in view.workers.items() if not w.is_alive})
-
-
-_STAGES = {
-    InstanceState.PENDING: "booting",
-    InstanceState.RUNNING: "running",
-    InstanceState.STOPPING: "stopping",
-    InstanceState.STOPPED: "starting",
-}
-
-
-_EXCHANGES = frozenset({"replaced", "exchanged", "stuck"})
-
-
-def _holder(volume: Volume) -> str:
-    """Id of the instance that still holds a volume, or ""."""
-    return (volume.attached_to or "") if volume.state is not VolumeState.AVAILABLE else ""

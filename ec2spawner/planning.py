@@ -6,10 +6,9 @@ worker; what nobody wants is ``reaping.py``'s. Must not do I/O, nor know how act
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ec2spawner import moving, refusals, replacing, spotloss
+from ec2spawner import marks, moving, refusals, replacing, spotloss
 from ec2spawner.actions import (
     Action,
     Attach,
@@ -29,14 +28,10 @@ from ec2spawner.listing import (
     Expectation,
     Listing,
     current_worker,
-    has_tags,
     overlay,
 )
 from ec2spawner.model import (
-    TAG_BROKEN,
     TAG_DELETED,
-    TAG_GENERATION,
-    TAG_PREPARED,
     TAG_PROFILE,
     TAG_REPLACED,
     InstanceState,
@@ -71,17 +66,17 @@ def plan(
         return []
     expectations = list(expectations)
     accepted = accepted or overlay(listing, expectations)
-    view = with_writes(accepted, wishes)
+    view = marks.with_writes(accepted, wishes)
     launching = [e.launching for e in expectations if e.launching]
     settled = [e for e in expectations if e.settled_at is not None]
     is_quiet = len(settled) == len(expectations)
     answered = accepted if is_quiet else overlay(listing, settled)
-    draft = Draft(view, with_writes(answered, wishes), wishes, policy, memory, now)
+    draft = Draft(view, marks.with_writes(answered, wishes), wishes, policy, memory, now)
     supply = Supply(draft, launching)
     busy = {i for e in expectations if e.settled_at is None for i in e.tags}
     owners = _Owners(draft, supply, busy)
-    owners.write_tags(accepted)
-    owners.mark_broken()
+    marks.write_tags(draft, accepted, busy)
+    marks.mark_broken(draft)
     waiting = (d for d in wishes.wanted.values() if d.is_waiting)
     for demand in sorted(waiting, key=lambda d: (d.since, d.owner.key)):
         owners.provide(demand)
@@ -90,35 +85,9 @@ def plan(
     owners.expect()
     supply.keep_pool()
     draft.actions += moving.put_right(draft)
-    unwritten = unwritten_ids(answered, wishes)
+    unwritten = marks.unwritten_ids(answered, wishes)
     unwanted = plan_unwanted(view, wishes, policy, memory, now, draft.taken, unwritten)
     return [*draft.actions, *unwanted]
-
-
-def with_writes(view: Listing, wishes: Wishes) -> Listing:
-    """The listing as it is to be read while some tags must still come to stand."""
-    if not wishes.writes:
-        return view
-    due = (
-        Expectation(sent_at=index, tags={i: dict(w.tags) for i in w.ids})
-        for index, w in enumerate(wishes.writes)
-    )
-    return overlay(view, due)
-
-
-def final_tags(wishes: Wishes) -> Mapping[str, dict[str, str | None]]:
-    """By id: the tags that must come to stand; of two writes of one tag, the later counts."""
-    tags: dict[str, dict[str, str | None]] = defaultdict(dict)
-    for write in wishes.writes:
-        for resource_id in write.ids:
-            tags[resource_id].update(write.tags)
-    return tags
-
-
-def unwritten_ids(listing: Listing, wishes: Wishes) -> set[str]:
-    """Resources whose tags are not yet what they must become."""
-    tags = final_tags(wishes)
-    return {i for i, due in tags.items() if not has_tags(listing, i, due)}
 
 
 def fits(worker: Worker, demand: Demand, policy: Policy) -> bool:
@@ -182,60 +151,6 @@ class _Owners:
             Start(some, "its user's class begins", is_ahead=True)
             for some in batches(by_kind(view, ids))
         ]
-
-    # ---- tags
-
-    def write_tags(self, accepted: Listing) -> None:
-        """Tags that must come to stand, and first mounts.
-
-        Not on what is busy: a claim that is asked for again and again would come to stand over
-        the new owner of a rename.
-        """
-        due: dict[tuple[tuple[str, str | None], ...], list[str]] = defaultdict(list)
-        final = final_tags(self._draft.wishes)
-        for resource_id in unwritten_ids(accepted, self._draft.wishes):
-            if not self._draft.on_hold("tag", resource_id) and resource_id not in self._busy:
-                due[tuple(final[resource_id].items())].append(resource_id)
-        for tags, ids in sorted(due.items(), key=lambda item: sorted(item[1])):
-            self._draft.actions += [
-                Tag(some, tags, self._reason(some)) for some in batches([sorted(ids)])
-            ]
-        wishes, view = self._draft.wishes, self._view
-        fresh: dict[int, list[str]] = defaultdict(list)
-        for i in wishes.mounted:
-            if i in view.volumes and not view.volumes[i].generation:
-                fresh[view.volumes[i].base_generation + 1].append(i)
-        for generation, ids in sorted(fresh.items()):
-            self._tag_once(ids, TAG_GENERATION, "mounted for the first time", str(generation))
-        ready = [
-            i for i in wishes.prepared if i in view.workers and not view.workers[i].is_prepared
-        ]
-        self._tag_once(ready, TAG_PREPARED, "booted once, and as it should be")
-
-    def _tag_once(self, ids: list[str], tag: str, reason: str, value: str = "1") -> None:
-        free = sorted(i for i in ids if not self._draft.on_hold("tag", i))
-        self._draft.actions += [Tag(some, ((tag, value),), reason) for some in batches([free])]
-
-    def _reason(self, ids: Iterable[str]) -> str:
-        return next(
-            w.reason for w in reversed(self._draft.wishes.writes) if not {*ids}.isdisjoint(w.ids)
-        )
-
-    def mark_broken(self) -> None:
-        """Retire the workers that do not serve; their owners are given others from then on."""
-        draft = self._draft
-        found = replacing.broken_workers(
-            self._view, draft.wishes, draft.policy, draft.memory, draft.now
-        )
-        for worker, reason in found:
-            error = replacing.too_many(self._view, worker.owner or "", draft.now)
-            demand = draft.wishes.wanted.get(worker.owner or "")
-            if error and demand and demand.is_waiting:
-                draft.actions.append(Refuse(demand.owner.key, error))
-            elif not error and not draft.on_hold("tag", worker.instance_id):
-                mark = Mark(draft.now, reason).to_tag()
-                action = Tag((worker.instance_id,), ((TAG_BROKEN, mark),), reason)
-                draft.actions.append(action)
 
     # ---- one owner
 

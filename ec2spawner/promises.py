@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ec2spawner import planning
+from ec2spawner import marks, planning
 from ec2spawner.calls import Calls
 from ec2spawner.errors import NameTaken
 from ec2spawner.journal import Journal, Promise, Renaming
@@ -197,7 +197,7 @@ class Promises:
     def _is_kept(self, promise: Promise, raw: Listing) -> bool:
         """Whether its tags stand, or those with which a later promise has replaced them."""
         ready, _ = self._sorted_out()
-        final = planning.final_tags(Wishes(writes=tuple(p.write for p in ready)))
+        final = marks.final_tags(Wishes(writes=tuple(p.write for p in ready)))
         return promise in ready and all(
             raw.looked_at(i) > promise.at + PROMISE_SECONDS
             and has_tags(raw, i, {key: final[i][key] for key, _ in promise.write.tags})

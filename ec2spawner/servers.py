@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ec2spawner import metrics
+from ec2spawner.demands import Ticket
 from ec2spawner.errors import EC2SpawnerError, WorkerUnreachable
-from ec2spawner.fleet import Fleet, Sight, Ticket
+from ec2spawner.fleet import Fleet
 from ec2spawner.model import Owner, Worker
 from ec2spawner.remote import Probe, WorkerLink, answers, probe
+from ec2spawner.sights import Sight
 from ec2spawner.wishes import Demand
 
 log = logging.getLogger(__name__)

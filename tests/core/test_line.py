@@ -10,9 +10,9 @@ from core.fakes import FakeCloud
 from core.kit import Hub, until
 from core.virtual import in_virtual_time
 from ec2spawner import story
-from ec2spawner.fleet import Sight
 from ec2spawner.line import Line
 from ec2spawner.model import TAG_OWNER, Owner
+from ec2spawner.sights import Sight
 from ec2spawner.throttle import ON_WAIT, Throttle
 
 

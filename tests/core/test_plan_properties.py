@@ -32,6 +32,7 @@ from ec2spawner.actions import (
 )
 from ec2spawner.errors import CapacityError, Denied, QuotaError, Throttled, WrongState
 from ec2spawner.listing import Expectation, Launching, Listing, current_worker, overlay
+from ec2spawner.marks import with_writes
 from ec2spawner.model import (
     HOME_DEVICE,
     TAG_DELETED,
@@ -53,7 +54,7 @@ from ec2spawner.model import (
     Worker,
 )
 from ec2spawner.placement import Failure, rungs, scopes
-from ec2spawner.planning import plan, with_writes
+from ec2spawner.planning import plan
 from ec2spawner.wishes import Demand, Memory, TagWrite, Wishes
 
 POLICY = replace(builders.POLICY, allow_zone_move=True)

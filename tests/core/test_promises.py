@@ -11,8 +11,8 @@ from core.virtual import in_virtual_time
 from ec2spawner.calls import Calls
 from ec2spawner.journal import Journal, Promise
 from ec2spawner.listing import EXPECTATION_BOUND_SECONDS, Listing, overlay
+from ec2spawner.marks import with_writes
 from ec2spawner.model import TAG_OWNER, Owner
-from ec2spawner.planning import with_writes
 from ec2spawner.promises import PROMISE_SECONDS, Promises
 from ec2spawner.wishes import TagWrite, Wishes
 
