@@ -69,10 +69,22 @@ class Calls:
             self._drop(number)
 
     def _put(self, expected: Expectation) -> int:
+        self._outrun(expected.states)
         self._number += 1
         self._expected[self._number] = expected
         self._changed()
         return self._number
+
+    def _outrun(self, states: Collection[str]) -> None:
+        """No earlier change of these instances' states is believed any more: it was seen.
+
+        A listing that was begun just before the answer came may have shown it, and does not count
+        for that; the next one shows what came after it, and would be misread.
+        """
+        for number, expected in self._expected.items():
+            if expected.settled_at is not None and not expected.states.keys().isdisjoint(states):
+                left = {i: change for i, change in expected.states.items() if i not in states}
+                self._expected[number] = replace(expected, states=MappingProxyType(left))
 
     def _settle(self, number: int, expected: Expectation) -> None:
         self._expected[number] = replace(expected, settled_at=self._clock())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,34 @@ def test_a_worker_whose_owner_is_being_written_is_not_provided_yet(
     with calls.begun(Expectation(clock(), tags=same_tags([ID], {tag: None}))):
         assert calls.is_providing(worker) is is_providing
     assert not calls.is_providing(worker)
+
+
+STARTED = (frozenset({InstanceState.STOPPED}), InstanceState.PENDING)
+STOPPED = (frozenset({InstanceState.RUNNING}), InstanceState.STOPPING)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "shown_between", "shown_after"),
+    [
+        (STARTED, STOPPED, InstanceState.RUNNING, InstanceState.STOPPED),
+        (STOPPED, STARTED, InstanceState.STOPPED, InstanceState.RUNNING),
+    ],
+    ids=["started and stopped", "stopped and started"],
+)
+def test_what_a_machine_was_told_before_does_not_hide_what_it_was_told_last(
+    earlier: Any, later: Any, shown_between: InstanceState, shown_after: InstanceState
+) -> None:
+    """The listing that showed the first was begun just before its answer came."""
+    clock = Clock()
+    other = "i-0fedcba9876543210"
+    before = Worker(ID, next(iter(earlier[0])))
+    listing = Listing(workers={ID: before}, full_at=clock())
+    calls = Calls(clock, lambda: listing)
+    with calls.begun(Expectation(clock(), states={ID: earlier, other: earlier})):
+        listing = Listing(workers={ID: replace(before, state=shown_between)}, full_at=clock())
+    assert overlay(listing, calls.expectations()).workers[ID].state is shown_between
+    with calls.begun(Expectation(clock(), states={ID: later})):
+        pass
+    listing = Listing(workers={ID: replace(before, state=shown_after)}, full_at=clock())
+    assert overlay(listing, calls.expectations()).workers[ID].state is shown_after
+    assert calls.unseen_ids() <= {other}, "its own call may be unseen yet"
