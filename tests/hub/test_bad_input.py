@@ -119,11 +119,14 @@ def nonsense(stage: Stage, step: Step) -> None:
     hub.config["Spawner"]["start_timeout"] = 25  # the spawner's own limit is 5 s less
     hub.start_patiently()
     pia = hub.user("pia")
+    pia.start()
+    machine = pia.worker()["id"]
+    pia.stop()
+    pia.becomes("stopped")
     for answers, words in NONSENSE.items():
         with step(answers):
-            pia.ask_start()
-            machine = eventually(pia.workers, 5, "the machine is theirs")[0]["id"]
             stage.cloud.on_worker(machine, "fault", {"command": answers})
+            pia.ask_start()
             message = str(list(pia.progress())[-1]["message"])
             assert words in message, message
             assert_fit_for_a_user(message.removeprefix("Spawn failed: "))
