@@ -123,9 +123,9 @@ def test_workers_can_be_ended_and_cut_off_by_control(
     one = launch_worker(ec2, subnet)["InstanceId"]
     pid = pid_of(served.state_dir, one)
     served.control("POST", f"workers/{one}/cut-network", {})
-    assert "T" in _process_state(pid)
+    until(lambda: "T" in _process_state(pid))  # what runs at the moment, is stopped a little later
     served.control("POST", f"workers/{one}/restore-network", {})
-    assert "T" not in _process_state(pid)
+    until(lambda: "T" not in _process_state(pid))
     served.control("POST", f"workers/{one}/fault", {"ssh": "hang"})
     faults = served.state_dir / "instances" / one / "faults.json"
     assert faults.read_text() == '{"ssh": "hang"}'
