@@ -26,9 +26,7 @@ from ec2spawner.calls import Calls
 from ec2spawner.errors import Rejected, WrongState
 from ec2spawner.listing import Expectation, Listing
 from ec2spawner.model import (
-    TAG_BROKEN,
     TAG_CLUSTER,
-    TAG_DELETED,
     TAG_MOVING,
     TAG_OWNER,
     TAG_REPLACED,
@@ -39,7 +37,7 @@ from ec2spawner.model import (
     SnapshotState,
     Worker,
 )
-from ec2spawner.mover import Storage
+from ec2spawner.mover import GIVEN_UP, Storage
 from ec2spawner.reaping import is_made_for
 
 log = logging.getLogger(__name__)
@@ -196,11 +194,10 @@ class Homes:
 
 def may_go(tags: Mapping[str, str], cluster: str) -> bool:
     """Whether tags say that a worker, or a home, is this cluster's, and nobody's any more."""
-    given_up = not {TAG_DELETED, TAG_BROKEN, TAG_REPLACED}.isdisjoint(tags)
     return (
         tags.get(TAG_CLUSTER) == cluster
         and tags.get(TAG_ROLE) == Role.WORKER.value
-        and (TAG_OWNER not in tags or given_up)
+        and (TAG_OWNER not in tags or not GIVEN_UP.isdisjoint(tags))
     )
 
 

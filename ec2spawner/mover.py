@@ -52,6 +52,7 @@ from ec2spawner.moving import MOVED, unnamed
 log = logging.getLogger(__name__)
 
 GIVEN_UP = frozenset({TAG_DELETED, TAG_BROKEN, TAG_REPLACED})
+"""Marks of what is nobody's any more, whatever its owner tag says."""
 
 Tags = Mapping[str, str]
 UntilAnswered = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
