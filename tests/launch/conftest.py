@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from ec2spawner.cloud import Effect, Gateway, default_effect
 from launch_cluster import cli
+from launch_cluster.commands import common
 
 READS = frozenset({"get_caller_identity"})
 _numbers = count(1)
@@ -64,7 +65,7 @@ def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli, "CHECKOUT", folder)
+    monkeypatch.setattr(common, "CHECKOUT", folder)
     return folder
 
 
@@ -108,7 +109,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, shared_session: Any) -> Calls:
                 calls.before[operation]()
             return await super().call(service, operation, params, **more)
 
-    monkeypatch.setattr(cli, "Gateway", RecordingGateway)
+    monkeypatch.setattr(common, "Gateway", RecordingGateway)
     return calls
 
 

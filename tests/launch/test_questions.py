@@ -12,7 +12,7 @@ from typing import TextIO
 
 import pytest
 
-from launch_cluster import cli
+from launch_cluster.commands import common
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,18 +35,18 @@ def test_an_answer_is_one_line(
     monkeypatch.setattr("sys.stdin", reader)
     writer.write("jä\nno\n")
     writer.close()
-    assert asyncio.run(cli._answer("Go on?")) == "jä\n"
-    assert asyncio.run(cli._answer("Go on?")) == "no\n"
-    assert asyncio.run(cli._answer("Go on?")) == ""
+    assert asyncio.run(common._answer("Go on?")) == "jä\n"
+    assert asyncio.run(common._answer("Go on?")) == "no\n"
+    assert asyncio.run(common._answer("Go on?")) == ""
 
 
 INTERRUPTED = """
 import asyncio, os, signal
-from launch_cluster import cli
+from launch_cluster.commands import common
 
 async def ask():
     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
-    return await cli._answer("Go on?")
+    return await common._answer("Go on?")
 
 try:
     asyncio.run(ask())

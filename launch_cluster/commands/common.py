@@ -1,0 +1,138 @@
+"""What all commands share: options, the question before a change, exit codes.
+
+Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 partly done, 130 interrupted. Must not
+decide what is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.errors import ConfigError, EC2SpawnerError
+
+from ..reporter import Reporter
+
+EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 1, 2, 3, 130
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Declined(EC2SpawnerError):
+    """The operator did not say yes."""
+
+    code = "declined"
+
+
+def open_gateway(region: str | None) -> Gateway:
+    """The gateway of one command; a Region of None is left to the AWS configuration."""
+    return Gateway(region=region)
+
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that every command has."""
+    for option in (
+        click.option("--region", help="AWS Region, instead of the file's."),
+        click.option("--dry-run", is_flag=True, help="Show what would be done, and stop."),
+        click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+        click.option(
+            "--output",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="Form of the result on stdout; progress goes to stderr.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+async def closing(gateway: Gateway, job: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The job's result; the gateway is closed however it ends."""
+    try:
+        return await job
+    finally:
+        gateway.close()
+
+
+def carry_out(
+    reporter: Reporter,
+    run: Callable[[], Any],
+    is_partly_done: Callable[[], bool],
+) -> dict[str, Any]:
+    """The result of a command; an expected failure ends the process with its exit code."""
+    try:
+        result: dict[str, Any] = asyncio.run(run())
+        return result
+    except KeyboardInterrupt:
+        reporter.progress("Interrupted. Run the same command again: it goes on from there.")
+        sys.exit(EXIT_INTERRUPTED)
+    except EC2SpawnerError as error:
+        fail(reporter, error, is_partly_done=is_partly_done())
+
+
+def fail(reporter: Reporter, error: EC2SpawnerError, *, is_partly_done: bool = False) -> NoReturn:
+    """Say what failed, and end the process with the exit code that goes with it."""
+    reporter.error(error)
+    if is_partly_done:
+        reporter.progress(
+            "  Some of it is done. Run the same command again: it goes on from there."
+        )
+        sys.exit(EXIT_PARTLY)
+    sys.exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
+
+
+async def ask_yes(*, skip: bool) -> None:
+    """Go on only after a yes; Declined else."""
+    if skip:
+        return
+    if (await _answer("Go on? [y/N]")).strip().lower() not in ("y", "yes"):
+        raise Declined("Nothing was changed.", next_step="--yes goes on without asking.")
+
+
+async def ask_name(cluster: str, *, skip: bool) -> None:
+    """Go on only after the cluster's name was typed; Declined else."""
+    if skip:
+        return
+    if (await _answer(f"Type the cluster's name ({cluster}) to go on:")).strip() != cluster:
+        raise Declined(
+            "Nothing was changed: that is not the cluster's name.",
+            next_step="--yes goes on without asking.",
+        )
+
+
+async def _answer(question: str) -> str:
+    """A line from stdin; "" at its end. Ctrl-C ends the wait as it ends any other."""
+    click.echo(f"{question} ", err=True, nl=False)
+    try:
+        stdin = sys.stdin.fileno()
+    except io.UnsupportedOperation:  # text that is there already
+        return sys.stdin.readline()
+    line = b""
+    while not line.endswith(b"\n"):
+        await _until_readable(stdin)
+        byte = os.read(stdin, 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode(errors="replace")
+
+
+async def _until_readable(fd: int) -> None:
+    """Wait for a terminal or a pipe: a read that blocks would miss a Ctrl-C from just before."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(fd, readable.set)
+    except PermissionError:  # a file, which lets nobody wait
+        return
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(fd)

@@ -1,0 +1,95 @@
+"""``launch-cluster up``: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ec2spawner.errors import ConfigError
+from ec2spawner.settings import SERVER_CONFIG_NAME
+
+from ..reporter import Reporter
+from ..request import DEFAULT_VPC_CIDR, Options, read_request
+from ..up import Up
+from . import common
+
+
+@click.command("up")
+@click.argument("cluster_name")
+@click.argument("base_ami", required=False)
+@click.argument("private_subnet_id", required=False, metavar="[PRIVATE_SUBNET_ID[,…]]")
+@click.argument("public_subnet_id", required=False)
+@click.option(
+    "--vpc-cidr",
+    metavar="CIDR",
+    help=f"Addresses of the network that is made when no subnets are given [{DEFAULT_VPC_CIDR}].",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="The choices [./instance_config.json, else the checkout's].",
+)
+@click.option(
+    "--config-out",
+    type=click.Path(path_type=Path),
+    default=Path(SERVER_CONFIG_NAME),
+    show_default=True,
+    help="File that is written for the hub.",
+)
+@click.option(
+    "--no-manager",
+    is_flag=True,
+    help="Required in this version, which does not build a manager: the hub runs elsewhere, with"
+    " the file that --config-out names.",
+)
+@click.option("--hub-connect-url", metavar="URL", help="How workers reach the hub's API.")
+@click.option("--hub-address", metavar="IP", help="Address on which the hub's API listens.")
+@click.option("--worker-ssh-port", type=int, metavar="PORT", help="Port of SSH on workers [22].")
+@common.common_options
+def up(no_manager: bool, dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
+    """Build the cluster, or change it to what is asked; run again, it changes nothing.
+
+    BASE_AMI: image of the workers (left out: the newest Ubuntu 24.04). PRIVATE_SUBNET_ID: one or
+    more subnets for the workers, with commas; left out: a network is made, with a NAT gateway.
+    PUBLIC_SUBNET_ID: subnet for the manager.
+    """
+    reporter = Reporter(as_json=output == "json")
+    if not no_manager:
+        common.fail(
+            reporter,
+            ConfigError(
+                "This version does not build the manager yet.",
+                next_step="Add --no-manager and run the hub elsewhere with the"
+                " server_config.json that is written.",
+            ),
+        )
+    job: Up | None = None
+
+    async def run() -> dict[str, Any]:
+        nonlocal job
+        request, notices = read_request(_options(typed), common.CHECKOUT)
+        for notice in notices:
+            reporter.progress(f"note: {notice}")
+        gateway = common.open_gateway(request.choices.REGION)
+        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=yes))
+        return await common.closing(gateway, job.run(dry_run=dry_run))
+
+    reporter.result(common.carry_out(reporter, run, lambda: bool(job and job.done)))
+
+
+def _options(typed: dict[str, Any]) -> Options:
+    return Options(
+        cluster=typed["cluster_name"],
+        base_ami=typed["base_ami"] or None,
+        private_subnets=typed["private_subnet_id"] or None,
+        public_subnet=typed["public_subnet_id"] or None,
+        region=typed["region"],
+        vpc_cidr=typed["vpc_cidr"],
+        config=typed["config"],
+        config_out=typed["config_out"],
+        hub_connect_url=typed["hub_connect_url"],
+        hub_address=typed["hub_address"],
+        worker_ssh_port=typed["worker_ssh_port"],
+    )
