@@ -6,10 +6,11 @@ import click
 
 from ec2spawner.version import __version__
 
+from .commands.down import down
 from .commands.terminate_workers import terminate_workers
 from .commands.up import up
 
-COMMANDS = (up, terminate_workers)
+COMMANDS = (up, terminate_workers, down)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
