@@ -7,10 +7,11 @@ import click
 from ec2spawner.version import __version__
 
 from .commands.down import down
+from .commands.status import status
 from .commands.terminate_workers import terminate_workers
 from .commands.up import up
 
-COMMANDS = (up, terminate_workers, down)
+COMMANDS = (up, status, terminate_workers, down)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -109,6 +109,12 @@ class Stacks:
     ) -> dict[str, Any]:
         return await self._gateway.call("cloudformation", operation, params, effect=effect)
 
+    async def look(self, name: str) -> StackFacts | None:
+        """The stack as it is now, whatever is under way; None if there is none."""
+        stack = await self._look(name)
+        is_there = stack and stack.status not in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE")
+        return stack if is_there else None
+
     async def _look(self, name: str) -> StackFacts | None:
         try:
             reply = await self._call("describe_stacks", {"StackName": name})
