@@ -23,10 +23,12 @@ root_doc = "index"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
-nitpicky = False
-autodoc_member_order = "bysource"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "ec2spawner"
 html_show_sourcelink = False
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_theme_options = {
+    "header_links_before_dropdown": 3,
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+}
