@@ -26,6 +26,7 @@ myst_enable_extensions = ["colon_fence"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "ec2spawner"
+html_sidebars = {"**": ["globaltoc.html"]}
 html_show_sourcelink = False
 html_theme_options = {
     "header_links_before_dropdown": 3,
