@@ -108,7 +108,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
 
     ``home`` is a folder whose instance_config.json is read if there is none in the current one.
     """
-    choices, notices = _choices(options, home)
+    choices, notices = read_choices(options.config, home)
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
@@ -136,9 +136,12 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     return request, notices
 
 
-def _choices(options: Options, home: Path | None) -> tuple[InstanceConfig, tuple[str, ...]]:
-    if options.config:
-        return load_instance_config(options.config)
+def read_choices(
+    config: Path | None, home: Path | None = None
+) -> tuple[InstanceConfig, tuple[str, ...]]:
+    """The operator's choices: of the file that is named, else here, else in ``home``."""
+    if config:
+        return load_instance_config(config)
     places = [Path(INSTANCE_CONFIG_NAME), *([home / INSTANCE_CONFIG_NAME] if home else [])]
     for place in places:
         if place.exists():
