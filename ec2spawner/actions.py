@@ -26,6 +26,7 @@ class Launch:
     count: int
     for_owners: tuple[str, ...]
     reason: str
+    image_id: str = ""  # "": the launch template's
 
 
 @dataclass(frozen=True)

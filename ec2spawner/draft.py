@@ -47,7 +47,8 @@ class Draft:
         workers = self.view.workers.values()
         unfit = self.wishes.unfit
         found = (w for w in workers if is_spare(w) and w.instance_id not in unfit)
-        self.spares = sorted(found, key=_readiness)
+        # One of an image of before is better than none, as long as it is there.
+        self.spares = sorted(found, key=lambda w: (self.policy.is_outdated(w), *_readiness(w)))
 
     def free_spares(self, profile: str) -> list[Worker]:
         """A profile's spares that nobody has taken yet, the readiest first."""

@@ -59,6 +59,7 @@ class LaunchRequest:
     cost_tags: Mapping[str, str]
     root_device: str = "/dev/sda1"
     root_gib: int = 12
+    image_id: str = ""  # "": the launch template's
     market: str = "on-demand"  # or "spot": may be taken back by EC2, which then stops it
 
 
@@ -240,6 +241,8 @@ class EC2:
         params["TagSpecifications"] = [
             {"ResourceType": kind, "Tags": _tag_list(tags)} for kind in kinds
         ]
+        if request.image_id:
+            params["ImageId"] = request.image_id
         if request.home_gib:
             # AWS does not say that the mappings of a call and of its launch template are merged
             # device by device: the call names the root disk too.
@@ -407,12 +410,21 @@ class EC2:
         except NotFound:
             return
 
-    # ---- the cluster's key
+    # ---- parameters
 
     async def secret(self, name: str) -> str:
         """The value of an SSM SecureString; the caller keeps it out of logs and files."""
         params = {"Name": name, "WithDecryption": True}
         reply = await self._gateway.call("ssm", "get_parameter", params)
+        value: str = reply["Parameter"]["Value"]
+        return value
+
+    async def parameter(self, name: str) -> str | None:
+        """The value of an SSM parameter that is no secret; None where there is none."""
+        try:
+            reply = await self._gateway.call("ssm", "get_parameter", {"Name": name})
+        except NotFound:
+            return None
         value: str = reply["Parameter"]["Value"]
         return value
 

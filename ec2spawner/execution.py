@@ -211,6 +211,7 @@ class Executor:
             cost_tags=self._settings.cost_tags,
             root_device=self._settings.root_device,
             root_gib=self._settings.root_gib,
+            image_id=action.image_id,
         )
         on_its_way = Launching(
             action.profile, bool(action.home_gib), action.offering.zone, action.count

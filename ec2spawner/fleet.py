@@ -205,6 +205,13 @@ class Fleet:
         self._demands.unfit.add(spare.instance_id)
         self._wake_up()
 
+    def use_image(self, image_id: str) -> None:
+        """New workers have this image from now on; "": their launch template's."""
+        if image_id != self.policy.image_id:
+            log.info("New workers have the image %s", image_id or "of their launch template")
+            self.policy = replace(self.policy, image_id=image_id)
+            self._wake_up()
+
     def unprepared_spares(self) -> list[Worker]:
         """Running spares of a pool that were never looked at; none of another hub's."""
         if self._lease.standing is not Standing.HELD:

@@ -253,6 +253,9 @@ class _Owners:
         known = self._draft.answered.workers.get(worker.instance_id)
         if known and known.instance_type != worker.instance_type:
             return True  # a change of its type is under way
+        if self._is_to_be_refreshed(demand, worker):
+            self._retire(demand, worker, "refreshed", "its owner gets one of the newest image")
+            return False
         wanted = self._choose_type(demand, worker)
         if isinstance(wanted, EC2SpawnerError):
             self._replace(demand, worker, wanted)
@@ -316,6 +319,14 @@ class _Owners:
             return False
         found = choose(profile, draft.policy.subnets, draft.memory.failed, draft.now, zone)
         return isinstance(found, Offering)
+
+    def _is_to_be_refreshed(self, demand: Demand, worker: Worker) -> bool:
+        """Whether a new one can take its place: the home is all that its owner needs of it."""
+        policy, home_id = self._draft.policy, worker.home_volume_id
+        home = self._view.volumes.get(home_id or "")
+        is_home = home is not None and home.generation > 0 and home.owner == demand.owner.key
+        is_due = policy.refresh_workers and policy.is_outdated(worker)
+        return is_due and is_home and self._may_launch(demand, worker.zone)
 
     def _retag(self, demand: Demand, worker: Worker) -> None:
         tags = ((TAG_PROFILE, demand.profile),)

@@ -195,6 +195,14 @@ class Choices(Frozen):
         json_schema_extra={"x-instead": "true or false, without quotes"},
     )
 
+    REFRESH_WORKERS: bool = Field(
+        default=False,
+        description="Whether a stopped machine of an older image gives way to a new one when its"
+        " user comes: the home stays, what was installed outside it goes, and that start takes as"
+        " long as a first one. Spare machines of an older image always give way.",
+        json_schema_extra={"x-instead": "true or false, without quotes"},
+    )
+
     @field_validator("PROFILES")
     @classmethod
     def _are_different(cls, value: tuple[ProfileChoice, ...]) -> tuple[ProfileChoice, ...]:
@@ -352,9 +360,19 @@ class ServerConfig(Choices):
         return value
 
     @property
+    def worker_image_parameter(self) -> str:
+        """SSM parameter that says which image new workers have."""
+        return worker_image_parameter(self.CLUSTER_NAME)
+
+    @property
     def hub_api_port(self) -> int:
         """Port of the hub's API, as workers reach it."""
         return hub_port(self.HUB_CONNECT_URL)
+
+
+def worker_image_parameter(cluster: str) -> str:
+    """Name of the SSM parameter that says which image new workers have."""
+    return f"/ec2spawner/{cluster}/worker-image"
 
 
 def check_stack_name(cluster: str) -> str:

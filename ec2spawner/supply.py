@@ -18,6 +18,8 @@ from ec2spawner.model import InstanceState, Worker
 from ec2spawner.placement import Offering, Profile, choose
 from ec2spawner.wishes import Crowd, Demand
 
+Owners = tuple[str, ...]
+
 MAX_LAUNCH = 100
 """Workers in one RunInstances: AWS advises 5 calls of 100 over 1 of 500 (API reference, 2026)."""
 
@@ -91,8 +93,14 @@ class Supply:
                 continue
             reason = f"{len(owners)} wait for a worker"
             draft.actions.append(
-                Launch(offering, profile.slug, home_gib, len(owners), owners, reason)
+                self._launching(offering, profile.slug, home_gib, len(owners), owners, reason)
             )
+
+    def _launching(
+        self, offering: Offering, slug: str, home_gib: int, count: int, owners: Owners, why: str
+    ) -> Launch:
+        image_id = self._draft.policy.image_id
+        return Launch(offering, slug, home_gib, count, owners, why, image_id)
 
     # ---- the pool
 
@@ -108,7 +116,11 @@ class Supply:
 
     def _pool(self, profile: Profile) -> _Pool:
         ahead = self._ahead() if self._is_usual(profile) else 0
-        spares = [w for w in self._draft.free_spares(profile.slug) if _suits_a_newcomer(w)]
+        spares = [
+            w
+            for w in self._draft.free_spares(profile.slug)
+            if _suits_a_newcomer(w) and not self._draft.policy.is_outdated(w)
+        ]
         sent = (n for n in self._under_way if n.profile == profile.slug and n.with_home)
         return _Pool(
             to_run=profile.pool_running + ahead,
@@ -161,7 +173,7 @@ class Supply:
             count = min(MAX_LAUNCH, missing - start)
             reason = f"{count} spares are missing"
             draft.actions.append(
-                Launch(offering, profile.slug, profile.home_gib, count, (), reason)
+                self._launching(offering, profile.slug, profile.home_gib, count, (), reason)
             )
 
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from ec2spawner.errors import AnotherHub, CredentialsError, Denied
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
 from ec2spawner.identity import this_process
+from ec2spawner.images import CurrentImage
 from ec2spawner.journal import Journal
 from ec2spawner.lease import Lease
 from ec2spawner.placement import Market, Profile, Subnet
@@ -112,6 +114,8 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     servers = Servers(fleet, open_link)
     preparing = Preparing(fleet, servers.link, lambda: prepare_document(api_url(config), config))
     fleet.accompany(preparing.run(), "preparing")
+    image = CurrentImage(partial(ec2.parameter, config.worker_image_parameter), fleet.use_image)
+    fleet.accompany(image.run(), "current image")
     return Cluster(config, servers, asyncio.get_running_loop())
 
 
@@ -133,6 +137,7 @@ def policy_of(config: ServerConfig) -> Policy:
         boot_bound_seconds=boot_bound(config.START_TIMEOUT_SECONDS),
         keep_broken_seconds=config.KEEP_BROKEN_HOURS * HOUR_SECONDS,
         allow_zone_move=config.ALLOW_ZONE_MOVE,
+        refresh_workers=config.REFRESH_WORKERS,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ec2spawner.model import Owner
+from ec2spawner.model import Owner, Worker
 from ec2spawner.placement import Failure, Profile, Scope, Subnet
 
 
@@ -27,6 +27,14 @@ class Policy:
     keep_broken_seconds: float = 86400.0
     allow_zone_move: bool = False
     """Whether a home may be copied to another zone where its own has no machine."""
+    image_id: str = ""
+    """The image that new workers have; "" where it is not known: each launch template's own."""
+    refresh_workers: bool = False
+    """Whether a stopped worker of another image gives way to a new one when its owner comes."""
+
+    def is_outdated(self, worker: Worker) -> bool:
+        """Whether a worker was launched from another image than new ones are."""
+        return bool(self.image_id and worker.image_id) and worker.image_id != self.image_id
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class FakeInstance:
     is_spot: bool = False
     request_id: str = ""
     interrupted: Timeline[bool] = field(default_factory=lambda: Timeline(0.0, False))
+    image_id: str = ""
 
     def seen(self, moment: float) -> Worker:
         return Worker(
@@ -110,6 +111,7 @@ class FakeInstance:
             launched_at=self.launched_at.at(moment),
             is_spot=self.is_spot,
             spot_request_id=self.request_id,
+            image_id=self.image_id,
             state_reason=SPOT_INTERRUPTED if self.interrupted.at(moment) else "",
             volumes=MappingProxyType(dict(self.volumes.at(moment))),
             tags=MappingProxyType(dict(self.tags.at(moment))),
@@ -402,6 +404,7 @@ class FakeCloud:
             instance_type=request.instance_type,
         )
         made = self.instances[instance_id]
+        made.image_id = request.image_id
         if request.market == "spot":
             self._make_spot(made)
         made.state.then(now + self.boot_seconds, RUNNING)

@@ -63,6 +63,7 @@ def policy_of(world: World) -> Policy:
         snapshot_expire_seconds=600,
         keep_broken_seconds=1800,
         allow_zone_move=True,
+        refresh_workers=True,
     )
 
 
@@ -220,6 +221,7 @@ class Hub:
             clock=SteadyClock(self.wall, loop.time),
             turn=self._gateway.turn,
         )
+        self.fleet.use_image(world.image_id)
         self.servers = Servers(self.fleet, self._link)  # type: ignore[arg-type]
         self.fleet.start()
         preparing = Preparing(self.fleet, self._link, dict)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.model import TAG_DELETED, TAG_OWNER, TAG_REPLACED, InstanceState, Owner
 from soak.hubs import PROFILES, Hub, Machines, Unit
 from soak.truth import LIVE, Truth
-from soak.wires import LATE, DirectWorld, Wires, World
+from soak.wires import LATE, DirectWorld, Wires, World, add_image
 
 PEOPLE = 5
 CHANGES = (
@@ -279,6 +279,17 @@ class Story(RuleBasedStateMachine):
             (await self.a_running_hub()).kill(last_arrive=True)
             (self.folder / "journal.json").unlink(missing_ok=True)
             await self.begin()
+
+        self.do(happens(), pause)
+
+    @rule(is_told=st.booleans(), pause=PAUSES)
+    def image_is_built(self, is_told: bool, pause: float) -> None:
+        """The hub learns of it at its next look, or after its next start."""
+
+        async def happens() -> None:
+            self.world.image_id = add_image(self.core)
+            if is_told:
+                (await self.a_running_hub()).fleet.use_image(self.world.image_id)
 
         self.do(happens(), pause)
 

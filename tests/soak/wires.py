@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,14 @@ class Wires(VirtualLoop):
         return WAY_SECONDS * (0.5 + self._dice.random())
 
 
+def add_image(core: EmulatedEC2) -> str:
+    """Another image of the workers, made from the same base."""
+    made = copy.copy(core.images[IMAGE])
+    made.id = f"ami-{len(core.images):017x}"
+    core.add(made)
+    return made.id
+
+
 class World(Protocol):
     """An emulated cloud with one cluster's network, on the loop's time."""
 
@@ -100,6 +109,8 @@ class World(Protocol):
     capacity: CapacityFile
     subnets: tuple[str, ...]
     template: str
+    image_id: str
+    """What the parameter says of the workers' current image."""
     is_late: bool
     """Whether what is carried out now had been given up by its sender."""
 
@@ -130,6 +141,7 @@ class DirectWorld:
             clock, self.surroundings, timings=Timings(), capacity=self.capacity, seed="soak"
         )
         self.trouble = Trouble()
+        self.image_id = IMAGE
         self.is_late = False
         self._throttle = Throttle(clock)
         self.subnets = tuple(self.surroundings.subnets)[:2]
