@@ -9,8 +9,9 @@ from ec2spawner.version import __version__
 from .commands.cost import cost
 from .commands.terminate_workers import terminate_workers
 from .commands.up import up
+from .commands.users import users
 
-COMMANDS = (up, cost, terminate_workers)
+COMMANDS = (up, cost, users, terminate_workers)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
