@@ -111,7 +111,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
 
     ``home`` is a folder whose instance_config.json is read if there is none in the current one.
     """
-    choices, notices = _choices(options, home)
+    choices, notices = read_choices(options.config, home)
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
@@ -154,13 +154,16 @@ def read_region(cluster: str, asked: str | None, home: Path | None = None) -> st
         server, _ = load_server_config(find_server_config(os.environ, Path.cwd()))
         if cluster == server.CLUSTER_NAME:
             return server.REGION
-    choices, _ = _choices(Options(cluster), home)
+    choices, _ = read_choices(None, home)
     return choices.REGION
 
 
-def _choices(options: Options, home: Path | None) -> tuple[InstanceConfig, tuple[str, ...]]:
-    if options.config:
-        return load_instance_config(options.config)
+def read_choices(
+    config: Path | None, home: Path | None = None
+) -> tuple[InstanceConfig, tuple[str, ...]]:
+    """The operator's choices: of the file that is named, else here, else in ``home``."""
+    if config:
+        return load_instance_config(config)
     places = [Path(INSTANCE_CONFIG_NAME), *([home / INSTANCE_CONFIG_NAME] if home else [])]
     for place in places:
         if place.exists():

@@ -1,7 +1,8 @@
 """``python -m launch_cluster.schemas``: what is generated from the models of both files.
 
-Owns docs/configuration.md and the JSON Schemas in docs/schemas, which editors read by the
-``$schema`` key. Generated, so that they cannot say something else than the models do.
+Owns docs/configuration.md and the JSON Schemas in docs/schemas: of both files, which editors read
+by the ``$schema`` key, and of what commands print. Generated, so that they cannot say something
+else than the models do.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import (
@@ -21,6 +24,8 @@ from ec2spawner.settings import (
     InstanceConfig,
     ServerConfig,
 )
+
+from .costreport import CostOutput
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -79,6 +84,11 @@ def table_of(fields: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def output_schema(kind: type[BaseModel], title: str) -> dict[str, Any]:
+    """The JSON Schema of what a command prints with ``--output json``."""
+    return {"$schema": DRAFT, **kind.model_json_schema(mode="serialization"), "title": title}
+
+
 def documentation() -> str:
     """docs/configuration.md."""
     shared = dict(Choices.model_fields)
@@ -100,6 +110,7 @@ def generated() -> dict[Path, str]:
     schemas = {
         "instance_config": schema_of(InstanceConfig, INSTANCE_CONFIG_NAME),
         "server_config": schema_of(ServerConfig, SERVER_CONFIG_NAME),
+        "cost_output": output_schema(CostOutput, "launch-cluster cost --output json"),
     }
     return {
         DOCS / "configuration.md": documentation(),

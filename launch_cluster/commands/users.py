@@ -1,0 +1,143 @@
+"""``launch-cluster users``: its sub-commands and their options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ec2spawner.errors import ConfigError
+
+from ..hubapi import TOKEN_ENVIRONMENT, URL_ENVIRONMENT, HubAPI, api_address, is_in_the_open
+from ..reporter import Reporter
+from ..userlist import Userlist, read_userlist
+from ..users import ImportUsers, export_users
+from . import common
+
+FILE_MAX_BYTES = 10 * 1024 * 1024
+
+
+@click.group("users")
+def users() -> None:
+    """Import and export the hub's users; bring back a deleted user's files.
+
+    Import and export talk to the hub, with an admin's API token in JUPYTERHUB_API_TOKEN.
+    """
+
+
+def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of what talks to the hub."""
+    for option in (
+        click.option("--hub", metavar="URL", help=f"The hub's address [${URL_ENVIRONMENT}]."),
+        click.option(
+            "--output",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="Form of the result on stdout; progress goes to stderr.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@users.command("import")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--column", metavar="NAME", help="Column of a CSV that holds the names.")
+@click.option(
+    "--remove", is_flag=True, help="Remove users, rights and group members that are not in FILE."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@hub_options
+def import_users(
+    file: Path,
+    column: str | None,
+    remove: bool,
+    dry_run: bool,
+    yes: bool,
+    hub: str | None,
+    output: str,
+) -> None:
+    """Make the hub's users those of FILE (- for stdin).
+
+    A line is `name`, `name admin` or `name group=biology101`; or FILE is a CSV with a header, from
+    a course system. Nothing is done if a line is bad, and nothing is taken away without --remove.
+    """
+    reporter = Reporter(as_json=output == "json")
+    job: ImportUsers | None = None
+
+    async def run() -> dict[str, Any]:
+        nonlocal job
+        wanted = _read(file, column)
+        api = _open_hub(hub, reporter)
+        job = ImportUsers(api, wanted, reporter, lambda: common.ask_yes(skip=yes), remove=remove)
+        try:
+            return await job.run(dry_run=dry_run)
+        finally:
+            await api.close()
+
+    result = common.carry_out(reporter, run, lambda: bool(job and job.done))
+    reporter.result(result)
+    if result["failed"]:
+        sys.exit(common.EXIT_PARTLY)
+
+
+@users.command("export")
+@hub_options
+def export(hub: str | None, output: str) -> None:
+    """Print the hub's users as a list that `import` reads."""
+    reporter = Reporter(as_json=output == "json")
+
+    async def run() -> dict[str, Any]:
+        api = _open_hub(hub, reporter)
+        try:
+            text, document = await export_users(api)
+        finally:
+            await api.close()
+        if not reporter.as_json:
+            click.echo(text, nl=False)
+        return document
+
+    reporter.result(common.carry_out(reporter, run, lambda: False))
+
+
+def _read(file: Path, column: str | None) -> Userlist:
+    try:
+        if str(file) == "-":
+            data = sys.stdin.buffer.read(FILE_MAX_BYTES + 1)
+        else:
+            with file.open("rb") as opened:
+                data = opened.read(FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read.",
+            why=error.strerror or str(error),
+            next_step="Name a file with a line for each user.",
+        ) from error
+    if len(data) > FILE_MAX_BYTES:
+        raise ConfigError(f"{file} is larger than 10 MiB.", next_step="Part it.")
+    return read_userlist(str(file), data, column)
+
+
+def _open_hub(hub: str | None, reporter: Reporter) -> HubAPI:
+    named = hub or os.environ.get(URL_ENVIRONMENT)
+    token = os.environ.get(TOKEN_ENVIRONMENT, "").strip()
+    if not named:
+        raise ConfigError(
+            "The hub is not named.",
+            next_step=f"Write its address after --hub, or into {URL_ENVIRONMENT}.",
+        )
+    address = api_address(named)
+    if not token or not (token.isascii() and token.isprintable()):
+        raise ConfigError(
+            f"{TOKEN_ENVIRONMENT} holds no API token.",
+            next_step="Request one on the hub's token page (/hub/token) as an admin, and put it"
+            " there; it is never taken from the command line.",
+        )
+    if is_in_the_open(address):
+        reporter.progress("note: the token is sent unencrypted, since the address is not https.")
+    return HubAPI(address, token)

@@ -1,0 +1,234 @@
+"""``launch-cluster cost``: what a cluster will cost, and what one that is there costs.
+
+Owns what is asked of AWS for it, and the order of the answer. The arithmetic is ``costs``'s, the
+form of the answer ``costreport``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.configfile import Fault
+from ec2spawner.costs import (
+    Existing,
+    Kind,
+    PriceEntry,
+    Prices,
+    Shared,
+    Usage,
+    alternatives,
+    cost_of_plan,
+    cost_of_use,
+    kinds_of,
+)
+from ec2spawner.model import (
+    TAG_CLUSTER,
+    InstanceState,
+    Role,
+    Worker,
+    parse_snapshot,
+    parse_volume,
+    parse_worker,
+)
+from ec2spawner.pricefile import add_prices, read_prices
+from ec2spawner.settings import InstanceConfig
+
+from .costreport import CostOutput, Estimate, lines_of, output_of
+from .looking import account_of
+from .pricing import SOURCE, PriceList
+from .reporter import Reporter
+from .request import OptionError, check_cluster_name
+
+STUDENTS_MAX = 100_000
+HOURS_A_WEEK_MAX = 7 * 24
+WEEKS_MAX = 520
+SHARED_GIB_MAX = 1024
+SHARED_SIZES = ("2xlarge", "4xlarge", "8xlarge", "16xlarge", "24xlarge")
+"""Of a machine that many share, of which prices are asked."""
+
+
+@dataclass(frozen=True)
+class CostRequest:
+    """What is asked for, checked."""
+
+    choices: InstanceConfig
+    kind: Kind
+    usage: Usage
+    shared: Shared
+    own_file: Path
+    cluster: str | None = None
+    has_manager: bool = True
+    nat: bool = True
+    refresh: bool = False
+
+
+@dataclass(frozen=True)
+class CostOptions:
+    """The options as they were typed."""
+
+    cluster: str | None
+    students: int
+    hours_a_week: float
+    weeks: float
+    shared: Shared
+    profile: str | None = None
+    has_manager: bool = True
+    nat: bool = True
+    refresh: bool = False
+
+
+def read_cost_request(
+    options: CostOptions, choices: InstanceConfig, own_file: Path, region: str | None = None
+) -> CostRequest:
+    """The request, for ``region`` instead of the choices' own; OptionError with all faults."""
+    faults = check_cluster_name(options.cluster) if options.cluster is not None else []
+    if region is not None:
+        choices = _elsewhere(choices, region, faults)
+    faults += [
+        *_outside("--students", options.students, 1, STUDENTS_MAX),
+        *_outside("--hours-a-week", options.hours_a_week, 0, HOURS_A_WEEK_MAX),
+        *_outside("--weeks", options.weeks, 0, WEEKS_MAX),
+    ]
+    odd = list(_outside("--shared-gib", options.shared.gib_per_student, 0.25, SHARED_GIB_MAX))
+    faults += odd
+    large = options.shared.instance_type
+    if large is not None and not odd and options.shared.machines(large, 1) is None:
+        instead = "one of m7i, m7g, m6i, r7i or c7i, for example m7i.8xlarge"
+        reason = "has too little memory, or none that is known here"
+        faults.append(Fault("--shared-type", large, reason, instead))
+    kinds = kinds_of(choices)
+    found = [k for k in kinds if options.profile in (None, k.name)]
+    if not found:
+        names = ", ".join(k.name for k in kinds if k.name) or "none, for there are no PROFILES"
+        faults.append(Fault("--profile", str(options.profile), "is not known", names))
+    if faults:
+        raise OptionError(faults)
+    return CostRequest(
+        choices=choices,
+        kind=found[0],
+        usage=Usage(options.students, options.hours_a_week, options.weeks),
+        shared=options.shared,
+        own_file=own_file,
+        cluster=options.cluster,
+        has_manager=options.has_manager,
+        nat=options.nat,
+        refresh=options.refresh,
+    )
+
+
+def _elsewhere(choices: InstanceConfig, region: str, faults: list[Fault]) -> InstanceConfig:
+    try:
+        return InstanceConfig.model_validate({**choices.model_dump(), "REGION": region})
+    except ValidationError:
+        faults.append(Fault("--region", region, "is not usable", '"us-east-1" or another Region'))
+        return choices
+
+
+def _outside(option: str, value: float, low: float, high: float) -> Iterable[Fault]:
+    if not (math.isfinite(value) and low <= value <= high):
+        yield Fault(option, f"{value:g}", "is not usable", f"a number from {low:g} to {high:g}")
+
+
+@dataclass
+class Cost:
+    """One run. ``gateway`` is of the cluster's Region, ``pricing`` of the Pricing API's."""
+
+    gateway: Gateway
+    pricing: Gateway
+    request: CostRequest
+    reporter: Reporter
+    today: Callable[[], date] = date.today
+
+    async def run(self) -> dict[str, Any]:
+        """Look, reckon, show; the result for ``--output json``."""
+        request, region = self.request, self.request.choices.REGION
+        existing = None
+        if request.cluster is not None:
+            self.reporter.progress(f"Looking at {region} …")
+            existing = await look_at_existing(self.gateway, request.cluster)
+        if request.refresh:
+            await self._refresh(existing)
+        prices = read_prices(region, request.own_file)
+        estimate = self._estimate(prices, existing)
+        self.reporter.show(lines_of(estimate))
+        result: CostOutput = output_of(estimate)
+        return result.model_dump(mode="json")
+
+    async def _refresh(self, existing: Existing | None) -> None:
+        region = self.request.choices.REGION
+        self.reporter.progress(f"Asking AWS for its prices in {region} …")
+        usd = await PriceList(self.pricing, region).fetch(self._types(existing))
+        entry = PriceEntry(region=region, date=self.today().isoformat(), source=SOURCE, usd=usd)
+        add_prices(self.request.own_file, entry)
+        self.reporter.progress(f"{len(usd)} prices written to {self.request.own_file}.")
+
+    def _types(self, existing: Existing | None) -> set[str]:
+        choices = self.request.choices
+        types = {choices.MANAGER_INSTANCE_TYPE, choices.WORKER_INSTANCE_TYPE}
+        types |= {t for profile in choices.PROFILES for t in profile.INSTANCE_TYPES}
+        large = self.request.shared.instance_type
+        types |= {large} if large else {f"m7i.{size}" for size in SHARED_SIZES}
+        return types | ({*existing.managers, *existing.workers} if existing else set())
+
+    def _estimate(self, prices: Prices, existing: Existing | None) -> Estimate:
+        request, choices = self.request, self.request.choices
+        return Estimate(
+            prices=prices,
+            usage=request.usage,
+            standing=cost_of_plan(choices, request.has_manager, request.nat, prices),
+            use=cost_of_use(choices, request.kind, request.usage, prices, nat=request.nat),
+            alternatives=alternatives(choices, request.kind, request.usage, prices, request.shared),
+            cluster=request.cluster,
+            existing=existing,
+            worker_type=request.kind.instance_type,
+        )
+
+
+async def look_at_existing(gateway: Gateway, cluster: str) -> Existing:
+    """What bears a cluster's tag and costs something. Raises ``CloudError``."""
+    await account_of(gateway)  # tells soon if there are no credentials
+    tagged = {"Name": f"tag:{TAG_CLUSTER}", "Values": [cluster]}
+    instances, volumes, snapshots, addresses, gateways = await asyncio.gather(
+        _list(gateway, "describe_instances", "Reservations", [tagged]),
+        _list(gateway, "describe_volumes", "Volumes", [tagged]),
+        _list(gateway, "describe_snapshots", "Snapshots", [tagged], OwnerIds=["self"]),
+        _list(gateway, "describe_addresses", "Addresses", [tagged]),
+        _list(gateway, "describe_nat_gateways", "NatGateways", [tagged]),
+    )
+    machines = [parse_worker(raw) for group in instances for raw in group["Instances"]]
+    running = [m for m in machines if m.state in (InstanceState.PENDING, InstanceState.RUNNING)]
+    return Existing(
+        volumes=tuple(parse_volume(raw) for raw in volumes),
+        snapshots=tuple(parse_snapshot(raw) for raw in snapshots),
+        addresses=len(addresses),
+        nat_gateways=sum(_is_charged(g, cluster) for g in gateways),
+        managers=tuple(m.instance_type for m in running if _is_manager(m)),
+        workers=tuple(m.instance_type for m in running if not _is_manager(m)),
+        stopped=sum(m.state in (InstanceState.STOPPING, InstanceState.STOPPED) for m in machines),
+    )
+
+
+def _is_charged(nat_gateway: Mapping[str, Any], cluster: str) -> bool:
+    """Whether a NAT gateway is the cluster's, and not deleted: AWS lists those for an hour more."""
+    tags = {tag["Key"]: tag["Value"] for tag in nat_gateway.get("Tags") or ()}
+    return tags.get(TAG_CLUSTER) == cluster and nat_gateway["State"] in ("pending", "available")
+
+
+def _is_manager(machine: Worker) -> bool:
+    return machine.role == Role.MANAGER.value
+
+
+async def _list(
+    gateway: Gateway, operation: str, field: str, filters: list[dict[str, Any]], **more: Any
+) -> list[Mapping[str, Any]]:
+    pages = await gateway.pages("ec2", operation, {"Filters": filters, **more})
+    return [entry for page in pages for entry in page[field]]

@@ -1,0 +1,147 @@
+"""Userlists against a real hub: what an import does, and that an export is read back to nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .beside import Stage
+from .hubs import Hub
+
+CLASS = 450
+
+
+class Clerk:
+    """Runs ``launch-cluster users`` with the token of an admin of a hub."""
+
+    def __init__(self, hub: Hub, folder: Path) -> None:
+        self.hub = hub
+        self.folder = folder
+        answer = hub.api("POST", "users/boss/tokens", json={"note": "the test's"})
+        assert answer.status_code == 201, answer.text
+        self.token = answer.json()["token"]
+
+    def run(
+        self, *arguments: str, token: str = "", code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")},
+            "JUPYTERHUB_API_TOKEN": token or self.token,
+            "JUPYTERHUB_URL": self.hub.url,
+        }
+        command = [sys.executable, "-c", "from launch_cluster.cli import main; main()"]
+        result = subprocess.run(
+            [*command, "users", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=self.folder,
+        )
+        assert result.returncode == code, result.stderr
+        assert self.token not in result.stdout + result.stderr
+        return result
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.run(*arguments, "--output", "json").stdout)
+        return document
+
+    def put(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return name
+
+    def people(self) -> dict[str, tuple[bool, list[str]]]:
+        headers = {"Accept": "application/jupyterhub-pagination+json"}
+        found: dict[str, tuple[bool, list[str]]] = {}
+        offset: int | None = 0
+        while offset is not None:
+            answer = self.hub.api("GET", f"users?limit=200&offset={offset}", headers=headers)
+            page = answer.json()
+            found |= {u["name"]: (u["admin"], sorted(u["groups"])) for u in page["items"]}
+            following = page["_pagination"]["next"]
+            offset = following["offset"] if following else None
+        return found
+
+
+@pytest.fixture
+def clerk(stage: Stage, tmp_path: Path) -> Clerk:
+    hub = stage.hub(stage.stub_cloud)
+    hub.config["Authenticator"] = {"admin_users": ["boss"]}
+    return Clerk(hub.start(), tmp_path)
+
+
+def test_a_class_is_imported_exported_changed_and_removed(clerk: Clerk) -> None:
+    students = "".join(f"s{n:03} group=all\n" for n in range(CLASS))
+    odd = "Tutor admin group=staff\no'brien\na.b+c@x.org\n" + '"Zoë Müller" group="the lab"\n'
+    listed = clerk.put("class.txt", f"# biology\n\n{odd}{students}")
+    begun = time.monotonic()
+    clerk.run("import", listed, "--yes")
+    assert time.monotonic() - begun < 30
+    people = clerk.people()
+    assert len(people) == CLASS + 5
+    assert people["tutor"] == (True, ["staff"])
+    assert people["zoë müller"] == (False, ["the lab"])
+    assert people["s449"] == (False, ["all"])
+    assert clerk.json("import", listed)["outcome"] == "nothing to do"
+
+    exported = clerk.put("exported.txt", clerk.run("export").stdout)
+    assert clerk.json("import", exported, "--remove")["outcome"] == "nothing to do"
+    assert clerk.people() == people
+
+    smaller = clerk.put("smaller.txt", "tutor group=staff\ns000 group=all group=lab\n")
+    planned = clerk.json("import", smaller, "--dry-run", "--remove")
+    assert len(planned["remove"]) == CLASS - 1 + 3
+    assert planned["revoke"] == ["tutor"]
+    assert planned["stay"] == ["boss"], "it is boss's token"
+    assert clerk.people() == people, "a dry run changes nothing"
+    kept = clerk.json("import", smaller, "--yes")
+    assert kept["keep"] == ["tutor"]
+    assert len(clerk.people()) == CLASS + 5
+    clerk.run("import", smaller, "--yes", "--remove")
+    assert clerk.people() == {
+        "boss": (True, []),
+        "tutor": (False, ["staff"]),
+        "s000": (False, ["all", "lab"]),
+    }
+
+
+def test_who_was_added_by_a_list_gets_a_machine_and_who_is_removed_keeps_the_files(
+    clerk: Clerk,
+) -> None:
+    clerk.run("import", clerk.put("one.txt", "ann\n"), "--yes")
+    ann = clerk.hub.user("ann")
+    ann.start()
+    home = ann.home()["id"]
+    clerk.run("import", clerk.put("other.txt", "bob\n"), "--yes", "--remove")
+    assert "ann" not in clerk.people()
+    (left,) = ann.homes()
+    assert left["id"] == home
+    assert "ec2spawner:deleted" in left["tags"]
+
+
+def test_who_may_not_is_told_what_is_missing(clerk: Clerk) -> None:
+    listed = clerk.put("class.txt", "ann admin\n")
+    clerk.run("import", clerk.put("one.txt", "eve\n"), "--yes")
+    student = clerk.hub.api("POST", "users/eve/tokens", json={}).json()["token"]
+    refused = clerk.run("import", listed, "--yes", token=student, code=1)
+    assert "does not allow it with this token" in refused.stderr
+    assert "JUPYTERHUB_API_TOKEN" in refused.stderr
+    service = clerk.run("import", listed, "--yes", token=clerk.hub.token, code=1)
+    assert "Only admins can grant admin permissions" in service.stderr
+    assert set(clerk.people()) == {"boss", "eve"}
+
+
+def test_a_name_that_the_hubs_own_rule_refuses_is_named(stage: Stage, tmp_path: Path) -> None:
+    hub = stage.hub(stage.stub_cloud)
+    hub.config["Authenticator"] = {"admin_users": ["boss"], "username_pattern": r"^[a-z]+$"}
+    clerk = Clerk(hub.start(), tmp_path)
+    result = clerk.run("import", clerk.put("class.txt", "ann\nbob7\n"), "--yes", code=1)
+    assert "Invalid username: bob7" in result.stderr
+    assert set(clerk.people()) == {"boss"}
