@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
+from ec2spawner.costs import Bill, Prices, monthly_cost_of
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError, ConditionFailed, EC2SpawnerError, NotFound
 from ec2spawner.identity import this_process
@@ -28,6 +29,7 @@ from .belongings import (
     BUCKET,
     KEY_PAIR,
     PARAMETER,
+    SNAPSHOT,
     VOLUME,
     Belonging,
     Belongings,
@@ -78,6 +80,7 @@ class Down:
     gateway: Gateway
     request: DownRequest
     reporter: Reporter
+    prices: Prices
     confirm: Callable[[], Awaitable[None]]  # raises what ends the command if the answer is no
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
@@ -141,7 +144,7 @@ class Down:
     def _lines(self, stacks: Sequence[StackFacts], things: Sequence[Belonging]) -> list[str]:
         gone = left_over(things, self.request.choice)
         lines = [f"  delete the stack {stack.name}" for stack in stacks]
-        shown = ("image", "snapshot", BUCKET, PARAMETER)
+        shown = ("image", SNAPSHOT, BUCKET, PARAMETER)
         lines += [f"  delete {thing}" for thing in gone if thing.kind in shown]
         lines += [
             f"  end {thing}"
@@ -149,7 +152,25 @@ class Down:
             if thing.kind == "instance" and thing.role != Role.WORKER.value
         ]
         others = [t for t in self._kept(things) if t.role != Role.WORKER.value or t.kind != VOLUME]
-        return [*lines, *(f"  stays: {thing}" for thing in others)]
+        return [
+            *lines,
+            *(f"  stays: {thing}" for thing in others),
+            *self._cost_line(self._kept(things)),
+        ]
+
+    def _cost(self, things: Sequence[Belonging]) -> Bill:
+        """What things cost a month while they stay."""
+        volumes = [thing for thing in things if thing.kind == VOLUME]
+        snapshots = [thing for thing in things if thing.kind == SNAPSHOT]
+        return monthly_cost_of(volumes, snapshots, 0, self.prices)
+
+    def _cost_line(self, keep: Sequence[Belonging]) -> list[str]:
+        bill = self._cost(keep)
+        if not bill.items:
+            return []
+        if bill.unknown:
+            return [f"What stays costs money; no price is known for {self.request.region}."]
+        return [f"What stays costs at most {bill.usd:.2f} USD a month."]
 
     # ---- the steps
 
@@ -312,6 +333,7 @@ class Down:
         keep = self._kept(things)
         lines = [f"Cluster {self.request.cluster}: {'partly ' if self.failed else ''}gone."]
         lines += [f"  stays: {thing}" for thing in keep]
+        lines += self._cost_line(keep)
         self.reporter.show(lines)
         for text in self.failed:
             self.reporter.progress(f"failed: {text}")
@@ -328,6 +350,7 @@ class Down:
             "done": self.done,
             "failed": self.failed,
             "snapshots": self._workers.snapshots,
+            "stays_usd_per_month": None if self._cost(keep).unknown else self._cost(keep).usd,
             "stays": [
                 {
                     "kind": thing.kind,

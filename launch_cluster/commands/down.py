@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import click
 
 from ec2spawner.errors import ConfigError
+from ec2spawner.pricefile import read_prices, user_file
 
 from ..belongings import Choice
 from ..down import Down, DownRequest
@@ -57,7 +59,13 @@ def down(
         where = read_region(cluster_name, region, common.CHECKOUT)
         request = DownRequest(cluster_name, where, chosen, with_snapshots=not no_snapshots)
         gateway = common.open_gateway(where)
-        job = Down(gateway, request, reporter, lambda: common.ask_name(cluster_name, skip=yes))
+        job = Down(
+            gateway,
+            request,
+            reporter,
+            read_prices(where, user_file(os.environ)),
+            lambda: common.ask_name(cluster_name, skip=yes),
+        )
         return await common.closing(gateway, job.run(dry_run=dry_run))
 
     result = common.carry_out(reporter, run, lambda: bool(job and job.done))

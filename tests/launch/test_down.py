@@ -158,6 +158,7 @@ def test_what_stays_is_told_as_json(run: Run, make_cluster: Make) -> None:
     result = json.loads(run("down", mine.name, "--yes", "--output", "json").stdout)
     assert (result["cluster"], result["outcome"]) == (mine.name, "done")
     assert result["failed"] == []
+    assert result["stays_usd_per_month"] == 0.08  # 1 GiB of gp3 in us-east-1
     (home,) = result["stays"]
     assert (home["kind"], home["size_gib"], home["role"]) == ("volume", 1, "worker")
 
