@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves pyproject.toml and tools/proxy/package.json anew into the lock files.
+# Resolves pyproject.toml and launch_cluster/manager/proxy/package.json anew into the lock files.
 #
 # The locks hold exact versions with hashes and no address of any registry: where packages come
 # from is the business of the machine that installs them.
@@ -13,6 +13,11 @@ cd "$(dirname "$0")/.."
     --upgrade --generate-hashes --no-header --no-annotate --quiet \
     --output-file tools/requirements.lock
 
-.node/bin/node .node/npm-cli.js install --prefix tools/proxy --package-lock-only \
+# What the manager's hub is installed from, at the versions of the lock above.
+.venv/bin/uv pip compile pyproject.toml --extra hub --universal --python-version 3.11 \
+    --constraint tools/requirements.lock --upgrade --generate-hashes --no-header --no-annotate \
+    --quiet --output-file launch_cluster/manager/hub.lock
+
+.node/bin/node .node/npm-cli.js install --prefix launch_cluster/manager/proxy --package-lock-only \
     --omit-lockfile-registry-resolved --no-audit --no-fund --no-update-notifier
-.venv/bin/python tools/drop_urls.py tools/proxy/package-lock.json
+.venv/bin/python tools/drop_urls.py launch_cluster/manager/proxy/package-lock.json
