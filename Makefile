@@ -47,7 +47,7 @@ soak: setup  ## stories of a class with random seeds, then a hub under load [SEC
 	@PYTHONPATH=.:tests $(BIN)/python -m soak --seconds $(SECONDS) $(SOAK_SEED:%=--seed %)
 	@$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --strict
 
-lock: setup  ## newest versions that pyproject.toml and tools/proxy allow, into the locks
+lock: setup  ## newest versions that pyproject.toml and launch_cluster/manager/proxy allow, into the locks
 	@tools/lock.sh
 
 picture: docs/architecture.svg  ## the README's picture from its source (needs graphviz)

@@ -16,6 +16,8 @@ from ec2spawner.errors import NotFound
 from ec2spawner.settings import ServerConfig
 
 from .facts import Facts, ImageFacts, SubnetFacts, TypeFacts
+from .images import Images
+from .imaging import find_by_id
 from .keys import ClusterKey
 from .planning import wanted_image, wanted_subnets
 from .request import UpRequest
@@ -43,6 +45,7 @@ async def look(
     gateway: Gateway,
     stacks: Stacks,
     key: ClusterKey,
+    images: Images,
     request: UpRequest,
     recorded: ServerConfig | None,
 ) -> Facts:
@@ -52,15 +55,18 @@ async def look(
     cluster = await stacks.find(request.cluster_stack)
     private, public = wanted_subnets(request, network, cluster)
     named = [*private, *([public] if public else [])]
-    kind, subnets, key_facts, workers = await asyncio.gather(
-        _look_at_type(gateway, request.choices.WORKER_INSTANCE_TYPE),
+    kinds, subnets, key_facts, workers, made, current = await asyncio.gather(
+        asyncio.gather(*(_look_at_type(gateway, name) for name in request.worker_types)),
         _look_at_subnets(gateway, named),
         key.look(),
         _count_workers(gateway, request.cluster),
+        images.made(),
+        images.current(),
     )
-    image_id, image = await _look_at_image(
-        gateway, kind, wanted_image(request, cluster), is_named=request.image_id is not None
-    )
+    kind = kinds[0]
+    wanted = wanted_image(request, find_by_id(made, current))
+    is_named = request.image_id is not None
+    image_id, image = await _look_at_image(gateway, kind, wanted, is_named=is_named)
     return Facts(
         account=account,
         network=network,
@@ -68,6 +74,9 @@ async def look(
         key=key_facts,
         workers=workers,
         kind=kind,
+        kinds=MappingProxyType(dict(zip(request.worker_types, kinds, strict=True))),
+        worker_images=tuple(made),
+        current_image=current,
         image=image,
         image_id=image_id,
         subnets=subnets,
@@ -163,6 +172,7 @@ def parse_image(raw: Mapping[str, Any]) -> ImageFacts:
         root_gib=max(sizes, default=0),
         is_ebs=raw.get("RootDeviceType", "ebs") == "ebs",
         state=raw["State"],
+        tags=MappingProxyType({t["Key"]: t["Value"] for t in raw.get("Tags") or ()}),
     )
 
 

@@ -37,6 +37,9 @@ CIDR_PREFIX_MIN, CIDR_PREFIX_MAX = 16, 24
 quarter and a sixteenth of it, would be smaller than the /28 that a subnet needs."""
 
 
+BUILDER_ROLE_PATTERN = r"arn:aws[a-z-]*:iam::\d{12}:(role|instance-profile)/[\w+=,.@/-]+"
+
+
 class OptionError(ConfigError):
     """Options that cannot be used; ``faults`` are all that were found."""
 
@@ -64,6 +67,7 @@ class Options:
     hub_connect_url: str | None = None
     hub_address: str | None = None
     worker_ssh_port: int | None = None
+    builder_role: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,13 @@ class UpRequest:
     vpc_cidr: str | None = None
     hub_connect_url: str | None = None
     hub_address: str | None = None
+    builder_role: str | None = None
+
+    @property
+    def worker_types(self) -> tuple[str, ...]:
+        """Every type that a worker may have."""
+        named = [kind for p in self.choices.PROFILES for kind in p.INSTANCE_TYPES]
+        return tuple(dict.fromkeys([self.choices.WORKER_INSTANCE_TYPE, *named]))
 
     @property
     def image_id(self) -> str | None:
@@ -115,7 +126,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
-    faults += [*_cidr(options.vpc_cidr), *_out(options)]
+    faults += [*_cidr(options.vpc_cidr), *_out(options), *_builder_role(options)]
     subnets = _split(options.private_subnets)
     if subnets and options.vpc_cidr:
         faults.append(
@@ -133,6 +144,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         vpc_cidr=options.vpc_cidr,
         hub_connect_url=options.hub_connect_url,
         hub_address=options.hub_address,
+        builder_role=options.builder_role,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:
         notices += ("CUSTOM_WORKER_AMI is used for the workers; BASE_AMI has no effect.",)
@@ -244,6 +256,14 @@ def _hub(options: Options) -> list[Fault]:
             wrong = repr(options.hub_address)
             faults.append(Fault("--hub-address", wrong, "is not an IP address", '"0.0.0.0"'))
     return faults
+
+
+def _builder_role(options: Options) -> list[Fault]:
+    arn = options.builder_role
+    if arn is None or re.fullmatch(BUILDER_ROLE_PATTERN, arn):
+        return []
+    instead = "the ARN of a role, or of an instance profile that holds it"
+    return [Fault("--builder-role", repr(arn), "is not the ARN of a role", instead)]
 
 
 def _out(options: Options) -> list[Fault]:

@@ -17,13 +17,20 @@ from ec2spawner.cloud import Gateway
 from ec2spawner.errors import ConfigError, EC2SpawnerError
 from ec2spawner.settings import ServerConfig, load_server_config, write_server_config
 
+from .building import Building, Workshop
+from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles
 from .facts import Facts, StackFacts
+from .images import Images
+from .imaging import CONTENT_SHOWN, ImageChange, ImageStep, locked_versions
 from .keys import ClusterKey
 from .looking import look
 from .planning import (
+    CLUSTER_OUTPUTS,
     Finding,
     KeyChange,
+    Network,
+    Package,
     Plan,
     StackChange,
     Templates,
@@ -70,26 +77,34 @@ class Up:
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     done: list[str] = field(default_factory=list)
+    sources: Sources = field(default_factory=find_sources)
 
     def __post_init__(self) -> None:
+        tags = stack_tags(self.request)
+        self.images = Images(
+            self.gateway, self.request.cluster, tags, sleep=self.sleep, clock=self.clock
+        )
         self._stacks = Stacks(self.gateway, self.reporter, sleep=self.sleep, clock=self.clock)
         self._key = ClusterKey(
             self.gateway,
             self.request.ssh_key_parameter,
             self.request.key_name,
-            stack_tags(self.request),
+            tags,
         )
 
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Bring the cluster to what was asked; the result for ``--output json``."""
         templates = read_templates()
+        package = read_package(self.sources)
         recorded, text, notices = _read_recorded(self.request.config_out)
         self.reporter.progress(f"Looking at {self.request.choices.REGION} …")
-        facts = await look(self.gateway, self._stacks, self._key, self.request, recorded)
+        facts = await look(
+            self.gateway, self._stacks, self._key, self.images, self.request, recorded
+        )
         findings = find_obstacles(self.request, facts)
         if findings:
             raise Obstacles(self.request.cluster, findings)
-        plan = make_plan(self.request, facts, templates, text)
+        plan = make_plan(self.request, facts, templates, text, package)
         self._show(plan, facts, notices)
         if plan.is_empty or dry_run:
             return self._result(plan, "nothing to do" if plan.is_empty else "planned", notices)
@@ -116,6 +131,7 @@ class Up:
                 )
             )
         lines += [_stack_line(plan.cluster)] if plan.cluster else []
+        lines += [_image_line(plan.image, self.images.parameter)] if plan.image else []
         lines += [f"write {self.request.config_out}"] if plan.config else []
         return lines
 
@@ -129,15 +145,51 @@ class Up:
         if network is None:
             raise _silent(self.request.network_stack)
         cluster = facts.cluster
+        if facts.current_image is None and facts.image:
+            # The launch template names the parameter, which EC2 wants to be there.
+            await self.images.set_current(facts.image.image_id)
         if plan.cluster:
             spec = cluster_spec(self.request, facts, templates.cluster, network)
             cluster = await self._apply_stack(replace(plan.cluster, spec=spec))
+        if plan.image and cluster:
+            facts = replace(facts, cluster=cluster)
+            image_id = await self._apply_image(plan.image, facts, network)
+            facts = replace(facts, current_image=image_id)
         if plan.config and cluster:
             config = server_config(self.request, facts, network, cluster.outputs)
             if config is None:
                 raise _silent(cluster.name)
             if write_server_config(self.request.config_out, config):
                 self._note(f"{self.request.config_out}")
+
+    async def _apply_image(self, step: ImageStep, facts: Facts, network: Network) -> str:
+        """Have new workers get the image that is wanted; its id."""
+        image_id = step.image_id
+        if step.change is ImageChange.BUILD and step.recipe:
+            building = self.building(facts, network)
+            try:
+                image_id = (await building.build(step.recipe)).image_id
+            finally:
+                self.done += building.done
+        await self.images.set_current(image_id)
+        self._note(f"worker image {image_id}")
+        return image_id
+
+    def building(self, facts: Facts, network: Network) -> Building:
+        """What builds an image in the cluster that ``facts`` tell of."""
+        shop = workshop_of(self.request, facts, network)
+        if shop is None:
+            raise _silent(self.request.cluster_stack)
+        return Building(
+            self.gateway,
+            self.images,
+            shop,
+            self.sources,
+            stack_tags(self.request),
+            self.reporter,
+            sleep=self.sleep,
+            clock=self.clock,
+        )
 
     async def _apply_stack(self, change: StackChange) -> StackFacts:
         stack = await self._stacks.apply(change)
@@ -172,6 +224,45 @@ def _stack_line(change: StackChange) -> str:
         where = f"{spec.parameters['ZoneA']} and {spec.parameters['ZoneB']}"
         what = f"VPC {spec.parameters['VpcCidr']}, subnets in {where}, NAT gateway"
     return f"make the stack {spec.name} ({what}){again}"
+
+
+def _image_line(step: ImageStep, parameter: str) -> str:
+    if step.change is ImageChange.TAKE:
+        return f"have new workers get the image {step.image_id} ({step.reason}; {parameter})"
+    base, content = ("", "")
+    if step.recipe:
+        base, content = step.recipe.base_image, step.recipe.content[:CONTENT_SHOWN]
+    return (
+        f"build the worker image from {base} on a builder of its own ({step.reason}; content"
+        f" {content}); it takes some minutes"
+    )
+
+
+def workshop_of(request: UpRequest, facts: Facts, network: Network) -> Workshop | None:
+    """Where builders work; None if the cluster's stack does not say what it holds."""
+    outputs = facts.cluster.outputs if facts.cluster else {}
+    if not set(CLUSTER_OUTPUTS) <= set(outputs) or facts.kind is None or facts.image is None:
+        return None
+    zones = facts.kind.zones
+    offered = [s.SUBNET_ID for s in network.worker_subnets if s.ZONE in zones]
+    return Workshop(
+        region=request.choices.REGION,
+        launch_template_id=outputs["LaunchTemplateId"],
+        instance_type=facts.kind.name,
+        has_credits=facts.kind.has_credits,
+        subnets=tuple(offered),
+        profile_arn=outputs["BuilderProfileArn"],
+        bucket=outputs["Bucket"],
+        root_device=facts.image.root_device,
+        root_gib=request.choices.WORKER_EBS_SIZE,
+    )
+
+
+def read_package(sources: Sources) -> Package:
+    """What of this package an image is made from; BundleError if a part of it is missing."""
+    digest = worker_digest(sources)
+    lock = (sources.worker / WORKER_LOCK).read_text(encoding="utf-8")
+    return Package(digest, locked_versions(lock).get("jupyterhub", ""))
 
 
 def _silent(stack: str) -> StackFailed:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ec2spawner.localcloud import motostate
 from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.ec2.images import ARCHITECTURES, ubuntu_image_id
+from ec2spawner.localcloud.ec2.launch_plan import resolve_image
 from ec2spawner.localcloud.ec2.records import ACCOUNT_ID
 from ec2spawner.localcloud.ec2.surroundings import (
     GroupInfo,
@@ -187,6 +188,13 @@ class MotoSurroundings:
                 return str(profile.arn)
         return None
 
+    def parameter(self, name: str) -> tuple[str, str] | None:
+        """See Surroundings."""
+        from moto.ssm.models import ssm_backends
+
+        found = ssm_backends[ACCOUNT_ID][self.region].get_parameter(name)
+        return (found.value, found.data_type) if found else None
+
     def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """See Surroundings."""
         from moto.ec2.models import validate_resource_ids
@@ -299,6 +307,7 @@ class Moto:
     def install(self) -> None:
         """Mend moto where it falls short; ``uninstall`` takes it back."""
         from moto.ec2.models.core import TaggedEC2Resource
+        from moto.ec2.models.launch_templates import LaunchTemplate
         from moto.ec2.models.security_groups import SecurityGroupBackend
         from moto.ec2.models.subnets import Subnet, SubnetBackend
         from moto.ssm.models import ParameterDict
@@ -306,6 +315,7 @@ class Moto:
         self._replace(TaggedEC2Resource, "get_tags", lambda original: _own_tags)
         self._replace(SubnetBackend, "delete_subnet", self._guarded_subnet)
         self._replace(SecurityGroupBackend, "delete_security_group", self._guarded_group)
+        self._replace(LaunchTemplate, "create_version", lambda o: _with_known_image(o))
         self._replace(ParameterDict, "_check_loading_status", lambda o: _with_canonical(o))
         counted = property(self._count_addresses)
         self._replace(Subnet, "available_ip_address_count", lambda original: counted)
@@ -377,6 +387,20 @@ def _dependency(message: str) -> Exception:
 
     error: Exception = EC2ClientError("DependencyViolation", message)
     return error
+
+
+def _with_known_image(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_version(template: Any, data: Any, description: str) -> Any:
+        surroundings = MotoSurroundings(template.ec2_backend.region_name)
+        try:
+            resolve_image(surroundings, str(data.get("ImageId") or ""))
+        except EC2Error as error:
+            from moto.ec2.exceptions import EC2ClientError
+
+            raise EC2ClientError(error.code, error.message) from error
+        return original(template, data, description)
+
+    return create_version
 
 
 def _referenced(backend: Any, group_id: str) -> bool:

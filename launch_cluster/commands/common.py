@@ -83,6 +83,8 @@ def carry_out(
         sys.exit(EXIT_INTERRUPTED)
     except EC2SpawnerError as error:
         fail(reporter, error, is_partly_done=is_partly_done())
+    finally:
+        reporter.end_bar()
 
 
 def fail(reporter: Reporter, error: EC2SpawnerError, *, is_partly_done: bool = False) -> NoReturn:

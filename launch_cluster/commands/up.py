@@ -47,13 +47,19 @@ from . import common
 @click.option("--hub-connect-url", metavar="URL", help="How workers reach the hub's API.")
 @click.option("--hub-address", metavar="IP", help="Address on which the hub's API listens.")
 @click.option("--worker-ssh-port", type=int, metavar="PORT", help="Port of SSH on workers [22].")
+@click.option(
+    "--builder-role",
+    metavar="ARN",
+    help="Role, or instance profile, of the machine that builds the worker image, where you may"
+    " not make one.",
+)
 @common.common_options
 def up(no_manager: bool, dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
     """Build the cluster, or change it to what is asked; run again, it changes nothing.
 
-    BASE_AMI: image of the workers (left out: the newest Ubuntu 24.04). PRIVATE_SUBNET_ID: one or
-    more subnets for the workers, with commas; left out: a network is made, with a NAT gateway.
-    PUBLIC_SUBNET_ID: subnet for the manager.
+    BASE_AMI: what the workers' image is built from (left out: the newest Ubuntu 24.04).
+    PRIVATE_SUBNET_ID: one or more subnets for the workers, with commas; left out: a network is
+    made, with a NAT gateway. PUBLIC_SUBNET_ID: subnet for the manager.
     """
     reporter = Reporter(as_json=output == "json")
     if not no_manager:
@@ -92,4 +98,5 @@ def _options(typed: dict[str, Any]) -> Options:
         hub_connect_url=typed["hub_connect_url"],
         hub_address=typed["hub_address"],
         worker_ssh_port=typed["worker_ssh_port"],
+        builder_role=typed["builder_role"] or None,
     )

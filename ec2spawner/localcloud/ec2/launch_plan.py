@@ -26,11 +26,13 @@ from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.surroundings import (
     GroupInfo,
     SubnetInfo,
+    Surroundings,
     TemplateInfo,
     TypeInfo,
 )
 from ec2spawner.localcloud.ec2.tagging import read_specifications
 
+SSM_PREFIX = "resolve:ssm:"
 MAX_USER_DATA_BYTES = 16_384  # raw; EC2 user guide, "Instance user data", 2026
 TAGGABLE = ("instance", "volume", "network-interface", "spot-instances-request")
 
@@ -156,6 +158,7 @@ def _image(ec2: State, merged: Mapping[str, Any]) -> Image:
     image_id = merged.get("ImageId")
     if not image_id:
         raise missing("ImageId")
+    image_id = resolve_image(ec2.surroundings, image_id)
     if not image_id.startswith("ami-"):
         raise malformed(image_id, "ami")
     image = ec2.images.get(image_id)
@@ -167,6 +170,29 @@ def _image(ec2: State, merged: Mapping[str, Any]) -> Image:
             f"The image id '[{image_id}]' is not available (state: {image.state})",
         )
     return image
+
+
+def resolve_image(surroundings: Surroundings, image_id: str) -> str:
+    """The id of an image that may be named by an SSM parameter: ``resolve:ssm:NAME``.
+
+    EC2 takes only parameters of the data type aws:ec2:image, and looks at them also when a launch
+    template is made ("SsmInvalidParameter", as in aws/aws-cdk#26712; EC2 Auto Scaling user guide,
+    "Use AWS Systems Manager parameters instead of AMI IDs in launch templates"; read 2026).
+    """
+    if not image_id.startswith(SSM_PREFIX):
+        return image_id
+    name = image_id.removeprefix(SSM_PREFIX)
+    found = surroundings.parameter(name)
+    if found is None:
+        raise EC2Error("SsmInvalidParameter", f"Parameter {name} not found.")
+    value, data_type = found
+    if data_type != "aws:ec2:image":
+        raise EC2Error(
+            "SsmInvalidParameter",
+            "Unsupported data type. The following parameter data types are supported: "
+            "aws:ec2:image",
+        )
+    return value
 
 
 def _type(ec2: State, merged: Mapping[str, Any], image: Image) -> TypeInfo:

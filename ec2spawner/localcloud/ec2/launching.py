@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ec2spawner.localcloud.ec2 import builders
 from ec2spawner.localcloud.ec2.capacity import Occupant
 from ec2spawner.localcloud.ec2.failures import EC2Error, bad_value
 from ec2spawner.localcloud.ec2.launch_plan import DevicePlan, LaunchPlan, merge, plan_launch
@@ -169,6 +170,8 @@ def _one(
     _apply_settings(instance, settings, plan)
     _place(ec2, instance, plan)
     instance.tags = dict(plan.tags.get("instance", {}))
+    if builders.is_builder(instance):
+        builders.begin(ec2, instance)
     instance.interface_tags = dict(plan.tags.get("network-interface", {}))
     if plan.spot:
         request = request or _request(ec2, plan)

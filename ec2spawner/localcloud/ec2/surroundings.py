@@ -81,6 +81,9 @@ class Surroundings(Protocol):
     def profile_arn(self, wanted: Mapping[str, Any]) -> str | None:
         """The ARN of an IAM instance profile, by Name or Arn."""
 
+    def parameter(self, name: str) -> tuple[str, str] | None:
+        """Value and data type of the SSM parameter of that name."""
+
     def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Tag what is not an instance, volume, snapshot or image, or EC2Error."""
 
@@ -133,6 +136,7 @@ class StaticSurroundings:
     types: dict[str, TypeInfo] = field(default_factory=_common_types)
     templates: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    parameters: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def subnet(self, subnet_id: str) -> SubnetInfo | None:
         """See Surroundings."""
@@ -174,6 +178,10 @@ class StaticSurroundings:
     def profile_arn(self, wanted: Mapping[str, Any]) -> str | None:
         """See Surroundings; every profile exists."""
         return str(wanted.get("Arn") or f"arn:aws:iam::profile/{wanted.get('Name')}")
+
+    def parameter(self, name: str) -> tuple[str, str] | None:
+        """See Surroundings."""
+        return self.parameters.get(name)
 
     def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """See Surroundings."""
