@@ -8,7 +8,6 @@ decide whether an image is wanted.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
@@ -27,16 +26,26 @@ from .bundle import WORKER_LOCK, Sources, put_bundle, put_once
 from .console import ConsoleLog
 from .course import Course, course_key
 from .images import Images
-from .imaging import TAG_CONTENT, Recipe, WorkerImage, find_made, image_tags, locked_versions
+from .imaging import (
+    TAG_CONTENT,
+    Builder,
+    Recipe,
+    WorkerImage,
+    find_made,
+    image_tags,
+    locked_versions,
+    parse_builder,
+)
 from .reporter import Elapsed, Reporter
 
 POLL_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses between looks; the last one stays. A build takes minutes."""
 
+LOOK_AGAIN_SECONDS = 5.0  # where another look is all that helps
 BUILD_DEADLINE_SECONDS = 3600.0
 POWER_OFF_SECONDS = 180.0  # from the console's "done" to a builder that is stopped by us
-STOP_DEADLINE_SECONDS = 900.0
 LAST_WORDS_SECONDS = 120.0  # that EC2 has for showing the end of a stopped builder's console
+SHOWN_DEADLINE_SECONDS = 120.0  # that EC2 has for showing an image that it has made
 IMAGE_DEADLINE_SECONDS = 3600.0
 PROFILE_DEADLINE_SECONDS = 120.0  # IAM's new instance profiles are known to EC2 a little later
 TOKENS_MAX = 50  # builds of the same content within the time that EC2 remembers tokens
@@ -78,33 +87,6 @@ class Workshop:
     root_gib: int
 
 
-@dataclass(frozen=True)
-class Builder:
-    """A builder instance, as a listing shows it."""
-
-    instance_id: str
-    state: InstanceState
-    content: str
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it is ended, or on its way there."""
-        return self.state in (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED)
-
-    @property
-    def is_off(self) -> bool:
-        """Whether it is off, or on its way there."""
-        return self.state in (InstanceState.STOPPING, InstanceState.STOPPED)
-
-
-def parse_builder(raw: Mapping[str, Any]) -> Builder:
-    """One element of DescribeInstances' ``Instances``."""
-    tags = {t["Key"]: t["Value"] for t in raw.get("Tags") or ()}
-    return Builder(
-        raw["InstanceId"], InstanceState(raw["State"]["Name"]), tags.get(TAG_CONTENT, "")
-    )
-
-
 @dataclass
 class Building:
     """One run that leads to an image; ``done`` tells what was changed so far."""
@@ -144,28 +126,10 @@ class Building:
 
     # ---- builders
 
-    async def list_builders(self) -> list[Builder]:
-        """The cluster's builders that are not gone."""
-        params = {
-            "Filters": [
-                {"Name": f"tag:{TAG_CLUSTER}", "Values": [self._cluster]},
-                {"Name": f"tag:{TAG_ROLE}", "Values": [Role.BUILDER.value]},
-            ],
-            "MaxResults": 1000,
-        }
-        pages = await self.gateway.pages("ec2", "describe_instances", params)
-        found = [
-            parse_builder(raw)
-            for page in pages
-            for reservation in page["Reservations"]
-            for raw in reservation["Instances"]
-        ]
-        return [builder for builder in found if not builder.is_gone]
-
     async def _find_builder(self, content: str) -> Builder | None:
         """One that an earlier run left and that does this work; all others are ended."""
         ours: Builder | None = None
-        for builder in await self.list_builders():
+        for builder in await self.images.builders():
             if ours is None and builder.content == content and await self._is_of_use(builder):
                 ours = builder
                 self.reporter.progress(
@@ -292,7 +256,7 @@ class Building:
                 is_late = self.clock() - begun > PROFILE_DEADLINE_SECONDS
                 if is_late or not _profile_is_unknown(error):
                     raise
-                await self.sleep(5.0)
+                await self.sleep(LOOK_AGAIN_SECONDS)
                 continue
             builder = parse_builder(reply["Instances"][0])
             if not builder.is_gone:
@@ -302,7 +266,7 @@ class Building:
     async def _end_all(self) -> None:
         """End every builder of the cluster; what cannot be ended now, the next run finds."""
         try:
-            listed = [builder.instance_id for builder in await self.list_builders()]
+            listed = [builder.instance_id for builder in await self.images.builders()]
             for instance_id in dict.fromkeys([*listed, *filter(None, [self._launched])]):
                 await self._end(instance_id)
         except CloudError as error:
@@ -313,8 +277,7 @@ class Building:
 
     async def _end(self, instance_id: str) -> None:
         self.reporter.progress(f"Ending the builder {instance_id} …")
-        with contextlib.suppress(NotFound):
-            await self._ec2.terminate([instance_id])
+        await self.images.end_builder(instance_id)
 
     # ---- its work
 
@@ -357,7 +320,7 @@ class Building:
     async def _read_last_words(self, instance_id: str) -> None:
         begun = self.clock()
         while not self._log.is_over and self.clock() - begun < LAST_WORDS_SECONDS:
-            await self.sleep(5.0)
+            await self.sleep(LOOK_AGAIN_SECONDS)
             self._log.add(await self._console(instance_id))
 
     async def _pause_or_fail(self, elapsed: Elapsed, found: Builder) -> None:
@@ -415,11 +378,11 @@ class Building:
     ) -> WorkerImage:
         """An image that exists, once listings show it."""
         begun = self.clock()
-        while self.clock() - begun < 120.0:
+        while self.clock() - begun < SHOWN_DEADLINE_SECONDS:
             found = await look()
             if found:
                 return found[0]
-            await self.sleep(2.0)
+            await self.sleep(LOOK_AGAIN_SECONDS)
         raise self._failed(f"EC2 does not show the image {what}, which it has made.")
 
     async def _until_available(self, image: WorkerImage) -> WorkerImage:

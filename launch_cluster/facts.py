@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ec2spawner.settings import ServerConfig
 
-from .imaging import WorkerImage
+from .imaging import Builder, WorkerImage
 
 
 def _none() -> Mapping[str, str]:
@@ -113,5 +113,6 @@ class Facts:
     image_id: str | None = None  # which was looked for; None: Canonical names none
     subnets: Mapping[str, SubnetFacts] = field(default_factory=lambda: MappingProxyType({}))
     worker_images: tuple[WorkerImage, ...] = ()  # that were built for the cluster
+    builders: tuple[Builder, ...] = ()  # that are not gone
     current_image: str | None = None  # which new workers get; None: nothing is said yet
     recorded: ServerConfig | None = None  # the file that the last run wrote

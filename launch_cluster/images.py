@@ -17,7 +17,7 @@ from ec2spawner.errors import EC2SpawnerError, NotFound, Rejected
 from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role
 from ec2spawner.settings import worker_image_parameter
 
-from .imaging import Usage, WorkerImage, parse_worker_image
+from .imaging import Builder, Usage, WorkerImage, parse_builder, parse_worker_image
 
 DATA_TYPE = "aws:ec2:image"
 """EC2 takes an image's id from parameters of this data type only (EC2 user guide, "Reference AMIs
@@ -77,6 +77,30 @@ class Images:
             {"Name": f"tag:{TAG_CLUSTER}", "Values": [self.cluster]},
             {"Name": f"tag:{TAG_ROLE}", "Values": [Role.IMAGE.value]},
         ]
+
+    # ---- builders
+
+    async def builders(self) -> list[Builder]:
+        """The cluster's builders that are not gone."""
+        params = {
+            "Filters": [
+                {"Name": f"tag:{TAG_CLUSTER}", "Values": [self.cluster]},
+                {"Name": f"tag:{TAG_ROLE}", "Values": [Role.BUILDER.value]},
+            ],
+            "MaxResults": 1000,
+        }
+        pages = await self._gateway.pages("ec2", "describe_instances", params)
+        found = [
+            parse_builder(raw)
+            for page in pages
+            for reservation in page["Reservations"]
+            for raw in reservation["Instances"]
+        ]
+        return [builder for builder in found if not builder.is_gone]
+
+    async def end_builder(self, instance_id: str) -> None:
+        """Terminate a builder; gone already is success."""
+        await self._unless_gone("terminate_instances", {"InstanceIds": [instance_id]})
 
     # ---- the parameter
 

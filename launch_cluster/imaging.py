@@ -15,7 +15,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role
+from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, InstanceState, Role
 from ec2spawner.settings import Choices
 from ec2spawner.version import __version__
 
@@ -225,6 +225,8 @@ def _why_build(recipe: Recipe, current: WorkerImage | None, root_gib: int) -> st
         return "there is none yet"
     if current.content == recipe.content and current.root_gib > root_gib:
         return f"the one in use needs a root disk of {current.root_gib} GiB"
+    if recipe.stamp != current.tags.get(TAG_STAMP, ""):
+        return "it is asked for anew"
     if current.tags.get(TAG_BASE) != recipe.base_image:
         return f"the one in use is made from {current.tags.get(TAG_BASE) or 'something else'}"
     if current.tags.get(TAG_VERSION) != __version__:
@@ -252,6 +254,45 @@ def doubts_about_custom(image_id: str, tags: Mapping[str, str], jupyterhub: str)
         has = tags.get(TAG_JUPYTERHUB) or "none known"
         return f"{image_id} holds JupyterHub {has}, the hub is {jupyterhub}: better the same."
     return None
+
+
+# ---- builders
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A builder instance, as a listing shows it."""
+
+    instance_id: str
+    state: InstanceState
+    content: str
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is ended, or on its way there."""
+        return self.state in (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it is off, or on its way there."""
+        return self.state in (InstanceState.STOPPING, InstanceState.STOPPED)
+
+
+def parse_builder(raw: Mapping[str, Any]) -> Builder:
+    """One element of DescribeInstances' ``Instances``."""
+    tags = {t["Key"]: t["Value"] for t in raw.get("Tags") or ()}
+    return Builder(
+        raw["InstanceId"], InstanceState(raw["State"]["Name"]), tags.get(TAG_CONTENT, "")
+    )
+
+
+def left_over(builders: Iterable[Builder], images: Iterable[WorkerImage]) -> tuple[str, ...]:
+    """The builders that nobody waits for any more: off, or their image is there.
+
+    One at work on something else may be a colleague's; it switches itself off in the end.
+    """
+    made = {image.content for image in images if image.is_usable}
+    return tuple(b.instance_id for b in builders if b.is_off or b.content in made)
 
 
 # ---- pruning

@@ -55,14 +55,14 @@ async def look(
     cluster = await stacks.find(request.cluster_stack)
     private, public = wanted_subnets(request, network, cluster)
     named = [*private, *([public] if public else [])]
-    kinds, subnets, key_facts, workers, made, current = await asyncio.gather(
+    kinds, subnets, key_facts, workers, imagery = await asyncio.gather(
         asyncio.gather(*(_look_at_type(gateway, name) for name in request.worker_types)),
         _look_at_subnets(gateway, named),
         key.look(),
         _count_workers(gateway, request.cluster),
-        images.made(),
-        images.current(),
+        asyncio.gather(images.made(), images.current(), images.builders()),
     )
+    made, current, builders = imagery
     kind = kinds[0]
     wanted = wanted_image(request, find_by_id(made, current))
     is_named = request.image_id is not None
@@ -77,6 +77,7 @@ async def look(
         kinds=MappingProxyType(dict(zip(request.worker_types, kinds, strict=True))),
         worker_images=tuple(made),
         current_image=current,
+        builders=tuple(builders),
         image=image,
         image_id=image_id,
         subnets=subnets,

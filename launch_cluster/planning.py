@@ -28,6 +28,7 @@ from .imaging import (
     decide,
     doubts_about_custom,
     find_by_id,
+    left_over,
     recipe_of,
     take_custom,
 )
@@ -95,12 +96,14 @@ class Plan:
     cluster: StackChange | None
     image: ImageStep | None
     config: bool  # whether server_config.json must be written
+    builders: tuple[str, ...] = ()  # that an earlier run left, to be ended
     notices: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.network or self.key or self.cluster or self.image or self.config)
+        steps = (self.network, self.key, self.cluster, self.image, self.config, self.builders)
+        return not any(steps)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def wanted_image(request: UpRequest, current: WorkerImage | None) -> str | None:
     """The image that was named, else the base of the one in use; None: the newest base image."""
     if request.image_id:
         return request.image_id
-    return current.tags.get(TAG_BASE) if current else None
+    return current.tags.get(TAG_BASE) if current and not request.newest_base else None
 
 
 def wanted_subnets(
@@ -161,6 +164,7 @@ def make_plan(
         cluster=cluster_change,
         image=image_step,
         config=not is_written,
+        builders=left_over(facts.builders, facts.worker_images),
         notices=_notices(request, facts, package),
     )
 

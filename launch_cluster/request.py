@@ -84,6 +84,7 @@ class UpRequest:
     hub_connect_url: str | None = None
     hub_address: str | None = None
     builder_role: str | None = None
+    newest_base: bool = False  # instead of the one that the image in use was built from
 
     @property
     def worker_types(self) -> tuple[str, ...]:

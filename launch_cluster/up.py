@@ -20,6 +20,7 @@ from ec2spawner.settings import ServerConfig, load_server_config, write_server_c
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles
+from .course import Course
 from .facts import Facts, StackFacts
 from .images import Images
 from .imaging import CONTENT_SHOWN, ImageChange, ImageStep, locked_versions
@@ -96,11 +97,9 @@ class Up:
         """Bring the cluster to what was asked; the result for ``--output json``."""
         templates = read_templates()
         package = read_package(self.sources)
-        recorded, text, notices = _read_recorded(self.request.config_out)
+        recorded, text, notices = read_recorded(self.request.config_out)
         self.reporter.progress(f"Looking at {self.request.choices.REGION} …")
-        facts = await look(
-            self.gateway, self._stacks, self._key, self.images, self.request, recorded
-        )
+        facts = await self.look(recorded)
         findings = find_obstacles(self.request, facts)
         if findings:
             raise Obstacles(self.request.cluster, findings)
@@ -111,6 +110,12 @@ class Up:
         await self.confirm()
         await self._apply(plan, facts, templates)
         return self._result(plan, "done", notices)
+
+    async def look(self, recorded: ServerConfig | None) -> Facts:
+        """All that a plan is made from."""
+        return await look(
+            self.gateway, self._stacks, self._key, self.images, self.request, recorded
+        )
 
     def _show(self, plan: Plan, facts: Facts, notices: tuple[str, ...]) -> None:
         for notice in (*notices, *plan.notices):
@@ -131,7 +136,8 @@ class Up:
                 )
             )
         lines += [_stack_line(plan.cluster)] if plan.cluster else []
-        lines += [_image_line(plan.image, self.images.parameter)] if plan.image else []
+        lines += [image_line(plan.image, self.images.parameter)] if plan.image else []
+        lines += [builders_line(plan.builders)] if plan.builders else []
         lines += [f"write {self.request.config_out}"] if plan.config else []
         return lines
 
@@ -140,7 +146,7 @@ class Up:
             facts = replace(facts, network=await self._apply_stack(plan.network))
         if plan.key:
             await self._key.apply(plan.key)
-            self._note(f"key pair {self.request.key_name}")
+            self.note(f"key pair {self.request.key_name}")
         network = network_of(self.request, facts)
         if network is None:
             raise _silent(self.request.network_stack)
@@ -153,27 +159,36 @@ class Up:
             cluster = await self._apply_stack(replace(plan.cluster, spec=spec))
         if plan.image and cluster:
             facts = replace(facts, cluster=cluster)
-            image_id = await self._apply_image(plan.image, facts, network)
+            image_id = await self.apply_image(plan.image, facts, network)
             facts = replace(facts, current_image=image_id)
+        await self.end_builders(plan.builders)
         if plan.config and cluster:
             config = server_config(self.request, facts, network, cluster.outputs)
             if config is None:
                 raise _silent(cluster.name)
             if write_server_config(self.request.config_out, config):
-                self._note(f"{self.request.config_out}")
+                self.note(f"{self.request.config_out}")
 
-    async def _apply_image(self, step: ImageStep, facts: Facts, network: Network) -> str:
+    async def apply_image(
+        self, step: ImageStep, facts: Facts, network: Network, course: Course | None = None
+    ) -> str:
         """Have new workers get the image that is wanted; its id."""
         image_id = step.image_id
         if step.change is ImageChange.BUILD and step.recipe:
             building = self.building(facts, network)
             try:
-                image_id = (await building.build(step.recipe)).image_id
+                image_id = (await building.build(step.recipe, course)).image_id
             finally:
                 self.done += building.done
         await self.images.set_current(image_id)
-        self._note(f"worker image {image_id}")
+        self.note(f"worker image {image_id}")
         return image_id
+
+    async def end_builders(self, ids: tuple[str, ...]) -> None:
+        """End builders that an earlier run left."""
+        for instance_id in ids:
+            await self.images.end_builder(instance_id)
+            self.note(f"end of the builder {instance_id}")
 
     def building(self, facts: Facts, network: Network) -> Building:
         """What builds an image in the cluster that ``facts`` tell of."""
@@ -193,10 +208,11 @@ class Up:
 
     async def _apply_stack(self, change: StackChange) -> StackFacts:
         stack = await self._stacks.apply(change)
-        self._note(f"stack {change.spec.name}")
+        self.note(f"stack {change.spec.name}")
         return stack
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
+        """Say what was changed, and remember it."""
         self.done.append(what)
         self.reporter.progress(f"done: {what}")
 
@@ -226,7 +242,8 @@ def _stack_line(change: StackChange) -> str:
     return f"make the stack {spec.name} ({what}){again}"
 
 
-def _image_line(step: ImageStep, parameter: str) -> str:
+def image_line(step: ImageStep, parameter: str) -> str:
+    """What a step does, for the plan."""
     if step.change is ImageChange.TAKE:
         return f"have new workers get the image {step.image_id} ({step.reason}; {parameter})"
     base, content = ("", "")
@@ -236,6 +253,11 @@ def _image_line(step: ImageStep, parameter: str) -> str:
         f"build the worker image from {base} on a builder of its own ({step.reason}; content"
         f" {content}); it takes some minutes"
     )
+
+
+def builders_line(ids: tuple[str, ...]) -> str:
+    """What becomes of builders that an earlier run left, for the plan."""
+    return f"end what an earlier run left: {', '.join(ids)}"
 
 
 def workshop_of(request: UpRequest, facts: Facts, network: Network) -> Workshop | None:
@@ -282,7 +304,7 @@ def read_templates() -> Templates:
     )
 
 
-def _read_recorded(path: Path) -> tuple[ServerConfig | None, str | None, tuple[str, ...]]:
+def read_recorded(path: Path) -> tuple[ServerConfig | None, str | None, tuple[str, ...]]:
     """What the last run wrote, and the text itself; a file that cannot be used is written anew."""
     if not path.exists():
         return None, None, ()

@@ -70,6 +70,10 @@ def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
+class Killed(BaseException):
+    """What a process that was killed does not notice."""
+
+
 @dataclass
 class Calls:
     """What the command asked of AWS; a test may let a call fail, or act just before it."""
@@ -77,6 +81,8 @@ class Calls:
     made: list[str] = field(default_factory=list)
     requests: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    is_dead: bool = False  # the process was killed: nothing that it still does reaches AWS
 
     @property
     def changing(self) -> list[str]:
@@ -104,11 +110,16 @@ def calls(monkeypatch: pytest.MonkeyPatch, shared_session: Any) -> Calls:
             super().__init__(region, session_factory=lambda: shared_session)
 
         async def call(self, service: str, operation: str, params: Any = None, **more: Any) -> Any:
+            if calls.is_dead:
+                raise Killed
             calls.made.append(operation)
             calls.requests.append((operation, params or {}))
             if operation in calls.before:
                 calls.before[operation]()
-            return await super().call(service, operation, params, **more)
+            reply = await super().call(service, operation, params, **more)
+            if operation in calls.after:
+                calls.after[operation]()
+            return reply
 
     monkeypatch.setattr(common, "Gateway", RecordingGateway)
     return calls
@@ -125,6 +136,7 @@ def quick_builds(monkeypatch: pytest.MonkeyPatch, bundle: bundle_module.Bundle) 
     """Images are built without pauses that people do not notice."""
     monkeypatch.setattr(bundle_module, "make_bundle", lambda sources: bundle)
     monkeypatch.setattr(building, "POLL_SECONDS", (0.02,))
+    monkeypatch.setattr(building, "LOOK_AGAIN_SECONDS", 0.02)
 
 
 @pytest.fixture
