@@ -19,6 +19,7 @@ import click
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import ConfigError, EC2SpawnerError
 
+from ..answering import HTTP_PORT
 from ..reporter import Reporter
 
 EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -34,6 +35,22 @@ class Declined(EC2SpawnerError):
 def open_gateway(region: str | None) -> Gateway:
     """The gateway of one command; a Region of None is left to the AWS configuration."""
     return Gateway(region=region)
+
+
+def http_port() -> int:
+    """Port on which a manager's public address answers, where something else than 80 leads there.
+
+    EC2SPAWNER_HTTP_PORT says so: docs/localcloud.md has the one such case.
+    """
+    text = os.environ.get("EC2SPAWNER_HTTP_PORT", "")
+    if not text:
+        return HTTP_PORT
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ConfigError(
+            f"EC2SPAWNER_HTTP_PORT is {text!r}, which is no port.",
+            next_step="Remove it from the environment, or write a number from 1 to 65535.",
+        )
+    return int(text)
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
