@@ -20,7 +20,8 @@ from .reporter import Elapsed, Reporter
 
 HEALTH = "/hub/health"
 PROBE_SECONDS = 5.0
-POLL_SECONDS = 5.0
+POLL_SECONDS = (0.2, 5.0)
+"""Pauses between looks: in the first seconds, and then."""
 WAIT_SECONDS = 1500.0
 """A first boot installs Node and two Python environments, which takes 5 to 10 minutes."""
 CONSOLE_EVERY_SECONDS = 20.0
@@ -132,7 +133,7 @@ async def wait_for_hub(
                 "Run the same command later: it waits on. To look: a session by Systems Manager,"
                 " and `journalctl -u cloud-final`; --replace-manager makes the machine anew.",
             )
-        await sleep(POLL_SECONDS)
+        await sleep(POLL_SECONDS[elapsed.seconds > POLL_SECONDS[1]])
         answer = await asyncio.to_thread(look, site)
         if answer.is_up:
             reporter.progress(f"The hub answers at {site.url}, {elapsed.seconds:.0f} s")
