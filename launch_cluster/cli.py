@@ -6,10 +6,11 @@ import click
 
 from ec2spawner.version import __version__
 
+from .commands.plan import plan
 from .commands.terminate_workers import terminate_workers
 from .commands.up import up
 
-COMMANDS = (up, terminate_workers)
+COMMANDS = (up, plan, terminate_workers)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

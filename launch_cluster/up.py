@@ -54,7 +54,7 @@ from .planning import (
 )
 from .reporter import Reporter
 from .request import UpRequest
-from .stacks import StackFailed, Stacks
+from .stacks import ResourceChange, StackFailed, Stacks
 from .vpcs import find_subnets
 
 KEY_WORDS = {
@@ -104,15 +104,15 @@ class Up:
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Bring the cluster to what was asked; the result for ``--output json``."""
         plan, facts, templates, notices = await self.look_and_plan()
-        self._show(plan, facts, notices)
+        self.show(plan, facts, notices)
         if dry_run:
-            return self._result(plan, "nothing to do" if plan.is_empty else "planned", notices)
+            return self.result(plan, "nothing to do" if plan.is_empty else "planned", notices)
         if not plan.is_empty:
             await self.confirm()
             facts = await self._apply(plan, facts, templates)
         hub = await self._wait_for_hub(facts)
         outcome = "nothing to do" if plan.is_empty else "done"
-        return {**self._result(plan, outcome, notices), **hub}
+        return {**self.result(plan, outcome, notices), **hub}
 
     async def look_and_plan(self) -> tuple[Plan, Facts, Templates, tuple[str, ...]]:
         """The plan and what it is made from; Obstacles if there are any."""
@@ -176,7 +176,12 @@ class Up:
         spec = manager_spec(self.request, facts, templates.manager, network, outputs)
         return {CONFIG_KEY: server_config_text(config), CHOICES_KEY: choices_text(spec)}
 
-    def _show(self, plan: Plan, facts: Facts, notices: tuple[str, ...]) -> None:
+    async def preview(self, change: StackChange) -> list[ResourceChange]:
+        """What CloudFormation would do to a stack that is there."""
+        return await self._stacks.preview(change)
+
+    def show(self, plan: Plan, facts: Facts, notices: tuple[str, ...]) -> None:
+        """Say what would be done."""
         for notice in (*notices, *plan.notices, *plan.manager.notices):
             self.reporter.progress(f"note: {notice}")
         where = f"{self.request.choices.REGION}, account {facts.account}"
@@ -261,7 +266,8 @@ class Up:
         self.done.append(what)
         self.reporter.progress(f"done: {what}")
 
-    def _result(self, plan: Plan, outcome: str, notices: tuple[str, ...]) -> dict[str, Any]:
+    def result(self, plan: Plan, outcome: str, notices: tuple[str, ...]) -> dict[str, Any]:
+        """The result for ``--output json``."""
         if outcome == "done":
             self.reporter.show([f"Cluster {self.request.cluster}: done."])
         return {

@@ -12,7 +12,6 @@ import pytest
 from click.testing import Result
 
 from ec2spawner.cloud import Gateway
-from ec2spawner.settings import load_server_config
 
 from .conftest import Calls
 
