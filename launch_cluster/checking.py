@@ -32,7 +32,7 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
 
 
 def _of_foreign_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
-    for stack in filter(None, (facts.network, facts.cluster)):
+    for stack in filter(None, _stacks(facts)):
         marks = (stack.parameters.get("ClusterName"), stack.tags.get(TAG_CLUSTER))
         others = {mark for mark in marks if mark} - {request.cluster}
         if others:
@@ -43,8 +43,12 @@ def _of_foreign_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
             )
 
 
+def _stacks(facts: Facts) -> tuple[StackFacts | None, ...]:
+    return facts.network, facts.cluster, facts.manager.stack if facts.manager else None
+
+
 def _of_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
-    for stack in (facts.network, facts.cluster):
+    for stack in _stacks(facts):
         if stack and not stack.is_usable and not stack.is_remains:
             yield Finding(
                 f"The stack {stack.name}",

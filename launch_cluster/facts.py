@@ -97,10 +97,24 @@ class SubnetFacts:
 
 
 @dataclass(frozen=True)
+class ManagerFacts:
+    """What the manager has, or could have."""
+
+    stack: StackFacts | None = None
+    kind: TypeFacts | None = None  # None: EC2 does not know the type
+    image: ImageFacts | None = None  # None: EC2 does not know the image
+    image_id: str | None = None
+    zone: str = ""  # of the public subnet; "" where that is not known yet
+    has_key: bool = True  # whether EC2 knows the key pair that was named
+    files: Mapping[str, str] = field(default_factory=_none)  # in the bucket, by key
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that a plan is made from."""
 
     account: str
+    partition: str = "aws"
     network: StackFacts | None = None
     cluster: StackFacts | None = None
     key: KeyFacts = KeyFacts()
@@ -116,3 +130,4 @@ class Facts:
     builders: tuple[Builder, ...] = ()  # that are not gone
     current_image: str | None = None  # which new workers get; None: nothing is said yet
     recorded: ServerConfig | None = None  # the file that the last run wrote
+    manager: ManagerFacts | None = None  # None: none is asked for

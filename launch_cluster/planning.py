@@ -13,6 +13,7 @@ from enum import Enum
 
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import (
+    HUB_API_PORT,
     Choices,
     ServerConfig,
     WorkerSubnet,
@@ -88,6 +89,23 @@ class Network:
 
 
 @dataclass(frozen=True)
+class ManagerPlan:
+    """What must be done for the manager, in this order; None or (): nothing. See ``hosting``."""
+
+    before: StackChange | None = None  # the stack without an instance
+    files: tuple[str, ...] = ()  # keys in the bucket
+    instance: StackChange | None = None  # the stack with its instance
+    starts: bool = False  # whether that makes an instance
+    replaces: bool = False  # whether one lives, and is ended before
+    notices: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.before or self.files or self.instance)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What ``up`` would do, in this order; None: nothing for that part."""
 
@@ -98,12 +116,13 @@ class Plan:
     config: bool  # whether server_config.json must be written
     builders: tuple[str, ...] = ()  # that an earlier run left, to be ended
     notices: tuple[str, ...] = ()
+    manager: ManagerPlan = ManagerPlan()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
         steps = (self.network, self.key, self.cluster, self.image, self.config, self.builders)
-        return not any(steps)
+        return not any(steps) and self.manager.is_empty
 
 
 @dataclass(frozen=True)
@@ -112,6 +131,7 @@ class Templates:
 
     network: str
     cluster: str
+    manager: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,7 @@ def make_plan(
     network_change = _network_change(request, facts, templates.network)
     known = network_of(request, facts)
     spec = cluster_spec(request, facts, templates.cluster, known)
-    cluster_change = _change(spec, facts.cluster)
+    cluster_change = change_of(spec, facts.cluster)
     image_step = image_change(request, facts, package)
     is_written = False
     if known and facts.cluster and not cluster_change and not image_step:
@@ -182,10 +202,11 @@ def image_change(request: UpRequest, facts: Facts, package: Package) -> ImageSte
 def _network_change(request: UpRequest, facts: Facts, template: str) -> StackChange | None:
     if wanted_subnets(request, facts.network, facts.cluster)[0]:
         return None
-    return _change(network_spec(request, facts, template), facts.network)
+    return change_of(network_spec(request, facts, template), facts.network)
 
 
-def _change(spec: StackSpec, stack: StackFacts | None) -> StackChange | None:
+def change_of(spec: StackSpec, stack: StackFacts | None) -> StackChange | None:
+    """What makes a stack what it should be; None if it is so."""
     if stack is None or stack.is_remains:
         return StackChange(spec, is_new=True, remains=stack.stack_id if stack else None)
     found = differences(spec, stack)
@@ -306,6 +327,10 @@ def _image(facts: Facts) -> ImageFacts:
 
 
 def _hub_url(request: UpRequest, facts: Facts) -> str | None:
+    if request.manager:
+        stack = facts.manager.stack if facts.manager else None
+        address = stack.outputs.get("PrivateAddress") if stack else None
+        return f"http://{address}:{HUB_API_PORT}" if address else None
     recorded = facts.recorded.HUB_CONNECT_URL if facts.recorded else None
     return request.hub_connect_url or recorded
 

@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ec2spawner.settings import (
     CLUSTER_NAME_PATTERN,
     CLUSTER_NAME_RULE,
     INSTANCE_CONFIG_NAME,
+    MANAGER_SUFFIX,
     NETWORK_SUFFIX,
     InstanceConfig,
     check_hub_url,
@@ -30,6 +31,8 @@ from ec2spawner.settings import (
     load_instance_config,
     load_server_config,
 )
+
+from .manager_request import ManagerOptions, ManagerRequest, read_manager
 
 DEFAULT_VPC_CIDR = "10.77.0.0/16"
 CIDR_PREFIX_MIN, CIDR_PREFIX_MAX = 16, 24
@@ -68,6 +71,8 @@ class Options:
     hub_address: str | None = None
     worker_ssh_port: int | None = None
     builder_role: str | None = None
+    vpc_id: str | None = None
+    manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class UpRequest:
     hub_connect_url: str | None = None
     hub_address: str | None = None
     builder_role: str | None = None
+    vpc_id: str | None = None
+    manager: ManagerRequest | None = None  # None: the hub runs elsewhere
     newest_base: bool = False  # instead of the one that the image in use was built from
 
     @property
@@ -117,6 +124,11 @@ class UpRequest:
         """Name of the cluster's stack."""
         return f"ec2spawner-{self.cluster}"
 
+    @property
+    def manager_stack(self) -> str:
+        """Name of the manager's stack."""
+        return f"{self.cluster_stack}{MANAGER_SUFFIX}"
+
 
 def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest, tuple[str, ...]]:
     """The request and notices on what was read differently; OptionError or ConfigFileError.
@@ -127,7 +139,9 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
-    faults += [*_cidr(options.vpc_cidr), *_out(options), *_builder_role(options)]
+    faults += [*_cidr(options.vpc_cidr), *_vpc(options), *_out(options), *_builder_role(options)]
+    manager, wrong = read_manager(options.manager, options.hub_connect_url)
+    faults += wrong
     subnets = _split(options.private_subnets)
     if subnets and options.vpc_cidr:
         faults.append(
@@ -146,6 +160,8 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         hub_connect_url=options.hub_connect_url,
         hub_address=options.hub_address,
         builder_role=options.builder_role,
+        vpc_id=options.vpc_id,
+        manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:
         notices += ("CUSTOM_WORKER_AMI is used for the workers; BASE_AMI has no effect.",)
@@ -216,7 +232,7 @@ def check_cluster_name(name: str) -> list[Fault]:
             reason = str(error)
         else:
             return []
-    better = re.sub(rf"({NETWORK_SUFFIX})+$", "", slug(name).lstrip("0123456789-"))
+    better = re.sub(rf"({NETWORK_SUFFIX}|{MANAGER_SUFFIX})+$", "", slug(name).lstrip("0123456789-"))
     instead = f"{CLUSTER_NAME_RULE}, for example {better!r}" if better else CLUSTER_NAME_RULE
     return [Fault("CLUSTER_NAME", repr(name), reason, instead)]
 
@@ -234,6 +250,17 @@ def _ids(options: Options) -> list[Fault]:
         for name, kind, value in asked
         if not re.fullmatch(rf"{kind}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", value)
     ]
+
+
+def _vpc(options: Options) -> list[Fault]:
+    if options.vpc_id is None:
+        return []
+    if not re.fullmatch(r"vpc-([0-9a-f]{8}|[0-9a-f]{17})", options.vpc_id):
+        instead = 'one such as "vpc-0123456789abcdef0"'
+        return [Fault("--vpc-id", repr(options.vpc_id), "is not an id", instead)]
+    if options.vpc_cidr:
+        return [Fault("--vpc-cidr", "", "is for a VPC that is made, but --vpc-id names one")]
+    return []
 
 
 def _hub(options: Options) -> list[Fault]:

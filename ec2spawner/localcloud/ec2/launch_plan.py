@@ -65,6 +65,7 @@ class LaunchPlan:
     devices: list[DevicePlan]
     tags: dict[str, dict[str, str]]
     address: str = ""
+    interface_id: str = ""  # one that is there already
     public: bool = False
     profile_arn: str = ""
     spot: Mapping[str, Any] = field(default_factory=dict)
@@ -125,6 +126,7 @@ def plan_launch(ec2: State, merged: Mapping[str, Any]) -> LaunchPlan:
     type_ = _type(ec2, merged, image)
     _check_user_data(merged)
     _check_key(ec2, merged)
+    merged, interface_id = _with_interface(ec2, merged)
     subnet, interface = _subnet(ec2, merged, type_)
     return LaunchPlan(
         least=least,
@@ -137,6 +139,7 @@ def plan_launch(ec2: State, merged: Mapping[str, Any]) -> LaunchPlan:
         devices=_devices(ec2, merged, image),
         tags=read_specifications(merged.get("TagSpecifications") or (), TAGGABLE),
         address=_address(ec2, merged, interface, subnet, most),
+        interface_id=interface_id,
         public=bool(interface.get("AssociatePublicIpAddress", subnet.public)),
         profile_arn=_profile(ec2, merged),
         spot=_spot(merged),
@@ -228,6 +231,33 @@ def _check_key(ec2: State, merged: Mapping[str, Any]) -> None:
         raise EC2Error("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 
+def _with_interface(ec2: State, merged: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The request with what it takes over from an interface that is there, and that one's id."""
+    given = (merged.get("NetworkInterfaces") or [{}])[0]
+    interface_id = given.get("NetworkInterfaceId") or ""
+    if not interface_id:
+        return merged, ""
+    found = ec2.surroundings.interface(interface_id)
+    if found is None:
+        raise EC2Error(
+            "InvalidNetworkInterfaceID.NotFound",
+            f"The networkInterface ID '{interface_id}' does not exist",
+        )
+    holders = [i for i in ec2.instances.values() if i.interface_id == interface_id]
+    if any(holder.private_ip for holder in holders):
+        raise EC2Error(
+            "InvalidNetworkInterface.InUse",
+            f"Interface: [{interface_id}] in use.",
+        )
+    taken_over = {
+        "NetworkInterfaceId": interface_id,
+        "SubnetId": found.subnet_id,
+        "Groups": list(found.group_ids),
+        "PrivateIpAddress": found.private_ip,
+    }
+    return {**merged, "NetworkInterfaces": [taken_over]}, interface_id
+
+
 def _subnet(
     ec2: State, merged: Mapping[str, Any], type_: TypeInfo
 ) -> tuple[SubnetInfo, Mapping[str, Any]]:
@@ -303,7 +333,8 @@ def _address(
         raise bad_combination("A private IP address can be given for one instance only")
     if ipaddress.ip_address(address) not in ipaddress.ip_network(subnet.cidr):
         raise bad_value("Address does not fall within the subnet's address range")
-    if ec2.address_owner(address) or address in subnet.used_addresses:
+    is_its_own = bool(interface.get("NetworkInterfaceId"))
+    if ec2.address_owner(address) or (address in subnet.used_addresses and not is_its_own):
         raise EC2Error("InvalidIPAddress.InUse", f"Address {address} is in use.")
     return address
 

@@ -164,7 +164,8 @@ def _one(
     instance.zone, instance.subnet_id = plan.subnet.zone, plan.subnet.id
     instance.vpc_id = plan.subnet.vpc_id
     instance.groups = [(g.id, g.name) for g in plan.groups]
-    instance.interface_id = ec2.new_id("eni")
+    instance.interface_id = plan.interface_id or ec2.new_id("eni")
+    instance.interface_is_kept = bool(plan.interface_id)
     instance.created_at = instance.launched_at = instance.changed_at = now
     instance.due_at = now + ec2.timings.pending_seconds
     _apply_settings(instance, settings, plan)

@@ -59,6 +59,7 @@ class Instance(Record):
     groups: list[tuple[str, str]] = field(default_factory=list)  # (id, name)
     interface_id: str = ""
     interface_tags: dict[str, str] = field(default_factory=dict)
+    interface_is_kept: bool = False  # it was there before, and stays
     state: InstanceState = InstanceState.PENDING
     changed_at: float = 0.0
     shown_before: InstanceState | None = None  # the state before; a stale listing shows it

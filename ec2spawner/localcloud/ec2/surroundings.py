@@ -33,6 +33,17 @@ class GroupInfo:
 
 
 @dataclass(frozen=True)
+class InterfaceInfo:
+    """A network interface that was made for itself, for an instance to have."""
+
+    id: str
+    subnet_id: str
+    group_ids: tuple[str, ...]
+    private_ip: str
+    public_ip: str = ""
+
+
+@dataclass(frozen=True)
 class TypeInfo:
     """An instance type and the zones that offer it."""
 
@@ -92,6 +103,9 @@ class Surroundings(Protocol):
 
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """(resource id, resource type, key, value) of all of them."""
+
+    def interface(self, interface_id: str) -> InterfaceInfo | None:
+        """The network interface of that id, if no launch made it."""
 
     def other_interfaces(self) -> list[dict[str, Any]]:
         """Network interfaces of gateways and endpoints, as DescribeNetworkInterfaces shows them."""
@@ -197,6 +211,10 @@ class StaticSurroundings:
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """See Surroundings."""
         return [(i, "other", k, v) for i, tags in self.tags.items() for k, v in tags.items()]
+
+    def interface(self, interface_id: str) -> InterfaceInfo | None:
+        """See Surroundings; there are none."""
+        return None
 
     def other_interfaces(self) -> list[dict[str, Any]]:
         """See Surroundings; there are none."""
