@@ -13,6 +13,11 @@ cd "$(dirname "$0")/.."
     --upgrade --generate-hashes --no-header --no-annotate --quiet \
     --output-file tools/requirements.lock
 
+# What the manager installs: the hub, the proxy's Node, and the driver of PostgreSQL.
+.venv/bin/uv pip compile pyproject.toml --extra manager --universal --python-version 3.11 \
+    --constraint tools/requirements.lock --upgrade --generate-hashes --no-header --no-annotate \
+    --quiet --output-file launch_cluster/manager/hub.lock
+
 .node/bin/node .node/npm-cli.js install --prefix tools/proxy --package-lock-only \
     --omit-lockfile-registry-resolved --no-audit --no-fund --no-update-notifier
 .venv/bin/python tools/drop_urls.py tools/proxy/package-lock.json
