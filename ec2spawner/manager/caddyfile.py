@@ -10,6 +10,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 from ec2spawner.errors import ConfigError
 from ec2spawner.manager.place import PUBLIC_PROXY, Manager
@@ -27,10 +28,11 @@ PLAIN_WARNING = (
 
 @dataclass(frozen=True)
 class Ports:
-    """Where Caddy listens; others than these in tests only."""
+    """Where Caddy listens, and the proxy; elsewhere in tests only."""
 
     http: int = 80
     https: int = 443
+    proxy: int = PUBLIC_PROXY[1]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,6 @@ def caddyfile(
     options = [
         f"admin unix/{runtime / 'admin.sock'}",
         f"storage file_system {data}",
-        "skip_install_trust",
         f"http_port {ports.http}",
         f"https_port {ports.https}",
     ]
@@ -125,7 +126,7 @@ def caddyfile(
     if is_tls:
         site = f":{ports.https}" if certificate else f"https://{manager.domain}"
     tls = [f"tls {certificate.chain} {certificate.key}"] if certificate else []
-    blocks = [_block("", options), _block(site, [*tls, *_served(is_tls)])]
+    blocks = [_block("", options), _block(site, [*tls, *_served(is_tls, ports.proxy)])]
     if is_tls:
         blocks.append(_block("http://", [f"redir {_https(manager, certificate)}{{uri}} 308"]))
     return "\n".join(blocks)
@@ -136,7 +137,7 @@ def _https(manager: Manager, certificate: Certificate | None) -> str:
     return f"https://{manager.domain if own_name else '{host}'}"
 
 
-def _served(is_tls: bool) -> list[str]:
+def _served(is_tls: bool, proxy_port: int) -> list[str]:
     headers = [
         'X-Content-Type-Options "nosniff"',
         'Referrer-Policy "strict-origin-when-cross-origin"',
@@ -147,17 +148,18 @@ def _served(is_tls: bool) -> list[str]:
     ]
     if is_tls:
         headers.insert(0, f'Strict-Transport-Security "max-age={HSTS_SECONDS}"')
-    proxy = "{}:{}".format(*PUBLIC_PROXY)
     return [
         _block("header", headers),
-        f"reverse_proxy {proxy}",
+        # The proxy behind adds to X-Forwarded-Proto, and the hub believes its last word; it
+        # believes X-Scheme first.
+        _block(f"reverse_proxy {PUBLIC_PROXY[0]}:{proxy_port}", ["header_up X-Scheme {scheme}"]),
         _block("handle_errors", ['respond "The hub does not answer. Try again in a minute." 503']),
     ]
 
 
 def _block(head: str, lines: list[str]) -> str:
-    body = "\n".join(lines).replace("\n", "\n\t").replace("\t\n", "\n").rstrip("\t")
-    return f"{head} {{\n\t{body}\n}}\n".lstrip()
+    body = indent("\n".join(line.rstrip("\n") for line in lines), "\t")
+    return f"{head} {{\n{body}\n}}\n".lstrip()
 
 
 def write(

@@ -76,6 +76,7 @@ stage() {
         cp -R "$BUNDLE/provision/manager" "$release/manager"
         stage_proxy
         ln -sfn "$proxy" "$release/proxy"
+        rm -rf "$node" # the proxy has its own
         sync -f "$release"
         : >"$release/.whole"
     fi
@@ -145,7 +146,7 @@ write_parameters() {
     check EMAIL "${EMAIL:-}" '([A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+)?'
     parameters=$root/etc/ec2spawner/manager.env
     mkdir -p "${parameters%/*}"
-    cat >"$parameters.new" <<END
+    cat >"$parameters.wanted" <<END
 EC2SPAWNER_CLUSTER=$CLUSTER
 EC2SPAWNER_REGION=$REGION
 EC2SPAWNER_BUCKET=$BUCKET
@@ -153,8 +154,8 @@ EC2SPAWNER_DATA_VOLUME_ID=$DATA_VOLUME_ID
 EC2SPAWNER_DOMAIN=${DOMAIN:-}
 EC2SPAWNER_EMAIL=${EMAIL:-}
 END
-    chmod 644 "$parameters.new"
-    mv -fT "$parameters.new" "$parameters"
+    put 644 "$parameters.wanted" "$parameters"
+    rm "$parameters.wanted"
 }
 
 # What the operator may change is made once.

@@ -37,6 +37,7 @@ run() {
     from=$(current)
     say "phase fetching the package"
     bundle=$base/bundles/$sha256
+    mkdir -p "${bundle%/*}"
     use "$from" package "$sha256" "$bundle"
     export BUNDLE="$bundle"
     say "phase installing it beside the old one"
