@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shlex
 import signal
 import socket
@@ -46,12 +45,12 @@ ExecStart=/usr/bin/python3 /usr/local/lib/tests-agent.py
 [Install]
 WantedBy=multi-user.target
 """
-INTERFACES = """\
-auto lo eth0
-iface lo inet loopback
-iface eth0 inet static
-    address 10.0.2.15/24
-    gateway 10.0.2.2
+NETWORK = """\
+[Match]
+Name=eth0
+[Network]
+Address=10.0.2.15/24
+Gateway=10.0.2.2
 """
 HOST = "10.0.2.2"
 
@@ -59,14 +58,23 @@ HOST = "10.0.2.2"
 def open_to_tests(root: Path) -> None:
     """Put network and agent into a root."""
     (root / "usr/local/lib/tests-agent.py").write_text(AGENT)
-    unit = root / "etc/systemd/system/tests-agent.service"
-    unit.write_text(AGENT_UNIT)
-    wants = root / "etc/systemd/system/multi-user.target.wants/tests-agent.service"
-    wants.unlink(missing_ok=True)
-    wants.symlink_to("/etc/systemd/system/tests-agent.service")
-    (root / "etc/network/interfaces").write_text(INTERFACES)
+    (root / "etc/systemd/system/tests-agent.service").write_text(AGENT_UNIT)
+    wanted = {
+        "multi-user": ("tests-agent.service", "systemd-networkd.service"),
+        "network-online": ("systemd-networkd-wait-online.service",),
+    }
+    for target, units in wanted.items():
+        folder = root / f"etc/systemd/system/{target}.target.wants"
+        folder.mkdir(exist_ok=True)
+        for unit in units:
+            place = "/lib" if unit.startswith("systemd") else "/etc"
+            (folder / unit).unlink(missing_ok=True)
+            (folder / unit).symlink_to(f"{place}/systemd/system/{unit}")
+    (root / "etc/systemd/network/10-tests.network").write_text(NETWORK)
+    (root / "etc/cloud/cloud-init.disabled").touch()
     (root / "etc/hostname").write_text("guest\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost guest\n")
+    (root / "etc/machine-id").write_text("")
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,9 @@ class Guest:
     def _words(
         self, root: Path, disk: Path, volumes: dict[str, Path], memory_mib: int
     ) -> list[str]:
+        kernel, initrd = (
+            sorted((root / "boot").glob(f"{n}-*"))[-1] for n in ("vmlinuz", "initrd.img")
+        )
         forwards = "".join(
             f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for there, here in self.ports.items()
         )
@@ -105,7 +116,7 @@ class Guest:
             *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2"),
             *("-m", str(memory_mib), "-display", "none", "-monitor", "none"),
             *("-serial", f"file:{self.console}"),
-            *("-kernel", str(root / "vmlinuz"), "-initrd", str(root / "initrd.img")),
+            *("-kernel", str(kernel), "-initrd", str(initrd)),
             *("-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off"),
             *("-drive", f"file={disk},if=virtio,format=raw,cache=unsafe"),
             *("-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net"),
@@ -189,8 +200,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def cpus() -> int:
-    """How many this machine has."""
-    return len(os.sched_getaffinity(0))

@@ -1,145 +1,135 @@
-"""Debian roots: made by debootstrap, kept by what they are made of, entered by chroot, booted.
+"""Roots of Debian 12: from the cache, copied to be changed, entered, made into disks.
 
-Owns the cache, the mounts, and how this machine's settings for pip, npm and certificates reach what
-runs inside. Needs root.
+Owns the use of ``tools/image`` for the manager. Needs root, and a way to Debian's, Python's and
+npm's packages. The base is the one of the workers' images, in the same place of the cache.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-CACHE = Path.home() / ".cache/ec2spawner"
-SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
-SOURCES = "".join(
-    f"deb {mirror} {suite} main\n"
-    for mirror, suite in (
-        (MIRROR, SUITE),
-        (MIRROR, f"{SUITE}-updates"),
-        ("http://deb.debian.org/debian-security", f"{SUITE}-security"),
-    )
-)
-BOOTABLE = (
-    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "linux-image-cloud-amd64", "e2fsprogs"),
-    *("iproute2", "ifupdown", "ca-certificates", "python3", "python3-boto3", "procps"),
-)
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-INSIDE = "/run/host/ca.crt"
-CERTIFICATE_VARIABLES = ("PIP_CERT", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-HANDED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY")
-_ENTER = """
-set -e
-root=$1; shift
-mount --make-rprivate /
-mount -t proc proc "$root/proc"
-mount -t tmpfs tmpfs "$root/run"
-mount -t tmpfs tmpfs "$root/tmp"
-mkdir -p "$root/run/host"
-cp "$CERTIFICATES" "$root/run/host/ca.crt"
-mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
-for device in null zero full random urandom tty; do
-    touch "$root/dev/$device" 2>/dev/null || true
-    mount --bind "/dev/$device" "$root/dev/$device"
-done
-for pair in $BINDS; do
-    mkdir -p "$root${pair#*:}"
-    mount --bind "${pair%%:*}" "$root${pair#*:}"
-done
-exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C "$@"
-"""
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOLS = REPOSITORY / "tools/image"
+DEBIAN = "http://deb.debian.org/debian"
+GIVEN = "/run/harness/given"
+CERTIFICATES = "/run/harness/certs/ca-certificates.crt"
+KEPT = 2
+PROGRAMS = {
+    "mmdebstrap": "mmdebstrap",
+    "mkfs.ext4": "e2fsprogs",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
 
 
-def why_not() -> str:
-    """Why roots cannot be made on this machine; empty if they can."""
+def lack() -> str:
+    """Why no root can be made and booted here; "" where it can."""
     if os.geteuid() != 0:
-        return "needs root"
-    programs = ("debootstrap", "unshare", "chroot", "mkfs.ext4", "qemu-system-x86_64")
-    if missing := [name for name in programs if not shutil.which(name)]:
-        return f"{', '.join(missing)} missing (apt-get install debootstrap qemu-system-x86)"
-    return ""
+        return "needs root, for a Debian root of its own"
+    if os.uname().machine != "x86_64":
+        return f"makes and runs x86_64 only, and this is {os.uname().machine}"
+    missing = [
+        f"{name} ({package})" for name, package in PROGRAMS.items() if not shutil.which(name)
+    ]
+    return f"needs {', '.join(missing)}: tools/qemu.sh" if missing else ""
 
 
-def digest(*parts: object) -> str:
+def cache() -> Path:
+    """Outside the checkout; what is in it may be removed at any time."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "ec2spawner"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def digest(*parts: bytes) -> str:
     """A name for what these decide."""
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
 
-@contextlib.contextmanager
-def made_once(name: str) -> Iterator[tuple[Path, Path | None]]:
-    """A folder of the cache, and where to make it if it is not there; one process at a time."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done, fresh = CACHE / name, CACHE / f".{name}.new"
-        if done.exists():
-            yield done, None
+def digest_of(files: Iterable[Path]) -> bytes:
+    """Of files by name and contents."""
+    texts = [f"{path}".encode() + b"\0" + path.read_bytes() for path in sorted(files)]
+    return digest(*texts).encode()
+
+
+class Lock:
+    """One process at a time makes a thing of the cache."""
+
+    def __init__(self, name: str) -> None:
+        self._file = (cache() / f"{name}.lock").open("w")
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *failure: object) -> None:
+        self._file.close()
+
+
+def unpack_base(root: Path) -> None:
+    """A Debian as a cloud image has it, before any provisioning."""
+    with Lock("debian"):
+        archive = cache() / f"debian-{digest((TOOLS / 'make_root.sh').read_bytes())}.tar"
+        if not archive.exists():
+            run([str(TOOLS / "make_root.sh"), str(root), mirror()], 1200)
+            partial = archive.with_suffix(f".{os.getpid()}")
+            run(["tar", "-C", str(root), "-cf", str(partial), "--one-file-system", "."], 300)
+            partial.replace(archive)
             return
-        shutil.rmtree(fresh, ignore_errors=True)
-        yield done, fresh
-        fresh.rename(done)
+    unpack(archive, root)
 
 
-def plain_root() -> Path:
-    """A bootable Debian 12; nobody may change it."""
-    with made_once(f"debian-{digest(SUITE, BOOTABLE, SOURCES)}") as (done, fresh):
-        if fresh:
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(BOOTABLE)}"]
-            run([*command, SUITE, str(fresh), MIRROR], 900)
-            (fresh / "etc/apt/sources.list").write_text(SOURCES)
-            run(["rm", "-rf", str(fresh / "var/cache/apt/archives")], 60)
-            (fresh / "var/cache/apt/archives/partial").mkdir(parents=True)
-    return done
+def pack(root: Path, archive: Path) -> None:
+    """Into the cache, where the oldest of its kind go."""
+    partial = archive.with_suffix(f".{os.getpid()}")
+    run(["tar", "-C", str(root), "-cf", str(partial), "--one-file-system", "."], 300)
+    partial.replace(archive)
+    kind = f"{archive.name.partition('-')[0]}-*.tar"
+    for old in sorted(cache().glob(kind), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        old.unlink()
 
 
-def copy_root(root: Path, target: Path) -> Path:
-    """A copy to change."""
-    run(["cp", "-a", "--reflink=auto", str(root), str(target)], 300)
-    return target
+def unpack(archive: Path, root: Path) -> None:
+    """Out of the cache."""
+    root.mkdir(parents=True)
+    run(["tar", "-C", str(root), "-xpf", str(archive)], 300)
+
+
+def mirror() -> str:
+    """This computer's mirror of Debian 12, if it has one."""
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: bookworm"]
+    done = subprocess.run([*asked, "Component: main"], capture_output=True, text=True)
+    return next(iter(done.stdout.split()), DEBIAN)
 
 
 def enter(
-    root: Path,
-    command: Sequence[str],
-    environment: Mapping[str, str] | None = None,
-    binds: Mapping[Path, str] | None = None,
-    seconds: float = 900,
+    root: Path, given: Path, command: Sequence[str], variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a root, with this machine's network, in mounts of its own."""
-    handed = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
-    certificates = dict.fromkeys(CERTIFICATE_VARIABLES, INSIDE)
-    settings = {**handed, **certificates, **(environment or {})}
-    (root / "etc/resolv.conf").touch()
+    """Run a command in a root; ``given`` is seen there as GIVEN."""
+    words = [f"{name}={value}" for name, value in (variables or {}).items()]
+    words.append(f"NODE_EXTRA_CA_CERTS={CERTIFICATES}")
     return subprocess.run(
-        [
-            *("unshare", "--mount", "--fork", "--pid", "--kill-child", "sh", "-c", _ENTER, "sh"),
-            *(str(root), *(f"{name}={value}" for name, value in settings.items()), *command),
-        ],
-        env={
-            **os.environ,
-            "CERTIFICATES": str(CERTIFICATES),
-            "BINDS": " ".join(f"{here}:{there}" for here, there in (binds or {}).items()),
-        },
+        [str(TOOLS / "in_root.sh"), str(root), str(given), *words, *command],
+        env={**os.environ, "MIRROR": mirror()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=seconds,
+        timeout=1200,
     )
 
 
 def make_disk(root: Path, disk: Path, size_gib: int) -> Path:
     """A disk image with the root on it."""
     with disk.open("wb") as file:
-        file.truncate(size_gib * 1024**3)
-    run(["mkfs.ext4", "-q", "-F", "-d", str(root), str(disk)], 300)
+        file.truncate(size_gib << 30)
+    options = ["-q", "-F", "-L", "root", "-E", "lazy_itable_init=1,lazy_journal_init=1"]
+    run(["mkfs.ext4", *options, "-d", str(root), str(disk)], 300)
     return disk
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from .upgrading import OLD, SHA, Bench
 
-FULL = os.environ.get("EC2SPAWNER_IMAGES") == "full"
+FULL = os.environ.get("EC2SPAWNER_TEST_IMAGE") == "full"
 """All places to be killed at, which takes minutes; else some, others each time."""
 PARTS = 16 if FULL else 1
 
