@@ -10,7 +10,7 @@ from functools import partial
 from ec2spawner import hubconfig
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import EC2SpawnerError
-from ec2spawner.manager import oauth, place
+from ec2spawner.manager import SHIPPED_CONFIG, oauth, place
 
 try:
     manager = place.Manager.of(os.environ)
@@ -19,7 +19,7 @@ except EC2SpawnerError as error:
     hubconfig.exit_with(error)
 
 # Last, so that a hub that cannot be does not begin to look after its machines.
-load_subconfig(str(place.shipped_config()))  # type: ignore[name-defined]  # noqa: F821
+load_subconfig(SHIPPED_CONFIG)  # type: ignore[name-defined]  # noqa: F821
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
 # ec2spawner-proxy.service listens for Caddy on loopback; its token comes by the environment.

@@ -6,7 +6,6 @@ Owns the paths and names that scripts, units and code must agree on, and the rea
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +61,6 @@ class Manager:
                 next_step="Run this as a unit of the manager, or provision the manager again.",
             )
         return cls(*values.values())
-
-
-def shipped_config() -> Path:
-    """``jupyterhub_config.py`` of this package: in a checkout, or where the wheel put it."""
-    checkout = Path(__file__).parents[2] / "jupyterhub_config.py"
-    installed = Path(sys.prefix, "share/ec2spawner/jupyterhub_config.py")
-    return checkout if checkout.exists() else installed
 
 
 def database_url(environ: Mapping[str, str]) -> str:

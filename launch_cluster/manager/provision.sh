@@ -74,6 +74,8 @@ stage() {
         "$release/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
             --no-index --no-deps "$BUNDLE"/ec2spawner-*.whl
         cp -R "$BUNDLE/provision/manager" "$release/manager"
+        mkdir "$release/wheels" # for the machines that this one provisions
+        cp "$BUNDLE"/ec2spawner-*.whl "$release/wheels"
         stage_proxy
         ln -sfn "$proxy" "$release/proxy"
         rm -rf "$node" # the proxy has its own

@@ -11,7 +11,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 MANAGER = REPOSITORY / "launch_cluster/manager"
-PROXY = REPOSITORY / "tools/proxy"
+PROXY = next(p for p in (MANAGER / "proxy", REPOSITORY / "tools/proxy") if p.is_dir())
 
 
 def build_wheel(folder: Path) -> Path:
@@ -44,7 +44,7 @@ def make_bundle(folder: Path) -> Path:
     (folder / "proxy").mkdir()
     for name in ("package.json", "package-lock.json"):
         shutil.copy(PROXY / name, folder / "proxy")
-    ignored = shutil.ignore_patterns("__pycache__", "__init__.py", "hub.lock")
+    ignored = shutil.ignore_patterns("__pycache__", "__init__.py", "hub.lock", "proxy")
     shutil.copytree(MANAGER, folder / "provision/manager", ignore=ignored)
     return folder
 
