@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         "link", type=Path
     )
     add("folders", _folders, "what lies on the data volume, made once")
-    add("config", _config, "wait for server_config.json in the bucket, once")
+    add("config", _config, "wait for server_config.json in the bucket, once").add_argument(
+        "asked", type=Path
+    )
     add("refresh", _refresh, "take over what the launch command has left in the bucket since")
     add("caddyfile", _caddyfile, "Caddy's configuration").add_argument("runtime", type=Path)
     add("backup", _backup, "copy the hub's database into the bucket")
@@ -77,14 +79,12 @@ def _folders(_: argparse.Namespace) -> None:
     prepare_folders(place.DATA)
 
 
-def _config(_: argparse.Namespace) -> None:
+def _config(options: argparse.Namespace) -> None:
     from ec2spawner.manager.fetching import await_server_config
     from ec2spawner.settings import SYSTEM_CONFIG
 
-    manager = place.Manager.of(os.environ)
-    done = _with_gateway(
-        lambda gateway: await_server_config(gateway, manager.bucket, SYSTEM_CONFIG)
-    )
+    bucket, asked = place.Manager.of(os.environ).bucket, options.asked
+    done = _with_gateway(lambda g: await_server_config(g, bucket, SYSTEM_CONFIG, asked))
     print(f"{SYSTEM_CONFIG}: {'written' if done else 'kept as it is'}")
 
 

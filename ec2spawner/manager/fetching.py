@@ -46,14 +46,20 @@ async def await_server_config(
     gateway: Gateway,
     bucket: str,
     target: Path,
+    asked: Path,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
 ) -> bool:
     """Wait until the launch command has left the configuration, and keep it; False if it is kept.
 
-    Whatever is wrong with it may be mended from outside; so this waits, and says why.
+    Whatever is wrong with it may be mended from outside; so this waits, and says why. ``asked`` is
+    a mark on the machine's own disk: a new machine with the old one's file asks whether it is still
+    right, and goes on with it if there is no answer.
     """
     looks = 0
-    while not target.exists():  # noqa: ASYNC240 - nobody else waits
+    done = False
+    if target.exists() and not asked.exists():  # noqa: ASYNC240 - nobody else waits
+        done = await _renew(gateway, bucket, target)
+    while not target.exists():  # noqa: ASYNC240 - as above
         try:
             body = await read_object(gateway, bucket, SERVER_CONFIG_KEY)
             keep_config(body, target)
@@ -66,8 +72,18 @@ async def await_server_config(
             looks += 1
             await sleep(LOOK_SECONDS)
         else:
-            return True
-    return False
+            done = True
+    asked.touch()  # noqa: ASYNC240 - as above
+    return done
+
+
+async def _renew(gateway: Gateway, bucket: str, target: Path) -> bool:
+    try:
+        body = await read_if_there(gateway, bucket, SERVER_CONFIG_KEY)
+        return body is not None and keep_config(body, target)
+    except (CloudError, ConfigError) as error:
+        log.warning("Going on with %s as it was here: %s", target, error)
+        return False
 
 
 def keep_config(body: bytes, target: Path) -> bool:

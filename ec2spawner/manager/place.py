@@ -24,6 +24,8 @@ HUB_FOLDER = "hub"
 DATABASE = "jupyterhub.sqlite"
 COOKIE_SECRET = "cookie_secret"  # noqa: S105 - a file's name
 PROXY_SECRET = "secrets/proxy.env"  # noqa: S105 - a file's name
+ETC_FOLDER = "etc"
+"""Seen as CONFIG."""
 CADDY_FOLDER = "caddy"
 BACKUP_FOLDER = "backup"
 

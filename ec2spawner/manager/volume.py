@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,11 @@ WAIT_SECONDS = 900.0  # CloudFormation attaches the volume after the instance ha
 LOOK_SECONDS = 2.0
 MKFS_TIMEOUT_SECONDS = 300.0
 FSCK_TIMEOUT_SECONDS = 1200.0  # only after a crash
+OWN_FILES = {
+    "jupyterhub_config.py": ("jupyterhub_config.py.template", 0o644),
+    "hub.env": ("hub.env", 0o600),
+}
+"""The operator's own: template and mode by name."""
 _FSCK_GIVES_UP = 4
 
 
@@ -107,16 +113,21 @@ def _point(link: Path, device: str) -> None:
 
 def prepare_folders(
     root: Path,
+    templates: Path = Path(sys.prefix, "manager/files"),
     look_up: Callable[[str], pwd.struct_passwd] = pwd.getpwnam,
     ownership: Ownership | None = None,
 ) -> None:
-    """Folders, each its user's; cookie secret and proxy token, made once and kept."""
+    """Folders, each its user's; cookie secret, proxy token and the operator's files, made once.
+
+    ``templates``: what the operator's files are at first, as the release holds them.
+    """
     owners = {
         place.HUB_FOLDER: place.HUB_USER,
         place.BACKUP_FOLDER: place.HUB_USER,
         place.CADDY_FOLDER: place.CADDY_USER,
         Path(place.PROXY_SECRET).parent.name: "root",
     }
+    _make_own_files(root / place.ETC_FOLDER, templates)
     for name, owner in owners.items():
         user = look_up(owner)
         folder = root / name
@@ -128,6 +139,16 @@ def prepare_folders(
             _give_all(folder, user, ownership or Ownership())
 
 
+def _make_own_files(folder: Path, templates: Path) -> None:
+    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.chmod(0o755)  # the hub reads its configuration there
+    (folder / place.SSL.name).mkdir(mode=0o700, exist_ok=True)
+    for name, (template, mode) in OWN_FILES.items():
+        if not (folder / name).exists():
+            text = (templates / template).read_text(encoding="utf-8")
+            _write_once(folder / name, text, mode)
+
+
 def _make_once(root: Path, folder: str) -> None:
     made = {
         f"{place.HUB_FOLDER}/{place.COOKIE_SECRET}": "{}\n",
@@ -136,17 +157,18 @@ def _make_once(root: Path, folder: str) -> None:
     for name, text in made.items():
         path = root / name
         if Path(name).parent.name == folder and not path.exists():
-            _write_secret(path, text.format(secrets.token_hex(32)))
+            _write_once(path, text.format(secrets.token_hex(32)), 0o600)
 
 
-def _write_secret(path: Path, text: str) -> None:
-    """Whole or not at all, and nobody else's to read at any time; its folder's owner's."""
+def _write_once(path: Path, text: str, mode: int) -> None:
+    """Whole or not at all, and of this mode at any time; its folder's owner's."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
+        os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     owner = path.parent.lstat()
     if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):

@@ -160,21 +160,12 @@ END
     rm "$parameters.wanted"
 }
 
-# What the operator may change is made once.
-make_own_files() {
-    mkdir -p "$root/etc/jupyterhub"
-    install -d -m 700 "$root/etc/jupyterhub/ssl"
-    own=$root/etc/jupyterhub/jupyterhub_config.py
-    [ -e "$own" ] || put 644 "$release/manager/files/jupyterhub_config.py.template" "$own"
-    own=$root/etc/jupyterhub/hub.env
-    [ -e "$own" ] || put 600 "$release/manager/files/hub.env" "$own"
-}
-
 begin() {
     say "services"
     systemctl --quiet enable ec2spawner-hub.service ec2spawner-proxy.service \
         ec2spawner-caddy.service ec2spawner-metadata.service ec2spawner-recover.service \
-        var-lib-jupyterhub.mount ec2spawner-backup.timer ec2spawner-image.timer
+        var-lib-jupyterhub.mount etc-jupyterhub.mount \
+        ec2spawner-backup.timer ec2spawner-image.timer
     [ -d /run/systemd/system ] || return 0
     systemctl start ec2spawner-metadata.service ec2spawner-backup.timer ec2spawner-image.timer
     # They wait for the volume and for the configuration, which may come later than this.
@@ -187,7 +178,6 @@ all)
     : "${BUNDLE:?}" "${CLUSTER:?}" "${REGION:?}" "${BUCKET:?}" "${DATA_VOLUME_ID:?}"
     write_parameters
     stage
-    make_own_files
     # A manager that was upgraded since stays so.
     [ -e "$base/current" ] || switch "${release##*/}"
     begin

@@ -85,7 +85,9 @@ def target(tmp_path: Path) -> Path:
 
 
 async def waited(bucket: Bucket, target: Path) -> bool:
-    return await await_server_config(gateway_of(bucket), "bucket", target, no_sleep)
+    return await await_server_config(
+        gateway_of(bucket), "bucket", target, target.with_name("asked"), no_sleep
+    )
 
 
 async def test_it_is_waited_for_whatever_is_in_the_way(target: Path) -> None:
@@ -104,15 +106,38 @@ async def test_it_is_waited_for_whatever_is_in_the_way(target: Path) -> None:
     assert {p.name for p in target.parent.iterdir()} == {
         target.name,
         ".server_config.fetched.json",
+        "asked",
     }
 
 
 async def test_one_that_is_there_is_kept_and_nobody_is_asked(target: Path) -> None:
     target.write_text("edited")
+    target.with_name("asked").touch()
     bucket = Bucket(**{CONFIG: config()})
     assert not await waited(bucket, target)
     assert target.read_text() == "edited"
     assert bucket.calls == 0
+
+
+async def test_a_new_machine_with_the_old_data_asks_once(target: Path) -> None:
+    bucket = Bucket(**{CONFIG: config()})
+    await waited(bucket, target)
+    target.with_name("asked").unlink()
+    bucket.objects[CONFIG] = config(WORKER_INSTANCE_TYPE="t3.large")
+    assert await waited(bucket, target)
+    assert load_server_config(target)[0].WORKER_INSTANCE_TYPE == "t3.large"
+    assert not await waited(bucket, target)
+    assert bucket.calls == 2
+
+
+@pytest.mark.parametrize("answer", [Unreachable("no"), NotFound("no"), Denied("no")])
+async def test_and_goes_on_with_them_without_an_answer(target: Path, answer: Exception) -> None:
+    bucket = Bucket(**{CONFIG: config()})
+    await waited(bucket, target)
+    target.with_name("asked").unlink()
+    before, bucket.answers = target.read_text(), [answer]
+    assert not await waited(bucket, target)
+    assert target.read_text() == before
 
 
 # ---- what changes at an upgrade

@@ -168,7 +168,7 @@ def guest(
 ) -> Iterator[Guest]:
     folder = tmp_path_factory.mktemp("guest")
     open_to_tests(root)
-    with (root / "etc/jupyterhub/hub.env").open("a") as file:
+    with (root / "etc/ec2spawner/manager.env").open("a") as file:
         port = cloud.endpoint.rpartition(":")[2]
         file.write(f"AWS_ENDPOINT_URL=http://{HOST}:{port}\n")
         file.write("AWS_ACCESS_KEY_ID=test\nAWS_SECRET_ACCESS_KEY=test\n")
@@ -358,7 +358,7 @@ def test_a_broken_package_is_taken_back(
 ) -> None:
     before = state_of(guest)
     sha256 = put_package(cloud, packages["broken"], tmp_path / "package.tar.gz")
-    guest.must("echo EC2SPAWNER_HEALTH_SECONDS=90 >>/etc/jupyterhub/hub.env")
+    guest.must("echo EC2SPAWNER_HEALTH_SECONDS=90 >>/etc/ec2spawner/manager.env")
     done = guest.run(f"/opt/ec2spawner/upgrade.sh {sha256}", 1500)
     assert done.code == 1, done.output
     assert "the hub does not answer" in done.output
@@ -366,7 +366,7 @@ def test_a_broken_package_is_taken_back(
     assert "failed: back at" in done.output
     await_hub(guest)
     assert state_of(guest) == before
-    guest.must(f"sed -i '$s/=.*/={HUB_SECONDS}/' /etc/jupyterhub/hub.env")
+    guest.must(f"sed -i '$s/=.*/={HUB_SECONDS}/' /etc/ec2spawner/manager.env")
 
 
 def test_a_package_that_is_not_what_it_is_called_is_refused(

@@ -16,7 +16,10 @@ from ec2spawner.worker.home import Ownership
 from ec2spawner.worker.host import Contents, Filesystem
 from ec2spawner.worker.runner import Completed
 
+from .packages import MANAGER
+
 VOLUME = "vol-0123456789abcdef0"
+TEMPLATES = MANAGER / "files"
 
 
 class Disks:
@@ -135,7 +138,7 @@ SECRETS = (f"{place.HUB_FOLDER}/{place.COOKIE_SECRET}", place.PROXY_SECRET)
 
 
 def test_secrets_are_nobody_else_s(tmp_path: Path) -> None:
-    prepare_folders(tmp_path, me)
+    prepare_folders(tmp_path, TEMPLATES, me)
     for name in SECRETS:
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         assert stat.S_IMODE((tmp_path / name).parent.stat().st_mode) == 0o700
@@ -144,13 +147,13 @@ def test_secrets_are_nobody_else_s(tmp_path: Path) -> None:
 
 
 def test_secrets_are_made_once(tmp_path: Path) -> None:
-    prepare_folders(tmp_path, me)
+    prepare_folders(tmp_path, TEMPLATES, me)
     first = [(tmp_path / name).read_text() for name in SECRETS]
-    prepare_folders(tmp_path, me)
+    prepare_folders(tmp_path, TEMPLATES, me)
     assert first == [(tmp_path / name).read_text() for name in SECRETS]
     other = tmp_path / "other"
     other.mkdir()
-    prepare_folders(other, me)
+    prepare_folders(other, TEMPLATES, me)
     assert first[0] != (other / SECRETS[0]).read_text()
 
 
@@ -158,22 +161,35 @@ def test_one_that_was_broken_off_is_made_anew(tmp_path: Path) -> None:
     folder = tmp_path / place.HUB_FOLDER
     folder.mkdir()
     (folder / f".{place.COOKIE_SECRET}.new").write_text("hal")
-    prepare_folders(tmp_path, me)
+    prepare_folders(tmp_path, TEMPLATES, me)
     assert len((tmp_path / SECRETS[0]).read_text().strip()) == 64
 
 
 def test_another_image_s_users_get_what_was_theirs(tmp_path: Path) -> None:
-    prepare_folders(tmp_path, me)
+    prepare_folders(tmp_path, TEMPLATES, me)
     (tmp_path / "hub/jupyterhub.sqlite").touch()
 
     def somebody_else(name: str) -> pwd.struct_passwd:
         return pwd.struct_passwd((name, "x", 4711, 4711, "", "/", "/"))
 
     ownership = NotedOwnership()
-    prepare_folders(tmp_path, somebody_else, ownership)
+    prepare_folders(tmp_path, TEMPLATES, somebody_else, ownership)
     given = [path for path, uid in ownership.given if uid == 4711]
     assert tmp_path / "hub/jupyterhub.sqlite" in given
     assert given.index(tmp_path / "hub") > given.index(tmp_path / "hub/jupyterhub.sqlite")
+
+
+def test_the_operator_s_files_are_made_once(tmp_path: Path) -> None:
+    prepare_folders(tmp_path, TEMPLATES, me)
+    own = tmp_path / "etc"
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in own.iterdir()}
+    assert modes == {"jupyterhub_config.py": 0o644, "hub.env": 0o600, "ssl": 0o700}
+    assert "load_subconfig(HUB_CONFIG)" in (own / "jupyterhub_config.py").read_text()
+    (own / "jupyterhub_config.py").write_text("mine")
+    (own / "hub.env").write_text("HUB_DB_URL=x")
+    prepare_folders(tmp_path, TEMPLATES, me)
+    assert (own / "jupyterhub_config.py").read_text() == "mine"
+    assert (own / "hub.env").read_text() == "HUB_DB_URL=x"
 
 
 def test_label_fits_ext4() -> None:
