@@ -24,8 +24,8 @@ compile_for_image pyproject.toml --extra worker --no-emit-package rfc3987-syntax
     --no-emit-package lark --output-file $image/worker.lock
 compile_for_image $image/notebook.in --output-file $image/notebook.lock
 
-# What the manager's hub is installed from, at the versions of the lock above.
-.venv/bin/uv pip compile pyproject.toml --extra hub --universal --python-version 3.11 \
+# What the manager installs: the hub, the proxy's Node, and the driver of PostgreSQL.
+.venv/bin/uv pip compile pyproject.toml --extra manager --universal --python-version 3.11 \
     --constraint tools/requirements.lock --upgrade --generate-hashes --no-header --no-annotate \
     --quiet --output-file launch_cluster/manager/hub.lock
 
