@@ -7,6 +7,7 @@ import click
 from ec2spawner.version import __version__
 
 from .commands.cost import cost
+from .commands.doctor import doctor
 from .commands.down import down
 from .commands.image import image
 from .commands.plan import plan
@@ -15,7 +16,7 @@ from .commands.terminate_workers import terminate_workers
 from .commands.up import up
 from .commands.users import users
 
-COMMANDS = (up, plan, status, image, cost, users, terminate_workers, down)
+COMMANDS = (doctor, up, plan, status, image, cost, users, terminate_workers, down)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

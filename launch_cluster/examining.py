@@ -82,6 +82,7 @@ def examine(request: UpRequest, facts: Facts, health: Health, students: int) -> 
         obstacles=(*_of_rights(health.rights), *_of_ways(request, facts, health.ways)),
         warnings=(
             *_of_unknown_rights(health.rights),
+            *_of_dead_ends(request, facts, health.ways),
             *_of_vcpus(request, health.quotas, students),
             *_of_addresses(facts, health.quotas),
             *_of_free_addresses(request, facts, students),
@@ -120,18 +121,23 @@ def _of_ways(request: UpRequest, facts: Facts, ways: Mapping[str, Way]) -> Itera
                 " public address: workers could not reach packages",
                 "Name a subnet whose default route leads to a NAT gateway.",
             )
-        elif way is Way.NOWHERE:
-            yield Finding(
-                f"The private subnet {subnet_id}",
-                "has no default route: workers could not reach packages",
-                "Give its route table a route 0.0.0.0/0 to a NAT gateway.",
-            )
-    if public and ways.get(public, Way.INTERNET) is not Way.INTERNET:
+    if public and request.manager and ways.get(public, Way.INTERNET) is not Way.INTERNET:
         yield Finding(
             f"The public subnet {public}",
             "has no default route to an internet gateway: nobody could reach the hub",
             "Name a subnet whose route table has 0.0.0.0/0 to an internet gateway.",
         )
+
+
+def _of_dead_ends(request: UpRequest, facts: Facts, ways: Mapping[str, Way]) -> Iterator[Finding]:
+    for subnet_id in wanted_subnets(request, facts.network, facts.cluster)[0]:
+        if ways.get(subnet_id) is Way.NOWHERE:
+            yield Finding(
+                f"The private subnet {subnet_id}",
+                "has no default route: workers reach nothing but what lies in the VPC or behind"
+                " its endpoints, and no package index",
+                "If that is not meant, give its route table a route 0.0.0.0/0 to a NAT gateway.",
+            )
 
 
 def _of_vcpus(request: UpRequest, quotas: Quotas, students: int) -> Iterator[Finding]:

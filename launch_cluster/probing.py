@@ -18,7 +18,10 @@ from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError
 from ec2spawner.quotas import quota_code
 
-from .examining import ADDRESS_QUOTA, Domain, Quotas, Rights, Way
+from .examining import ADDRESS_QUOTA, Domain, Health, Quotas, Rights, Way
+from .facts import Facts
+from .planning import wanted_subnets
+from .request import UpRequest
 
 SIMULATED_MAX = 50  # actions in one call: the API names no limit, and a request has one of size
 _ASSUMED = re.compile(
@@ -64,6 +67,30 @@ ACTIONS: Sequence[str] = (
     "ssm:PutParameter",
 )
 """What the launch command and CloudFormation on its behalf do."""
+
+
+async def look_at_health(gateway: Gateway, request: UpRequest, facts: Facts) -> Health:
+    """All of it, at once."""
+    private, public = wanted_subnets(request, facts.network, facts.cluster)
+    named = [i for i in (*private, public) if i and i in facts.subnets]
+    stack = facts.manager.stack if facts.manager else None
+    outputs = stack.outputs if stack else {}
+    asked = request.manager.domain if request.manager else ""
+    name = outputs.get("Domain") if asked is None else asked
+    address = outputs.get("PublicAddress")
+    rights, quotas, ways, domain = await asyncio.gather(
+        look_at_rights(gateway),
+        look_at_quotas(
+            gateway, EC2(gateway, request.cluster), request.choices.WORKER_INSTANCE_TYPE
+        ),
+        look_at_ways(gateway, {i: facts.subnets[i].vpc_id for i in named}),
+        look_at_domain(name, address) if name else _nothing(),
+    )
+    return Health(rights, quotas, ways, domain)
+
+
+async def _nothing() -> None:
+    return None
 
 
 async def look_at_rights(gateway: Gateway) -> Rights:

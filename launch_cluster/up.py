@@ -27,6 +27,7 @@ from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles
 from .course import Course
+from .examining import Diagnosis, examine
 from .facts import Facts, StackFacts
 from .hosting import (
     CHOICES_KEY,
@@ -59,6 +60,7 @@ from .planning import (
     stack_tags,
     wanted_subnets,
 )
+from .probing import look_at_health
 from .reporter import Reporter
 from .request import UpRequest
 from .stacks import ResourceChange, StackFailed, Stacks
@@ -132,16 +134,10 @@ class Up:
         package = read_package(self.sources)
         recorded, text, notices = read_recorded(self.request.config_out)
         self.reporter.progress(f"Looking at {self.request.choices.REGION} …")
-        await self._find_network()
-        facts = await self.look(recorded)
-        seen = await look_at_manager(self.gateway, self._stacks, self.request, facts)
-        facts = replace(facts, manager=seen)
-        findings = find_obstacles(self.request, facts)
-        if not findings:
-            public = wanted_subnets(self.request, facts.network, facts.cluster)[1]
-            findings = list(manager_obstacles(self.request, facts, public))
-        if findings:
-            raise Obstacles(self.request.cluster, findings)
+        facts, diagnosis = await self.examine(recorded)
+        if diagnosis.obstacles:
+            raise Obstacles(self.request.cluster, list(diagnosis.obstacles))
+        notices += tuple(str(warning) for warning in diagnosis.warnings)
         plan = make_plan(self.request, facts, templates, text, package)
         plan = replace(plan, manager=self._plan_manager(facts, templates))
         self._manager = Managing(
@@ -157,6 +153,22 @@ class Up:
         if findings:
             raise Obstacles(self.request.cluster, findings)
         return plan, facts, templates, notices
+
+    async def examine(
+        self, recorded: ServerConfig | None, students: int = 0
+    ) -> tuple[Facts, Diagnosis]:
+        """All facts, and all findings about them at once."""
+        await self._find_network()
+        facts = await self.look(recorded)
+        seen = await look_at_manager(self.gateway, self._stacks, self.request, facts)
+        facts = replace(facts, manager=seen)
+        findings = find_obstacles(self.request, facts)
+        if not findings:
+            public = wanted_subnets(self.request, facts.network, facts.cluster)[1]
+            findings = list(manager_obstacles(self.request, facts, public))
+        health = await look_at_health(self.gateway, self.request, facts)
+        further = examine(self.request, facts, health, students)
+        return facts, replace(further, obstacles=(*findings, *further.obstacles))
 
     async def look(self, recorded: ServerConfig | None) -> Facts:
         """All that a plan is made from, but for the manager."""

@@ -5,13 +5,15 @@ out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import CloudError, Denied
@@ -27,13 +29,17 @@ from launch_cluster.examining import (
     examine,
 )
 from launch_cluster.facts import Facts, SubnetFacts
+from launch_cluster.manager_request import ManagerRequest
 from launch_cluster.probing import ACTIONS, policy_source, way_of
 from launch_cluster.request import UpRequest
 
+from .conftest import Calls
+
+Run = Callable[..., Result]
 OWN = ("subnet-0000000a", "subnet-0000000b")
 PUBLIC = "subnet-0000000c"
 REQUEST = UpRequest("town", InstanceConfig(), Path("server_config.json"))
-IN_OURS = replace(REQUEST, private_subnets=OWN, public_subnet=PUBLIC)
+IN_OURS = replace(REQUEST, private_subnets=OWN, public_subnet=PUBLIC, manager=ManagerRequest())
 FACTS = Facts(
     account="1",
     subnets=MappingProxyType(
@@ -71,7 +77,6 @@ def test_where_all_is_well_there_is_nothing_to_say() -> None:
             0,
             [OWN[0], "internet gateway", "NAT gateway"],
         ),
-        ({"ways": {OWN[1]: Way.NOWHERE}}, IN_OURS, 0, [OWN[1], "no default route"]),
         ({"ways": {PUBLIC: Way.NAT}}, IN_OURS, 0, [PUBLIC, "nobody could reach the hub"]),
     ],
 )
@@ -94,6 +99,7 @@ def test_what_stands_in_the_way(
             30,
             ["is 5: 2 machines of t3.medium", "L-1216C47A", "--desired-value 60"],
         ),
+        ({"ways": {OWN[1]: Way.NOWHERE}}, IN_OURS, 0, [OWN[1], "no default route"]),
         ({"quotas": Quotas(1, None, 0, 2)}, REQUEST, 0, ["is 1: 0 machines"]),
         ({"quotas": Quotas(None, 5, 5, None)}, REQUEST, 0, ["5 are in use", "--desired-value 6"]),
         ({}, IN_OURS, 21, ["20 free addresses for 21 students"]),
@@ -124,8 +130,13 @@ def test_all_findings_come_at_once() -> None:
         quotas=Quotas(5, 5, 5, 2),
         domain=Domain("a.b"),
     )
-    assert len(result.obstacles) == 4
-    assert len(result.warnings) == 4
+    assert len(result.obstacles) == 3
+    assert len(result.warnings) == 5
+
+
+def test_a_hub_elsewhere_needs_no_way_in_from_the_internet() -> None:
+    result = found(replace(IN_OURS, manager=None), ways={PUBLIC: Way.NOWHERE})
+    assert result == Diagnosis((), ())
 
 
 # ---- routes
@@ -228,3 +239,28 @@ def test_the_emulated_cloud_answers_all_that_is_looked_at(gateway: Gateway, aws:
     assert set(ways) == {vpc["SubnetId"]}
     domain = asyncio.run(probing.look_at_domain("127.0.0.1", None))
     assert domain.leads_to == ("127.0.0.1",)
+
+
+def test_doctor_names_all_at_once_changes_nothing_and_fails(
+    run: Run, aws: Path, cluster: str, calls: Calls
+) -> None:
+    (aws / "instance_config.json").write_text(
+        '{"WORKER_INSTANCE_TYPE": "t9.enormous", "MANAGER_INSTANCE_TYPE": "t9.small"}'
+    )
+    arguments = ("ami-00000000", "subnet-00000001", "subnet-00000002")
+    result = run("doctor", cluster, *arguments, "--output", "json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    about = " ".join(finding["subject"] for finding in found["obstacles"])
+    assert all(word in about for word in ("t9.enormous", "subnet-00000001", "subnet-00000002"))
+    assert all(finding["next_step"] for finding in found["obstacles"])
+    assert calls.changing == []
+
+
+def test_doctor_says_so_where_nothing_stands_in_the_way(
+    run: Run, aws: Path, cluster: str, calls: Calls
+) -> None:
+    result = run("doctor", cluster, "--no-manager", "--students", "200")
+    assert result.exit_code == 0, result.stderr
+    assert "nothing stands in the way" in result.stdout
+    assert calls.changing == []
