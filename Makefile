@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test lint format bench soak lock picture screenshots clean
+.PHONY: help setup demo demo-clean test lint docs format bench soak lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: setup  ## hub, emulated cloud and real launch command on this computer [PO
 demo-clean:  ## forget the demo's users, files and machines
 	@tools/demo_clean.sh
 
-test: setup lint  ## all checks and tests; the browser's need Debian's chromium
+test: setup lint docs  ## all checks and tests; the browser's need Debian's chromium
 	@tools/chromium.sh
 	@$(BIN)/python -m pytest --numprocesses 2
 
@@ -29,6 +29,9 @@ lint: setup  ## ruff, mypy --strict, and the layers of the modules
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: setup  ## the documentation, into .docs; warnings are errors
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs .docs
 
 format: setup  ## put the code into the one format
 	@$(BIN)/ruff format $(SOURCES)
@@ -59,4 +62,4 @@ screenshots: setup  ## the README's, taken anew by the browser test
 	@cd .test-output/screenshots && cp $(PICTURES:=.png) ../../docs/images/
 
 clean:  ## remove what setup and the tools made; the demo's state stays
-	rm -rf .venv .node .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .node .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .docs

@@ -267,7 +267,7 @@ def action_name(operation: str) -> str:
 
 def default_effect(operation: str) -> Effect:
     """What is known of an operation by its name alone; a write is made once unless it is told."""
-    reads = ("describe_", "get_", "list_", "head_")
+    reads = ("describe_", "get_", "list_", "head_", "simulate_")
     return Effect.READ if operation.startswith(reads) else Effect.ONCE
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -385,8 +385,16 @@ def _machines(prices: Prices, instance_type: str, hours: float, disk_gib: float)
 # ---- what is there
 
 
+class Sized(Protocol):
+    """What is charged by its size."""
+
+    @property
+    def size_gib(self) -> int:
+        """Its size."""
+
+
 def monthly_cost_of(
-    volumes: Sequence[Volume], snapshots: Sequence[Snapshot], addresses: int, prices: Prices
+    volumes: Sequence[Sized], snapshots: Sequence[Sized], addresses: int, prices: Prices
 ) -> Bill:
     """What volumes, snapshots and public addresses cost a month while they stay."""
     return _bill(

@@ -7,11 +7,13 @@ import click
 from ec2spawner.version import __version__
 
 from .commands.cost import cost
+from .commands.down import down
+from .commands.status import status
 from .commands.terminate_workers import terminate_workers
 from .commands.up import up
 from .commands.users import users
 
-COMMANDS = (up, cost, users, terminate_workers)
+COMMANDS = (up, status, cost, users, terminate_workers, down)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,6 +5,7 @@ Owns the form of every option of ``up``; collects all faults before it raises. M
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -25,7 +26,9 @@ from ec2spawner.settings import (
     InstanceConfig,
     check_hub_url,
     check_stack_name,
+    find_server_config,
     load_instance_config,
+    load_server_config,
 )
 
 DEFAULT_VPC_CIDR = "10.77.0.0/16"
@@ -134,6 +137,25 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     if request.base_ami and choices.CUSTOM_WORKER_AMI:
         notices += ("CUSTOM_WORKER_AMI is used for the workers; BASE_AMI has no effect.",)
     return request, notices
+
+
+def read_region(cluster: str, asked: str | None, home: Path | None = None) -> str:
+    """Region of a cluster that is there: as asked, else as ``up`` found or noted it.
+
+    Raises ConfigFileError.
+    """
+    if asked:
+        faults: list[Fault] = []
+        choices = _override(InstanceConfig(), Options(cluster, region=asked), faults)
+        if faults:
+            raise OptionError(faults)
+        return choices.REGION
+    with contextlib.suppress(ConfigError):
+        server, _ = load_server_config(find_server_config(os.environ, Path.cwd()))
+        if cluster == server.CLUSTER_NAME:
+            return server.REGION
+    choices, _ = read_choices(None, home)
+    return choices.REGION
 
 
 def read_choices(

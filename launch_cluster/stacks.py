@@ -90,10 +90,30 @@ class Stacks:
             raise StackFailed(f"The stack {change.spec.name} is gone.", next_step="Run it again.")
         return stack
 
+    async def delete(self, stack: StackFacts) -> None:
+        """Delete the stack and wait until it is gone; StackFailed says what holds it."""
+        await self._call("delete_stack", {"StackName": stack.stack_id}, Effect.REPEATABLE)
+        elapsed = self._elapsed(f"Deleting the stack {stack.name}")
+        while (found := await self._look(stack.stack_id)) and found.status != "DELETE_COMPLETE":
+            if not found.is_moving:
+                raise StackFailed(
+                    f"The stack {stack.name} was not deleted ({found.status}).",
+                    why=await self._reasons(stack.stack_id),
+                    next_step="Mend what is named there and run the same command again.",
+                )
+            await self._pause(elapsed, found.status, STACK_DEADLINE_SECONDS)
+        self._reporter.progress(f"Deleting the stack {stack.name}: done, {elapsed.seconds:.0f} s")
+
     async def _call(
         self, operation: str, params: Mapping[str, Any], effect: Effect | None = None
     ) -> dict[str, Any]:
         return await self._gateway.call("cloudformation", operation, params, effect=effect)
+
+    async def look(self, name: str) -> StackFacts | None:
+        """The stack as it is now, whatever is under way; None if there is none."""
+        stack = await self._look(name)
+        is_there = stack and stack.status not in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE")
+        return stack if is_there else None
 
     async def _look(self, name: str) -> StackFacts | None:
         try:

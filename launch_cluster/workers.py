@@ -139,24 +139,33 @@ class TerminateWorkers:
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Look, show, ask, end; the result for ``--output json``."""
         account = await account_of(self.gateway)
-        removal = plan_removal(await self.ec2.list_workers(), await self.ec2.list_volumes())
-        homes = removal.homes if self.request.delete_homes else ()
-        self._show(removal, account)
-        if not removal.workers and not homes:
+        removal = await self.look()
+        self.reporter.show([f"Cluster {self.request.cluster} (account {account}):"])
+        self.reporter.show(self.lines(removal))
+        if not removal.workers and not (removal.homes and self.request.delete_homes):
             return self._result(removal, "nothing to do")
         if dry_run:
             return self._result(removal, "planned")
         await self.confirm()
-        await self._end(removal.workers)
-        if homes:
-            await self._delete_homes(homes)
+        await self.carry_out(removal)
         self.reporter.show([f"Ended {len(self.done)}, failed {len(self.failed)}."])
         for text in self.failed:
             self.reporter.progress(f"failed: {text}")
         return self._result(removal, "partly done" if self.failed else "done")
 
-    def _show(self, removal: Removal, account: str) -> None:
-        lines = [f"Cluster {self.request.cluster} (account {account}):"]
+    async def look(self) -> Removal:
+        """What is there to be ended."""
+        return plan_removal(await self.ec2.list_workers(), await self.ec2.list_volumes())
+
+    async def carry_out(self, removal: Removal) -> None:
+        """End it; ``done`` and ``failed`` tell how far it came."""
+        await self._end(removal.workers)
+        if removal.homes and self.request.delete_homes:
+            await self._delete_homes(removal.homes)
+
+    def lines(self, removal: Removal) -> list[str]:
+        """What would be ended, and what stays, in words."""
+        lines = []
         for worker in removal.workers:
             volume = worker.home_volume_id or "none known"
             state = f"{worker.state.value:13}"
@@ -169,8 +178,7 @@ class TerminateWorkers:
             fate = f"is deleted {how}"
         for home in removal.homes:
             lines.append(f"  home {home.volume_id}  {home.size_gib} GiB  {_user(home)}  {fate}")
-        lines += [f"  left alone: {text}" for text in removal.left_alone]
-        self.reporter.show(lines)
+        return [*lines, *(f"  left alone: {text}" for text in removal.left_alone)]
 
     # ---- instances
 

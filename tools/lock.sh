@@ -13,6 +13,17 @@ cd "$(dirname "$0")/.."
     --upgrade --generate-hashes --no-header --no-annotate --quiet \
     --output-file tools/requirements.lock
 
+# What the worker image holds: its servers' environment, and the one that students' code runs in.
+# Left out of the former: rfc3987-syntax, which jsonschema does without and whose import is slow.
+image=ec2spawner/worker/image
+compile_for_image() {
+    .venv/bin/uv pip compile "$@" --universal --python-version 3.11 --upgrade \
+        --constraint tools/requirements.lock --generate-hashes --no-header --no-annotate --quiet
+}
+compile_for_image pyproject.toml --extra worker --no-emit-package rfc3987-syntax \
+    --no-emit-package lark --output-file $image/worker.lock
+compile_for_image $image/notebook.in --output-file $image/notebook.lock
+
 .node/bin/node .node/npm-cli.js install --prefix tools/proxy --package-lock-only \
     --omit-lockfile-registry-resolved --no-audit --no-fund --no-update-notifier
 .venv/bin/python tools/drop_urls.py tools/proxy/package-lock.json

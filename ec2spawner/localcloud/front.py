@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from ec2spawner.localcloud import price_list, service_quotas, wire
+from ec2spawner.localcloud import price_list, service_quotas, simulation, wire
 from ec2spawner.localcloud.cloud import EmulatedCloud
 from ec2spawner.localcloud.ec2.emulated import ACTIONS
 from ec2spawner.localcloud.ec2.failures import EC2Error
@@ -206,6 +206,8 @@ class Front:
                 return self._ask_core(call)
             if call.service == "servicequotas" and service_quotas.is_ours(call.action, call.text):
                 return self._tell_quotas(call)
+            if call.service == "iam" and call.action == simulation.ACTION:
+                return _xml(200, simulation.answer(call.flat).encode())
             if call.service == "pricing":
                 return _json(200, price_list.answer(call.action, call.text))
             return self._ask_moto(call, environ)

@@ -203,9 +203,11 @@ class MotoSurroundings:
 
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """See Surroundings."""
+        there = _ids_by_kind(self.backend)
         return [
             (t["resource_id"], t["resource_type"], t["key"], t["value"])
             for t in self.backend.describe_tags()
+            if t["resource_id"] in there.get(t["resource_type"], (t["resource_id"],))
         ]
 
     def other_interfaces(self) -> list[dict[str, Any]]:
@@ -384,6 +386,22 @@ def _referenced(backend: Any, group_id: str) -> bool:
         for other in others
         for rule in (*other.ingress_rules, *other.egress_rules)
     )
+
+
+def _ids_by_kind(backend: Any) -> dict[str, set[str]]:
+    """What is there of the kinds whose tags moto keeps after their end, as EC2 does not."""
+    return {
+        "vpc": set(backend.vpcs),
+        "subnet": {i for zone in backend.subnets.values() for i in zone},
+        "internet-gateway": set(backend.internet_gateways),
+        "route-table": set(backend.route_tables),
+        "vpc-endpoint": set(backend.vpc_end_points),
+        "vpc-elastic-ip": {address.allocation_id for address in backend.addresses},
+        "security-group": {i for network in backend.groups.values() for i in network},
+        "launch-template": set(backend.launch_templates),
+        "key-pair": {pair.id for pair in backend.key_pairs.values()},
+        "network-interface": set(backend.enis),
+    }
 
 
 def _own_tags(resource: Any) -> list[dict[str, str]]:

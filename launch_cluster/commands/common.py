@@ -36,19 +36,27 @@ def open_gateway(region: str | None) -> Gateway:
     return Gateway(region=region)
 
 
+REGION = click.option("--region", help="AWS Region, instead of the file's.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+OUTPUT = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Form of the result on stdout; progress goes to stderr.",
+)
+
+
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command has."""
-    for option in (
-        click.option("--region", help="AWS Region, instead of the file's."),
-        click.option("--dry-run", is_flag=True, help="Show what would be done, and stop."),
-        click.option("--yes", "-y", is_flag=True, help="Do not ask."),
-        click.option(
-            "--output",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            help="Form of the result on stdout; progress goes to stderr.",
-        ),
-    ):
+    """Options that every command has which changes something."""
+    for option in (REGION, DRY_RUN, YES, OUTPUT):
+        command = option(command)
+    return command
+
+
+def look_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that every command has which only looks."""
+    for option in (REGION, OUTPUT):
         command = option(command)
     return command
 

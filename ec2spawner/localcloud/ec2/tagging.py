@@ -14,6 +14,7 @@ from ec2spawner.localcloud.ec2.failures import EC2Error, bad_value, missing, not
 from ec2spawner.localcloud.ec2.filters import choose
 from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.ec2.state import State
+from ec2spawner.model import InstanceState
 
 MAX_TAGS = 50
 MAX_KEY = 127  # characters; EC2 user guide, "Tag restrictions", 2026
@@ -157,6 +158,7 @@ def _rows(ec2: State) -> list[_TagRow]:
     rows += [
         _TagRow(i.interface_id, "network-interface", key, value)
         for i in ec2.instances.values()
+        if i.state is not InstanceState.TERMINATED
         for key, value in i.interface_tags.items()
     ]
     rows += [_TagRow(*row) for row in ec2.surroundings.tags_of_others()]

@@ -1,0 +1,74 @@
+"""``launch-cluster down``: its options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from ec2spawner.errors import ConfigError
+from ec2spawner.pricefile import read_prices, user_file
+
+from ..belongings import Choice
+from ..down import Down, DownRequest
+from ..reporter import Reporter
+from ..request import OptionError, check_cluster_name, read_region
+from . import common
+
+
+@click.command("down")
+@click.argument("cluster_name")
+@click.option("--delete-homes", is_flag=True, help="Delete the users' files too.")
+@click.option(
+    "--no-snapshots", is_flag=True, help="Delete homes without keeping a snapshot of each."
+)
+@click.option("--delete-snapshots", is_flag=True, help="Delete the snapshots of homes there are.")
+@click.option("--delete-hub-data", is_flag=True, help="Delete the volume of the hub's database.")
+@click.option("--keep-images", is_flag=True, help="Keep the workers' images.")
+@common.common_options
+def down(
+    cluster_name: str,
+    region: str | None,
+    no_snapshots: bool,
+    dry_run: bool,
+    yes: bool,
+    output: str,
+    **choice: bool,
+) -> None:
+    """Delete the cluster. Stay, unless told: home volumes, snapshots, the hub's data.
+
+    A hub that runs elsewhere is made to stop writing. Another cluster is never touched. At the end
+    all that bears the cluster's name is listed: what stays, and what it failed to delete.
+    """
+    reporter = Reporter(as_json=output == "json")
+    job: Down | None = None
+
+    async def run() -> dict[str, Any]:
+        nonlocal job
+        faults = check_cluster_name(cluster_name)
+        if faults:
+            raise OptionError(faults)
+        chosen = Choice(**choice)
+        if no_snapshots and not chosen.delete_homes:
+            raise ConfigError(
+                "--no-snapshots has a meaning only together with --delete-homes.",
+                next_step="Leave it out, or add --delete-homes.",
+            )
+        where = read_region(cluster_name, region, common.CHECKOUT)
+        request = DownRequest(cluster_name, where, chosen, with_snapshots=not no_snapshots)
+        gateway = common.open_gateway(where)
+        job = Down(
+            gateway,
+            request,
+            reporter,
+            read_prices(where, user_file(os.environ)),
+            lambda: common.ask_name(cluster_name, skip=yes),
+        )
+        return await common.closing(gateway, job.run(dry_run=dry_run))
+
+    result = common.carry_out(reporter, run, lambda: bool(job and job.done))
+    reporter.result(result)
+    if result["failed"]:
+        sys.exit(common.EXIT_PARTLY if result["done"] else common.EXIT_FAILED)

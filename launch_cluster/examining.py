@@ -1,0 +1,199 @@
+"""What the account, the network and the domain have to say against a cluster: findings, as plain
+functions.
+
+Owns the further checks of ``doctor`` and of ``up``'s beginning, besides those that a plan needs
+(``checking``). Must not call AWS. All findings come at once; each says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from ec2spawner.quotas import quota_code
+
+from .facts import Facts, SubnetFacts
+from .planning import Finding, wanted_subnets
+from .request import UpRequest
+
+ADDRESS_QUOTA = "L-0263D0A3"
+"""EC2-VPC Elastic IPs (docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html, 2026)."""
+
+
+class Way(str, Enum):
+    """Where a subnet's default route leads."""
+
+    NAT = "nat"  # a NAT gateway, or an instance that does the same
+    INTERNET = "internet"
+    ELSEWHERE = "elsewhere"  # a transit gateway, an appliance, a peering
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Which actions the caller may use; ``unknown`` is why that could not be asked, if so."""
+
+    denied: tuple[str, ...] = ()
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """Sizes of quotas, and what counts against them; None: AWS did not say."""
+
+    vcpus: float | None = None
+    addresses: float | None = None
+    addresses_used: int = 0
+    vcpus_each: int | None = None
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain name, where it leads, and where it should."""
+
+    name: str
+    leads_to: tuple[str, ...] = ()
+    address: str | None = None  # of the manager; None while there is none
+
+
+@dataclass(frozen=True)
+class Health:
+    """All that is looked at besides the facts of a plan."""
+
+    rights: Rights = field(default_factory=Rights)
+    quotas: Quotas = field(default_factory=Quotas)
+    ways: Mapping[str, Way] = field(default_factory=lambda: MappingProxyType({}))
+    domain: Domain | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What stands in the way, and what an operator should know."""
+
+    obstacles: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+
+
+def examine(request: UpRequest, facts: Facts, health: Health, students: int) -> Diagnosis:
+    """All findings; ``students``: how many are expected to work at once, 0 where nobody said."""
+    return Diagnosis(
+        obstacles=(*_of_rights(health.rights), *_of_ways(request, facts, health.ways)),
+        warnings=(
+            *_of_unknown_rights(health.rights),
+            *_of_vcpus(request, health.quotas, students),
+            *_of_addresses(facts, health.quotas),
+            *_of_free_addresses(request, facts, students),
+            *_of_domain(health.domain),
+        ),
+    )
+
+
+def _of_rights(rights: Rights) -> Iterator[Finding]:
+    if rights.denied:
+        yield Finding(
+            "Your AWS credentials",
+            f"may not {', '.join(rights.denied)}",
+            "Ask whoever manages the account for these rights"
+            " (launch-cluster plan --print-policies prints them as a policy).",
+        )
+
+
+def _of_unknown_rights(rights: Rights) -> Iterator[Finding]:
+    if rights.unknown:
+        yield Finding(
+            "Your rights",
+            f"could not be checked ({rights.unknown})",
+            "Nothing follows from that; a right that is missing shows when it is needed.",
+        )
+
+
+def _of_ways(request: UpRequest, facts: Facts, ways: Mapping[str, Way]) -> Iterator[Finding]:
+    private, public = wanted_subnets(request, facts.network, facts.cluster)
+    for subnet_id in private:
+        way = ways.get(subnet_id)
+        if way is Way.INTERNET:
+            yield Finding(
+                f"The private subnet {subnet_id}",
+                "has its default route to an internet gateway, which serves no machine without a"
+                " public address: workers could not reach packages",
+                "Name a subnet whose default route leads to a NAT gateway.",
+            )
+        elif way is Way.NOWHERE:
+            yield Finding(
+                f"The private subnet {subnet_id}",
+                "has no default route: workers could not reach packages",
+                "Give its route table a route 0.0.0.0/0 to a NAT gateway.",
+            )
+    if public and ways.get(public, Way.INTERNET) is not Way.INTERNET:
+        yield Finding(
+            f"The public subnet {public}",
+            "has no default route to an internet gateway: nobody could reach the hub",
+            "Name a subnet whose route table has 0.0.0.0/0 to an internet gateway.",
+        )
+
+
+def _of_vcpus(request: UpRequest, quotas: Quotas, students: int) -> Iterator[Finding]:
+    kind = request.choices.WORKER_INSTANCE_TYPE
+    if quotas.vcpus is None or quotas.vcpus_each is None:
+        return
+    fit = int(quotas.vcpus // quotas.vcpus_each)
+    if fit < max(1, students):
+        needed = max(1, students) * quotas.vcpus_each
+        yield Finding(
+            f"The vCPU quota {quota_code(kind)}",
+            f"is {quotas.vcpus:.0f}: {fit} machines of {kind} at once, less what else runs in the"
+            " account",
+            "Ask for more: aws service-quotas request-service-quota-increase --service-code ec2"
+            f" --quota-code {quota_code(kind)} --desired-value {needed}",
+        )
+
+
+def _of_addresses(facts: Facts, quotas: Quotas) -> Iterator[Finding]:
+    if quotas.addresses is None:
+        return
+    needed = 0 if facts.network else 1  # of the NAT gateway
+    free = int(quotas.addresses) - quotas.addresses_used
+    if free < needed:
+        yield Finding(
+            f"The quota of Elastic IPs {ADDRESS_QUOTA}",
+            f"is {quotas.addresses:.0f}, and {quotas.addresses_used} are in use",
+            "Release one, or ask for more: aws service-quotas request-service-quota-increase"
+            f" --service-code ec2 --quota-code {ADDRESS_QUOTA} --desired-value"
+            f" {quotas.addresses_used + needed}",
+        )
+
+
+def _of_free_addresses(request: UpRequest, facts: Facts, students: int) -> Iterator[Finding]:
+    private, _ = wanted_subnets(request, facts.network, facts.cluster)
+    subnets = [facts.subnets[i] for i in private if i in facts.subnets]
+    free = sum(subnet.free_addresses for subnet in subnets)
+    if subnets and free < students:
+        yield Finding(
+            _named(subnets),
+            f"{'has' if len(subnets) == 1 else 'have'} {free} free addresses for {students}"
+            " students",
+            "Name a further subnet.",
+        )
+
+
+def _named(subnets: list[SubnetFacts]) -> str:
+    ids = ", ".join(subnet.subnet_id for subnet in subnets)
+    return f"The private subnet {ids}" if len(subnets) == 1 else f"The private subnets {ids}"
+
+
+def _of_domain(domain: Domain | None) -> Iterator[Finding]:
+    if domain is None:
+        return
+    if not domain.leads_to:
+        where = f" to {domain.address}" if domain.address else " to the address that `up` prints"
+        yield Finding(
+            f"The name {domain.name}", "leads nowhere", f"Have it lead{where}, by an A record."
+        )
+    elif domain.address and domain.address not in domain.leads_to:
+        yield Finding(
+            f"The name {domain.name}",
+            f"leads to {', '.join(domain.leads_to)}, not to the hub's address {domain.address}",
+            f"Change its A record to {domain.address}.",
+        )

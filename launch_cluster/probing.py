@@ -1,0 +1,185 @@
+"""Looks at what ``examining`` judges: rights, quotas, routes, a domain name; changes nothing.
+
+What cannot be asked is missing in the answer, with the reason: to look is no duty of the account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.ec2 import EC2
+from ec2spawner.errors import CloudError
+from ec2spawner.quotas import quota_code
+
+from .examining import ADDRESS_QUOTA, Domain, Quotas, Rights, Way
+
+SIMULATED_MAX = 50  # actions in one call: the API names no limit, and a request has one of size
+_ASSUMED = re.compile(
+    r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/"
+)
+
+ACTIONS: Sequence[str] = (
+    "cloudformation:CreateChangeSet",
+    "cloudformation:DeleteStack",
+    "cloudformation:DescribeChangeSet",
+    "cloudformation:DescribeStackEvents",
+    "cloudformation:DescribeStacks",
+    "cloudformation:ExecuteChangeSet",
+    "cloudformation:GetTemplate",
+    "ec2:AllocateAddress",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:CreateImage",
+    "ec2:CreateInternetGateway",
+    "ec2:CreateLaunchTemplate",
+    "ec2:CreateNatGateway",
+    "ec2:CreateRoute",
+    "ec2:CreateRouteTable",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateSubnet",
+    "ec2:CreateTags",
+    "ec2:CreateVpc",
+    "ec2:CreateVpcEndpoint",
+    "ec2:DeleteKeyPair",
+    "ec2:DescribeInstances",
+    "ec2:ImportKeyPair",
+    "ec2:RunInstances",
+    "ec2:TerminateInstances",
+    "iam:AddRoleToInstanceProfile",
+    "iam:CreateInstanceProfile",
+    "iam:CreateRole",
+    "iam:PassRole",
+    "iam:PutRolePolicy",
+    "s3:CreateBucket",
+    "s3:PutBucketPolicy",
+    "s3:PutObject",
+    "ssm:DeleteParameters",
+    "ssm:GetParameter",
+    "ssm:PutParameter",
+)
+"""What the launch command and CloudFormation on its behalf do."""
+
+
+async def look_at_rights(gateway: Gateway) -> Rights:
+    """Which of ACTIONS the caller is denied, as IAM's own simulation says."""
+    try:
+        caller = await gateway.call("sts", "get_caller_identity")
+        arn = policy_source(caller["Arn"])
+        if arn is None:
+            return Rights()
+        denied: list[str] = []
+        for start in range(0, len(ACTIONS), SIMULATED_MAX):
+            params = {
+                "PolicySourceArn": arn,
+                "ActionNames": list(ACTIONS[start : start + SIMULATED_MAX]),
+            }
+            pages = await gateway.pages(
+                "iam",
+                "simulate_principal_policy",
+                params,
+                token_key="Marker",  # noqa: S106 - a field
+            )
+            denied += [
+                result["EvalActionName"]
+                for page in pages
+                for result in page["EvaluationResults"]
+                if result["EvalDecision"] != "allowed"
+            ]
+    except CloudError as error:
+        return Rights(unknown=error.aws_code or error.code)
+    return Rights(tuple(denied))
+
+
+def policy_source(arn: str) -> str | None:
+    """Whose policies decide for a caller; None for the account's root, whom nothing is denied.
+
+    A role's session is simulated as the role. Its path, which the session's ARN lacks, is taken to
+    be "/" (IAM user guide, "Identifiers", 2026): for others AWS answers NoSuchEntity, and nothing
+    is known.
+    """
+    if arn.endswith(":root"):
+        return None
+    session = _ASSUMED.match(arn)
+    if session is None:
+        return arn
+    return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}"
+
+
+async def look_at_quotas(gateway: Gateway, ec2: EC2, instance_type: str) -> Quotas:
+    """Sizes of the quotas that a class meets first; what is not answered is None."""
+    vcpus, addresses, each, used = await asyncio.gather(
+        _quota(gateway, quota_code(instance_type)),
+        _quota(gateway, ADDRESS_QUOTA),
+        _vcpus(ec2, instance_type),
+        _addresses(gateway),
+    )
+    return Quotas(vcpus, addresses, used, each)
+
+
+async def _quota(gateway: Gateway, code: str) -> float | None:
+    params = {"ServiceCode": "ec2", "QuotaCode": code}
+    with contextlib.suppress(CloudError):
+        reply = await gateway.call("service-quotas", "get_service_quota", params)
+        return float(reply["Quota"]["Value"])
+    return None
+
+
+async def _vcpus(ec2: EC2, instance_type: str) -> int | None:
+    with contextlib.suppress(CloudError):
+        return (await ec2.vcpus([instance_type])).get(instance_type)
+    return None
+
+
+async def _addresses(gateway: Gateway) -> int:
+    with contextlib.suppress(CloudError):
+        return len((await gateway.call("ec2", "describe_addresses"))["Addresses"])
+    return 0
+
+
+async def look_at_ways(gateway: Gateway, subnets: Mapping[str, str]) -> Mapping[str, Way]:
+    """Where each subnet's default route leads; ``subnets``: VPC by subnet id."""
+    if not subnets:
+        return MappingProxyType({})
+    params = {"Filters": [{"Name": "vpc-id", "Values": sorted(set(subnets.values()))}]}
+    pages = await gateway.pages("ec2", "describe_route_tables", params)
+    tables = [table for page in pages for table in page["RouteTables"]]
+    return MappingProxyType({i: way_of(i, vpc, tables) for i, vpc in subnets.items()})
+
+
+def way_of(subnet_id: str, vpc_id: str, tables: Sequence[Mapping[str, Any]]) -> Way:
+    """By the subnet's own route table, else its VPC's main one (VPC user guide, 2026)."""
+    own = [t for t in tables if any(a.get("SubnetId") == subnet_id for a in _links(t))]
+    main = [t for t in tables if t["VpcId"] == vpc_id and any(a.get("Main") for a in _links(t))]
+    routes = [
+        route
+        for table in (own or main)[:1]
+        for route in table.get("Routes") or ()
+        if route.get("DestinationCidrBlock") == "0.0.0.0/0"
+        and route.get("State", "active") == "active"
+    ]
+    if not routes:
+        return Way.NOWHERE
+    route = routes[0]
+    if route.get("NatGatewayId") or route.get("InstanceId") or route.get("NetworkInterfaceId"):
+        return Way.NAT
+    return Way.INTERNET if route.get("GatewayId", "").startswith("igw-") else Way.ELSEWHERE
+
+
+def _links(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return table.get("Associations") or ()
+
+
+async def look_at_domain(name: str, address: str | None) -> Domain:
+    """Where a name leads now, by this machine's own resolver."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except OSError:
+        return Domain(name, (), address)
+    return Domain(name, tuple(sorted({str(entry[4][0]) for entry in found})), address)

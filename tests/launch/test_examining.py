@@ -1,0 +1,230 @@
+"""What ``doctor`` finds: rights, quotas, routes, addresses, a domain; all at once, each with a way
+out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.errors import CloudError, Denied
+from ec2spawner.settings import InstanceConfig
+from launch_cluster import probing
+from launch_cluster.examining import (
+    Diagnosis,
+    Domain,
+    Health,
+    Quotas,
+    Rights,
+    Way,
+    examine,
+)
+from launch_cluster.facts import Facts, SubnetFacts
+from launch_cluster.probing import ACTIONS, policy_source, way_of
+from launch_cluster.request import UpRequest
+
+OWN = ("subnet-0000000a", "subnet-0000000b")
+PUBLIC = "subnet-0000000c"
+REQUEST = UpRequest("town", InstanceConfig(), Path("server_config.json"))
+IN_OURS = replace(REQUEST, private_subnets=OWN, public_subnet=PUBLIC)
+FACTS = Facts(
+    account="1",
+    subnets=MappingProxyType(
+        {i: SubnetFacts(i, "vpc-1", "us-east-1a", 10) for i in (*OWN, PUBLIC)}
+    ),
+)
+
+
+def found(
+    request: UpRequest = REQUEST, students: int = 0, facts: Facts = FACTS, **health: Any
+) -> Diagnosis:
+    return examine(request, facts, Health(**health), students)
+
+
+def test_where_all_is_well_there_is_nothing_to_say() -> None:
+    ways = {OWN[0]: Way.NAT, OWN[1]: Way.ELSEWHERE, PUBLIC: Way.INTERNET}
+    quotas = Quotas(64, 5, 4, 2)
+    domain = Domain("hub.example.org", ("192.0.2.1",), "192.0.2.1")
+    result = found(IN_OURS, 20, ways=ways, quotas=quotas, domain=domain)
+    assert result == Diagnosis((), ())
+
+
+@pytest.mark.parametrize(
+    ("health", "request_", "students", "words"),
+    [
+        (
+            {"rights": Rights(("ec2:RunInstances",))},
+            REQUEST,
+            0,
+            ["may not ec2:RunInstances", "--print-policies"],
+        ),
+        (
+            {"ways": {OWN[0]: Way.INTERNET}},
+            IN_OURS,
+            0,
+            [OWN[0], "internet gateway", "NAT gateway"],
+        ),
+        ({"ways": {OWN[1]: Way.NOWHERE}}, IN_OURS, 0, [OWN[1], "no default route"]),
+        ({"ways": {PUBLIC: Way.NAT}}, IN_OURS, 0, [PUBLIC, "nobody could reach the hub"]),
+    ],
+)
+def test_what_stands_in_the_way(
+    health: Mapping[str, Any], request_: UpRequest, students: int, words: list[str]
+) -> None:
+    result = found(request_, students, **health)
+    (finding,) = result.obstacles
+    assert result.warnings == ()
+    assert all(word in str(finding) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("health", "request_", "students", "words"),
+    [
+        ({"rights": Rights(unknown="AccessDenied")}, REQUEST, 0, ["could not be", "AccessDenied"]),
+        (
+            {"quotas": Quotas(5, None, 0, 2)},
+            REQUEST,
+            30,
+            ["is 5: 2 machines of t3.medium", "L-1216C47A", "--desired-value 60"],
+        ),
+        ({"quotas": Quotas(1, None, 0, 2)}, REQUEST, 0, ["is 1: 0 machines"]),
+        ({"quotas": Quotas(None, 5, 5, None)}, REQUEST, 0, ["5 are in use", "--desired-value 6"]),
+        ({}, IN_OURS, 21, ["20 free addresses for 21 students"]),
+        ({"domain": Domain("a.b")}, REQUEST, 0, ["a.b leads nowhere", "A record"]),
+        (
+            {"domain": Domain("a.b", ("192.0.2.9",), "192.0.2.1")},
+            REQUEST,
+            0,
+            ["leads to 192.0.2.9", "Change its A record to 192.0.2.1"],
+        ),
+    ],
+)
+def test_what_an_operator_should_know(
+    health: Mapping[str, Any], request_: UpRequest, students: int, words: list[str]
+) -> None:
+    result = found(request_, students, **health)
+    (finding,) = result.warnings
+    assert result.obstacles == ()
+    assert all(word in str(finding) for word in words)
+
+
+def test_all_findings_come_at_once() -> None:
+    result = found(
+        IN_OURS,
+        100,
+        rights=Rights(("ec2:CreateVpc", "iam:CreateRole")),
+        ways={OWN[0]: Way.NOWHERE, OWN[1]: Way.INTERNET, PUBLIC: Way.NOWHERE},
+        quotas=Quotas(5, 5, 5, 2),
+        domain=Domain("a.b"),
+    )
+    assert len(result.obstacles) == 4
+    assert len(result.warnings) == 4
+
+
+# ---- routes
+
+
+def table(target: Mapping[str, Any], *links: Mapping[str, Any], vpc: str = "vpc-1") -> Any:
+    routes = [
+        {"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local"},
+        {"DestinationCidrBlock": "0.0.0.0/0", "State": "active", **target},
+    ]
+    return {"VpcId": vpc, "Associations": list(links), "Routes": routes}
+
+
+@pytest.mark.parametrize(
+    ("target", "way"),
+    [
+        ({"NatGatewayId": "nat-1"}, Way.NAT),
+        ({"InstanceId": "i-1", "NetworkInterfaceId": "eni-1"}, Way.NAT),
+        ({"GatewayId": "igw-1"}, Way.INTERNET),
+        ({"TransitGatewayId": "tgw-1"}, Way.ELSEWHERE),
+        ({"NatGatewayId": "nat-1", "State": "blackhole"}, Way.NOWHERE),
+    ],
+)
+def test_where_a_default_route_leads(target: Mapping[str, Any], way: Way) -> None:
+    assert way_of("subnet-1", "vpc-1", [table(target, {"SubnetId": "subnet-1"})]) is way
+
+
+def test_a_subnet_without_a_table_of_its_own_has_its_vpcs_main_one() -> None:
+    nat, other = {"NatGatewayId": "nat-1"}, {"GatewayId": "igw-1"}
+    tables = [
+        table(other, {"SubnetId": "subnet-2"}),
+        table(other, {"Main": True}, vpc="vpc-2"),
+        table(nat, {"Main": True}),
+    ]
+    assert way_of("subnet-1", "vpc-1", tables) is Way.NAT
+    assert way_of("subnet-1", "vpc-3", tables) is Way.NOWHERE
+
+
+# ---- rights
+
+
+@pytest.mark.parametrize(
+    ("caller", "source"),
+    [
+        ("arn:aws:iam::1:root", None),
+        ("arn:aws:iam::1:user/people/ann", "arn:aws:iam::1:user/people/ann"),
+        ("arn:aws:sts::1:assumed-role/ops/ann", "arn:aws:iam::1:role/ops"),
+        ("arn:aws-us-gov:sts::1:assumed-role/ops/i-0", "arn:aws-us-gov:iam::1:role/ops"),
+    ],
+)
+def test_whose_policies_decide(caller: str, source: str | None) -> None:
+    assert policy_source(caller) == source
+
+
+class FakeGateway:
+    """Answers like IAM: what is in ``denied`` is."""
+
+    def __init__(self, denied: set[str], error: CloudError | None = None) -> None:
+        self.denied = denied
+        self.error = error
+        self.asked: list[str] = []
+
+    async def call(self, service: str, operation: str) -> dict[str, Any]:
+        return {"Arn": "arn:aws:iam::1:user/ann"}
+
+    async def pages(self, service: str, operation: str, params: Any, **more: Any) -> Any:
+        if self.error:
+            raise self.error
+        self.asked += params["ActionNames"]
+        results = [
+            {
+                "EvalActionName": name,
+                "EvalDecision": "implicitDeny" if name in self.denied else "allowed",
+            }
+            for name in params["ActionNames"]
+        ]
+        return [{"EvaluationResults": results}]
+
+
+async def test_every_action_is_asked_for_once_and_what_is_denied_is_named() -> None:
+    gateway = FakeGateway({"iam:CreateRole", "ec2:CreateVpc"})
+    rights = await probing.look_at_rights(gateway)  # type: ignore[arg-type]
+    assert sorted(gateway.asked) == sorted(ACTIONS)
+    assert set(rights.denied) == {"iam:CreateRole", "ec2:CreateVpc"}
+
+
+async def test_that_rights_cannot_be_asked_for_is_no_obstacle() -> None:
+    gateway = FakeGateway(set(), Denied("no", aws_code="AccessDenied"))
+    rights = await probing.look_at_rights(gateway)  # type: ignore[arg-type]
+    assert rights == Rights(unknown="AccessDenied")
+
+
+# ---- against the emulated cloud
+
+
+def test_the_emulated_cloud_answers_all_that_is_looked_at(gateway: Gateway, aws: Path) -> None:
+    assert asyncio.run(probing.look_at_rights(gateway)) == Rights()
+    vpc = asyncio.run(gateway.call("ec2", "describe_subnets"))["Subnets"][0]
+    ways = asyncio.run(probing.look_at_ways(gateway, {vpc["SubnetId"]: vpc["VpcId"]}))
+    assert set(ways) == {vpc["SubnetId"]}
+    domain = asyncio.run(probing.look_at_domain("127.0.0.1", None))
+    assert domain.leads_to == ("127.0.0.1",)
