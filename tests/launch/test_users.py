@@ -210,9 +210,9 @@ def test_a_large_class_comes_in_batches(hub: SmallHub, users: Run) -> None:
     assert "add (450): s0000, s0001" in result.stdout
     assert "… and 430 more" in result.stdout
     assert [path for _, path in hub.changing] == [
-        *["users"] * 5,
+        *["users"] * 18,
         "groups/all",
-        *["groups/all/users"] * 5,
+        *["groups/all/users"] * 18,
     ]
     assert all(user["groups"] == ["all"] for user in hub.users.values())
 
@@ -234,7 +234,7 @@ def test_the_columns_that_are_read_are_told(hub: SmallHub, users: Run, tmp_path:
     file = tmp_path / "class.csv"
     file.write_text("Email,GitHub,Section\na@x.org,ann,bio\n")
     result = users("import", str(file), "--dry-run")
-    assert "1 users in the list (name from the column 'GitHub', group from" in result.stdout
+    assert "1 user in the list (name from the column 'GitHub', group from" in result.stdout
     other = users("import", str(file), "--dry-run", "--column", "Email", "--output", "json")
     document = document_of(other, "import")
     assert document["add"] == ["a@x.org"]
