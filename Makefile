@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test lint docs format bench soak lock picture screenshots clean
+.PHONY: help setup demo demo-clean test test-image-full lint docs format bench soak lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ demo-clean:  ## forget the demo's users, files and machines
 test: setup lint docs  ## all checks and tests; the browser's need Debian's chromium
 	@tools/chromium.sh
 	@$(BIN)/python -m pytest --numprocesses 2
+
+test-image-full: setup  ## the manager, made and booted for real (root, qemu; half an hour)
+	@tools/qemu.sh
+	@EC2SPAWNER_TEST_IMAGE=full $(BIN)/python -m pytest tests/manager -rA \
+	    -o faulthandler_timeout=2400
 
 lint: setup  ## ruff, mypy --strict, and the layers of the modules
 	@$(BIN)/ruff check $(SOURCES)
@@ -47,7 +52,7 @@ soak: setup  ## stories of a class with random seeds, then a hub under load [SEC
 	@PYTHONPATH=.:tests $(BIN)/python -m soak --seconds $(SECONDS) $(SOAK_SEED:%=--seed %)
 	@$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --strict
 
-lock: setup  ## newest versions that pyproject.toml and tools/proxy allow, into the locks
+lock: setup  ## newest versions that pyproject.toml and launch_cluster/manager/proxy allow, into the locks
 	@tools/lock.sh
 
 picture: docs/architecture.svg  ## the README's picture from its source (needs graphviz)

@@ -135,7 +135,7 @@ class EC2:
             for raw in page.get("InstanceStatuses", ())
         }
 
-    async def console(self, instance_id: str) -> str:
+    async def console(self, instance_id: str, max_chars: int = CONSOLE_MAX_CHARS) -> str:
         """The end of what a machine wrote to its console, without control characters.
 
         Untrusted: whoever has root on the machine may have written it.
@@ -149,7 +149,7 @@ class EC2:
             # The latest output is there for Nitro types only; others have what EC2 last kept.
             params = {"InstanceId": instance_id}
             reply = await self._gateway.call("ec2", "get_console_output", params)
-        text = str(reply.get("Output") or "")[-CONSOLE_MAX_CHARS:]
+        text = str(reply.get("Output") or "")[-max_chars:]
         return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
     async def vcpus(self, types: Iterable[str]) -> dict[str, int]:

@@ -39,13 +39,14 @@ def read_config_or_exit(environ: Mapping[str, str], beside: Path) -> ServerConfi
     try:
         config, notices = load_server_config(find_server_config(environ, beside))
     except EC2SpawnerError as error:
-        _exit_with(error)
+        exit_with(error)
     for notice in notices:
         print(f"Notice: {notice}", file=sys.stderr)
     return config
 
 
-def _exit_with(error: EC2SpawnerError) -> NoReturn:
+def exit_with(error: EC2SpawnerError) -> NoReturn:
+    """Say what is wrong on stderr, and end with code 1."""
     lines = (error.what, error.why and f"Why: {error.why}", f"Next: {error.next_step}")
     print("\n".join(line for line in lines if line), file=sys.stderr)
     raise SystemExit(1)

@@ -52,6 +52,7 @@ class Role(str, Enum):
     WORKER = "worker"
     BUILDER = "builder"
     MANAGER = "manager"
+    IMAGE = "image"  # a worker image and its snapshots
 
 
 class InstanceState(str, Enum):

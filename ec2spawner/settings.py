@@ -44,9 +44,12 @@ CLUSTER_NAME_PATTERN = r"^[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?$"
 NETWORK_SUFFIX = "-network"
 """Of the name of a network's stack: the stack of a cluster ``x-network`` would be x's network."""
 
+MANAGER_SUFFIX = "-manager"
+"""Of the name of a manager's stack, likewise."""
+
 CLUSTER_NAME_RULE = (
     "small letters, digits and dashes, 24 at most, a letter first,"
-    f" something other than {NETWORK_SUFFIX} last"
+    f" something other than {NETWORK_SUFFIX} or {MANAGER_SUFFIX} last"
 )
 
 HOME_DEFAULT_GIB = 10
@@ -377,11 +380,10 @@ def worker_image_parameter(cluster: str) -> str:
 
 def check_stack_name(cluster: str) -> str:
     """Return a cluster's name if its stack's name is no other's; ValueError with the reason."""
-    if cluster.endswith(NETWORK_SUFFIX):
-        other = cluster.removesuffix(NETWORK_SUFFIX)
-        raise ValueError(
-            f'ends in "{NETWORK_SUFFIX}", and so names the network of a cluster {other!r}'
-        )
+    for suffix in (NETWORK_SUFFIX, MANAGER_SUFFIX):
+        if cluster.endswith(suffix):
+            other, what = cluster.removesuffix(suffix), suffix.removeprefix("-")
+            raise ValueError(f'ends in "{suffix}", and so names the {what} of a cluster {other!r}')
     return cluster
 
 

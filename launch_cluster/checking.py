@@ -24,6 +24,7 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
         *_of_stacks(request, facts),
         *_of_type(request, facts),
         *_of_image(request, facts),
+        *_of_profiles(facts),
         *_of_subnets(request, facts),
         *_of_key(request, facts),
         *_of_file(request, facts),
@@ -31,7 +32,7 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
 
 
 def _of_foreign_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
-    for stack in filter(None, (facts.network, facts.cluster)):
+    for stack in filter(None, _stacks(facts)):
         marks = (stack.parameters.get("ClusterName"), stack.tags.get(TAG_CLUSTER))
         others = {mark for mark in marks if mark} - {request.cluster}
         if others:
@@ -42,8 +43,12 @@ def _of_foreign_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
             )
 
 
+def _stacks(facts: Facts) -> tuple[StackFacts | None, ...]:
+    return facts.network, facts.cluster, facts.manager.stack if facts.manager else None
+
+
 def _of_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:
-    for stack in (facts.network, facts.cluster):
+    for stack in _stacks(facts):
         if stack and not stack.is_usable and not stack.is_remains:
             yield Finding(
                 f"The stack {stack.name}",
@@ -115,6 +120,23 @@ def _of_image(request: UpRequest, facts: Facts) -> Iterator[Finding]:
             f"is less than the root disk of {image.image_id}, {image.root_gib} GiB",
             f"Write at least {image.root_gib} in {INSTANCE_CONFIG_NAME}.",
         )
+
+
+def _of_profiles(facts: Facts) -> Iterator[Finding]:
+    """Every worker gets the one image, so that every type must run it."""
+    for name, kind in facts.kinds.items():
+        if facts.kind is None or name == facts.kind.name:
+            continue
+        if kind is None:
+            other = f"Choose another in {INSTANCE_CONFIG_NAME}."
+            yield Finding(f"The type {name} in PROFILES", "is not there in this Region", other)
+        elif facts.image and facts.image.architecture not in kind.architectures:
+            runs = "/".join(kind.architectures)
+            yield Finding(
+                f"The type {name} in PROFILES",
+                f"runs {runs}, but the workers' image is for {facts.image.architecture}",
+                "Choose types of one architecture, and WORKER_INSTANCE_TYPE of the same.",
+            )
 
 
 def _of_subnets(request: UpRequest, facts: Facts) -> Iterator[Finding]:

@@ -8,12 +8,14 @@ from ec2spawner.version import __version__
 
 from .commands.cost import cost
 from .commands.down import down
+from .commands.image import image
+from .commands.plan import plan
 from .commands.status import status
 from .commands.terminate_workers import terminate_workers
 from .commands.up import up
 from .commands.users import users
 
-COMMANDS = (up, status, cost, users, terminate_workers, down)
+COMMANDS = (up, plan, status, image, cost, users, terminate_workers, down)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

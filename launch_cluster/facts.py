@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 from ec2spawner.settings import ServerConfig
 
+from .imaging import Builder, WorkerImage
+
 
 def _none() -> Mapping[str, str]:
     return MappingProxyType({})
@@ -80,6 +82,7 @@ class ImageFacts:
     root_gib: int
     is_ebs: bool = True
     state: str = "available"
+    tags: Mapping[str, str] = field(default_factory=_none)
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,37 @@ class SubnetFacts:
 
 
 @dataclass(frozen=True)
+class ManagerFacts:
+    """What the manager has, or could have."""
+
+    stack: StackFacts | None = None
+    kind: TypeFacts | None = None  # None: EC2 does not know the type
+    image: ImageFacts | None = None  # None: EC2 does not know the image
+    image_id: str | None = None
+    zone: str = ""  # of the public subnet; "" where that is not known yet
+    has_key: bool = True  # whether EC2 knows the key pair that was named
+    files: Mapping[str, str] = field(default_factory=_none)  # in the bucket, by key
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that a plan is made from."""
 
     account: str
+    partition: str = "aws"
     network: StackFacts | None = None
     cluster: StackFacts | None = None
     key: KeyFacts = KeyFacts()
     workers: int = 0  # that are alive
     kind: TypeFacts | None = None  # None: EC2 does not know the type
-    image: ImageFacts | None = None  # None: EC2 does not know the image
+    kinds: Mapping[str, TypeFacts | None] = field(default_factory=lambda: MappingProxyType({}))
+    """The types that profiles name."""
+
+    image: ImageFacts | None = None  # base or custom one; None: EC2 does not know it
     image_id: str | None = None  # which was looked for; None: Canonical names none
     subnets: Mapping[str, SubnetFacts] = field(default_factory=lambda: MappingProxyType({}))
+    worker_images: tuple[WorkerImage, ...] = ()  # that were built for the cluster
+    builders: tuple[Builder, ...] = ()  # that are not gone
+    current_image: str | None = None  # which new workers get; None: nothing is said yet
     recorded: ServerConfig | None = None  # the file that the last run wrote
+    manager: ManagerFacts | None = None  # None: none is asked for

@@ -16,6 +16,8 @@ from ec2spawner.errors import NotFound
 from ec2spawner.settings import ServerConfig
 
 from .facts import Facts, ImageFacts, SubnetFacts, TypeFacts
+from .images import Images
+from .imaging import find_by_id
 from .keys import ClusterKey
 from .planning import wanted_image, wanted_subnets
 from .request import UpRequest
@@ -32,42 +34,55 @@ UBUNTU_ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "arm64": "arm64"}
 
 async def account_of(gateway: Gateway) -> str:
     """The account of the credentials in use; a CloudError soon if there is none to be had."""
+    return (await _place(gateway))[0]
+
+
+async def _place(gateway: Gateway) -> tuple[str, str]:
+    """Account and partition."""
     reply = await gateway.call(
         "sts", "get_caller_identity", deadline_seconds=FIRST_CALL_DEADLINE_SECONDS
     )
-    account: str = reply["Account"]
-    return account
+    return str(reply["Account"]), str(reply.get("Arn") or "arn:aws").split(":")[1]
 
 
 async def look(
     gateway: Gateway,
     stacks: Stacks,
     key: ClusterKey,
+    images: Images,
     request: UpRequest,
     recorded: ServerConfig | None,
 ) -> Facts:
     """All facts; a thing that AWS does not know is missing in them, a refused look raises."""
-    account = await account_of(gateway)
+    account, partition = await _place(gateway)
     network = await stacks.find(request.network_stack)
     cluster = await stacks.find(request.cluster_stack)
     private, public = wanted_subnets(request, network, cluster)
     named = [*private, *([public] if public else [])]
-    kind, subnets, key_facts, workers = await asyncio.gather(
-        _look_at_type(gateway, request.choices.WORKER_INSTANCE_TYPE),
+    kinds, subnets, key_facts, workers, imagery = await asyncio.gather(
+        asyncio.gather(*(look_at_type(gateway, name) for name in request.worker_types)),
         _look_at_subnets(gateway, named),
         key.look(),
         _count_workers(gateway, request.cluster),
+        asyncio.gather(images.made(), images.current(), images.builders()),
     )
-    image_id, image = await _look_at_image(
-        gateway, kind, wanted_image(request, cluster), is_named=request.image_id is not None
-    )
+    made, current, builders = imagery
+    kind = kinds[0]
+    wanted = wanted_image(request, find_by_id(made, current))
+    is_named = request.image_id is not None
+    image_id, image = await _look_at_image(gateway, kind, wanted, is_named=is_named)
     return Facts(
         account=account,
+        partition=partition,
         network=network,
         cluster=cluster,
         key=key_facts,
         workers=workers,
         kind=kind,
+        kinds=MappingProxyType(dict(zip(request.worker_types, kinds, strict=True))),
+        worker_images=tuple(made),
+        current_image=current,
+        builders=tuple(builders),
         image=image,
         image_id=image_id,
         subnets=subnets,
@@ -75,7 +90,7 @@ async def look(
     )
 
 
-async def _described(
+async def described(
     gateway: Gateway, operation: str, field: str, name: str, values: list[str], **more: Any
 ) -> list[Mapping[str, Any]]:
     """What exists of ``values``; a filter leaves the others out where an id would be an error."""
@@ -84,10 +99,11 @@ async def _described(
     return [entry for page in pages for entry in page[field]]
 
 
-async def _look_at_type(gateway: Gateway, name: str) -> TypeFacts | None:
+async def look_at_type(gateway: Gateway, name: str) -> TypeFacts | None:
+    """The instance type; None if EC2 does not know it."""
     found, offers = await asyncio.gather(
-        _described(gateway, "describe_instance_types", "InstanceTypes", "instance-type", [name]),
-        _described(
+        described(gateway, "describe_instance_types", "InstanceTypes", "instance-type", [name]),
+        described(
             gateway,
             "describe_instance_type_offerings",
             "InstanceTypeOfferings",
@@ -111,7 +127,7 @@ async def _look_at_type(gateway: Gateway, name: str) -> TypeFacts | None:
 async def _look_at_subnets(gateway: Gateway, ids: list[str]) -> Mapping[str, SubnetFacts]:
     if not ids:
         return MappingProxyType({})
-    found = await _described(gateway, "describe_subnets", "Subnets", "subnet-id", ids)
+    found = await described(gateway, "describe_subnets", "Subnets", "subnet-id", ids)
     return MappingProxyType(
         {
             raw["SubnetId"]: SubnetFacts(
@@ -135,16 +151,17 @@ async def _look_at_image(
 ) -> tuple[str | None, ImageFacts | None]:
     """The image to use. One that was only recorded gives way if the type no longer runs it."""
     if image_id is not None:
-        image = await _describe_image(gateway, image_id)
+        image = await describe_image(gateway, image_id)
         fits = image and kind and image.architecture in kind.architectures
         if is_named or fits or kind is None:
             return image_id, image
-    newest = await _newest_ubuntu(gateway, kind) if kind else None
-    return newest, await _describe_image(gateway, newest) if newest else None
+    newest = await newest_ubuntu(gateway, kind) if kind else None
+    return newest, await describe_image(gateway, newest) if newest else None
 
 
-async def _describe_image(gateway: Gateway, image_id: str) -> ImageFacts | None:
-    found = await _described(gateway, "describe_images", "Images", "image-id", [image_id])
+async def describe_image(gateway: Gateway, image_id: str) -> ImageFacts | None:
+    """The image; None if EC2 does not know it."""
+    found = await described(gateway, "describe_images", "Images", "image-id", [image_id])
     return parse_image(found[0]) if found else None
 
 
@@ -163,10 +180,12 @@ def parse_image(raw: Mapping[str, Any]) -> ImageFacts:
         root_gib=max(sizes, default=0),
         is_ebs=raw.get("RootDeviceType", "ebs") == "ebs",
         state=raw["State"],
+        tags=MappingProxyType({t["Key"]: t["Value"] for t in raw.get("Tags") or ()}),
     )
 
 
-async def _newest_ubuntu(gateway: Gateway, kind: TypeFacts) -> str | None:
+async def newest_ubuntu(gateway: Gateway, kind: TypeFacts) -> str | None:
+    """Canonical's newest image for a type; None if there is none."""
     names = [UBUNTU_ARCHITECTURES[a] for a in kind.architectures if a in UBUNTU_ARCHITECTURES]
     if not names:
         return None

@@ -13,6 +13,7 @@ from enum import Enum
 
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import (
+    HUB_API_PORT,
     Choices,
     ServerConfig,
     WorkerSubnet,
@@ -21,11 +22,25 @@ from ec2spawner.settings import (
 )
 
 from .facts import Facts, ImageFacts, StackFacts, StackSpec
+from .imaging import (
+    TAG_BASE,
+    ImageStep,
+    WorkerImage,
+    decide,
+    doubts_about_custom,
+    find_by_id,
+    left_over,
+    recipe_of,
+    take_custom,
+)
 from .request import DEFAULT_VPC_CIDR, UpRequest
 
 NETWORK_ZONES = 2
 NETWORK_OUTPUTS = ("VpcId", "PrivateSubnetA", "PrivateSubnetB", "PublicSubnetA")
-CLUSTER_OUTPUTS = ("WorkerSecurityGroupId", "ManagerSecurityGroupId", "LaunchTemplateId", "Bucket")
+CLUSTER_OUTPUTS = (
+    *("WorkerSecurityGroupId", "ManagerSecurityGroupId", "LaunchTemplateId", "Bucket"),
+    "BuilderProfileArn",
+)
 """What the templates' stacks say of themselves, and the rest is made from."""
 
 EDITABLE_KEYS = ("JUPYTER_NOTEBOOK_TIMEOUT", "CLASS_SCHEDULE")
@@ -74,19 +89,40 @@ class Network:
 
 
 @dataclass(frozen=True)
+class ManagerPlan:
+    """What must be done for the manager, in this order; None or (): nothing. See ``hosting``."""
+
+    before: StackChange | None = None  # the stack without an instance
+    files: tuple[str, ...] = ()  # keys in the bucket
+    instance: StackChange | None = None  # the stack with its instance
+    starts: bool = False  # whether that makes an instance
+    replaces: bool = False  # whether one lives, and is ended before
+    notices: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.before or self.files or self.instance)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What ``up`` would do, in this order; None: nothing for that part."""
 
     network: StackChange | None
     key: KeyChange | None
     cluster: StackChange | None
+    image: ImageStep | None
     config: bool  # whether server_config.json must be written
+    builders: tuple[str, ...] = ()  # that an earlier run left, to be ended
     notices: tuple[str, ...] = ()
+    manager: ManagerPlan = ManagerPlan()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.network or self.key or self.cluster or self.config)
+        steps = (self.network, self.key, self.cluster, self.image, self.config, self.builders)
+        return not any(steps) and self.manager.is_empty
 
 
 @dataclass(frozen=True)
@@ -95,13 +131,22 @@ class Templates:
 
     network: str
     cluster: str
+    manager: str = ""
 
 
-def wanted_image(request: UpRequest, cluster: StackFacts | None) -> str | None:
-    """The image that was named, else the one in use; None: the newest base image."""
+@dataclass(frozen=True)
+class Package:
+    """What of this package an image is made from."""
+
+    digest: str  # hash of what is on workers
+    jupyterhub: str = ""  # version that workers get
+
+
+def wanted_image(request: UpRequest, current: WorkerImage | None) -> str | None:
+    """The image that was named, else the base of the one in use; None: the newest base image."""
     if request.image_id:
         return request.image_id
-    return cluster.parameters.get("ImageId") if cluster and cluster.is_usable else None
+    return current.tags.get(TAG_BASE) if current and not request.newest_base else None
 
 
 def wanted_subnets(
@@ -117,7 +162,9 @@ def wanted_subnets(
     return (), request.public_subnet
 
 
-def make_plan(request: UpRequest, facts: Facts, templates: Templates, config: str | None) -> Plan:
+def make_plan(
+    request: UpRequest, facts: Facts, templates: Templates, config: str | None, package: Package
+) -> Plan:
     """The steps that lead from ``facts`` to ``request``; ``config``: the file's text as it is.
 
     Only for facts without findings.
@@ -125,27 +172,41 @@ def make_plan(request: UpRequest, facts: Facts, templates: Templates, config: st
     network_change = _network_change(request, facts, templates.network)
     known = network_of(request, facts)
     spec = cluster_spec(request, facts, templates.cluster, known)
-    cluster_change = _change(spec, facts.cluster)
+    cluster_change = change_of(spec, facts.cluster)
+    image_step = image_change(request, facts, package)
     is_written = False
-    if known and facts.cluster and not cluster_change:
+    if known and facts.cluster and not cluster_change and not image_step:
         as_wanted = server_config(request, facts, known, facts.cluster.outputs)
         is_written = as_wanted is not None and server_config_text(as_wanted) == config
     return Plan(
         network=network_change,
         key=key_change(facts),
         cluster=cluster_change,
+        image=image_step,
         config=not is_written,
-        notices=_notices(request, facts),
+        builders=left_over(facts.builders, facts.worker_images),
+        notices=_notices(request, facts, package),
     )
+
+
+def image_change(request: UpRequest, facts: Facts, package: Package) -> ImageStep | None:
+    """What must be done for new workers to get the image that is asked for."""
+    image = _image(facts)
+    if request.choices.CUSTOM_WORKER_AMI:
+        return take_custom(image.image_id, facts.current_image)
+    current = find_by_id(facts.worker_images, facts.current_image)
+    recipe = recipe_of(request.choices, image.image_id, package.digest, current)
+    return decide(recipe, facts.worker_images, facts.current_image, request.choices.WORKER_EBS_SIZE)
 
 
 def _network_change(request: UpRequest, facts: Facts, template: str) -> StackChange | None:
     if wanted_subnets(request, facts.network, facts.cluster)[0]:
         return None
-    return _change(network_spec(request, facts, template), facts.network)
+    return change_of(network_spec(request, facts, template), facts.network)
 
 
-def _change(spec: StackSpec, stack: StackFacts | None) -> StackChange | None:
+def change_of(spec: StackSpec, stack: StackFacts | None) -> StackChange | None:
+    """What makes a stack what it should be; None if it is so."""
     if stack is None or stack.is_remains:
         return StackChange(spec, is_new=True, remains=stack.stack_id if stack else None)
     found = differences(spec, stack)
@@ -235,7 +296,7 @@ def cluster_spec(
         "VpcId": network.vpc_id if network else _UNKNOWN,
         "WorkerSubnetIds": ",".join(subnets),
         "PublicSubnetId": (network.public_subnet or "") if network else _UNKNOWN,
-        "ImageId": image.image_id,
+        **_builder_parameters(request, facts),
         "RootDeviceName": image.root_device,
         "RootSizeGib": str(request.choices.WORKER_EBS_SIZE),
         "InstanceType": request.choices.WORKER_INSTANCE_TYPE,
@@ -248,6 +309,17 @@ def cluster_spec(
     return StackSpec(request.cluster_stack, template, parameters, stack_tags(request))
 
 
+def _builder_parameters(request: UpRequest, facts: Facts) -> dict[str, str]:
+    """The builders' role or profile that was named, now or before; none: the stack makes them."""
+    none = {"BuilderRoleName": "none", "BuilderProfileArn": "none"}
+    if request.builder_role is None:
+        old = facts.cluster.parameters if facts.cluster and facts.cluster.is_usable else {}
+        return {key: old.get(key) or value for key, value in none.items()}
+    if ":instance-profile/" in request.builder_role:
+        return none | {"BuilderProfileArn": request.builder_role}
+    return none | {"BuilderRoleName": request.builder_role.rpartition("/")[2]}
+
+
 def _image(facts: Facts) -> ImageFacts:
     if facts.image is None:
         raise ValueError("a plan needs an image; findings come first")
@@ -255,6 +327,10 @@ def _image(facts: Facts) -> ImageFacts:
 
 
 def _hub_url(request: UpRequest, facts: Facts) -> str | None:
+    if request.manager:
+        stack = facts.manager.stack if facts.manager else None
+        address = stack.outputs.get("PrivateAddress") if stack else None
+        return f"http://{address}:{HUB_API_PORT}" if address else None
     recorded = facts.recorded.HUB_CONNECT_URL if facts.recorded else None
     return request.hub_connect_url or recorded
 
@@ -292,7 +368,7 @@ def server_config(
         WORKER_SECURITY_GROUP_ID=outputs["WorkerSecurityGroupId"],
         MANAGER_SECURITY_GROUP_ID=outputs["ManagerSecurityGroupId"],
         LAUNCH_TEMPLATE_ID=outputs["LaunchTemplateId"],
-        WORKER_AMI_ID=image.image_id,
+        WORKER_AMI_ID=facts.current_image or image.image_id,
         ROOT_DEVICE_NAME=image.root_device,
         SSH_KEY_PARAMETER=request.ssh_key_parameter,
         BUCKET=outputs["Bucket"],
@@ -301,8 +377,11 @@ def server_config(
     )
 
 
-def _notices(request: UpRequest, facts: Facts) -> tuple[str, ...]:
+def _notices(request: UpRequest, facts: Facts, package: Package) -> tuple[str, ...]:
     notices = []
+    custom = request.choices.CUSTOM_WORKER_AMI
+    if custom and (doubt := doubts_about_custom(custom, _image(facts).tags, package.jupyterhub)):
+        notices.append(doubt)
     asked = request.choices.JUPYTER_NOTEBOOK_TIMEOUT
     if facts.recorded and asked != facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT:
         notices.append(

@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ec2spawner.settings import (
     CLUSTER_NAME_PATTERN,
     CLUSTER_NAME_RULE,
     INSTANCE_CONFIG_NAME,
+    MANAGER_SUFFIX,
     NETWORK_SUFFIX,
     InstanceConfig,
     check_hub_url,
@@ -31,10 +32,15 @@ from ec2spawner.settings import (
     load_server_config,
 )
 
+from .manager_request import ManagerOptions, ManagerRequest, read_manager
+
 DEFAULT_VPC_CIDR = "10.77.0.0/16"
 CIDR_PREFIX_MIN, CIDR_PREFIX_MAX = 16, 24
 """A VPC has at least a /28 and at most a /16 (VPC user guide, 2026); past /24 its subnets, a
 quarter and a sixteenth of it, would be smaller than the /28 that a subnet needs."""
+
+
+BUILDER_ROLE_PATTERN = r"arn:aws[a-z-]*:iam::\d{12}:(role|instance-profile)/[\w+=,.@/-]+"
 
 
 class OptionError(ConfigError):
@@ -64,6 +70,9 @@ class Options:
     hub_connect_url: str | None = None
     hub_address: str | None = None
     worker_ssh_port: int | None = None
+    builder_role: str | None = None
+    vpc_id: str | None = None
+    manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,16 @@ class UpRequest:
     vpc_cidr: str | None = None
     hub_connect_url: str | None = None
     hub_address: str | None = None
+    builder_role: str | None = None
+    vpc_id: str | None = None
+    manager: ManagerRequest | None = None  # None: the hub runs elsewhere
+    newest_base: bool = False  # instead of the one that the image in use was built from
+
+    @property
+    def worker_types(self) -> tuple[str, ...]:
+        """Every type that a worker may have."""
+        named = [kind for p in self.choices.PROFILES for kind in p.INSTANCE_TYPES]
+        return tuple(dict.fromkeys([self.choices.WORKER_INSTANCE_TYPE, *named]))
 
     @property
     def image_id(self) -> str | None:
@@ -105,6 +124,11 @@ class UpRequest:
         """Name of the cluster's stack."""
         return f"ec2spawner-{self.cluster}"
 
+    @property
+    def manager_stack(self) -> str:
+        """Name of the manager's stack."""
+        return f"{self.cluster_stack}{MANAGER_SUFFIX}"
+
 
 def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest, tuple[str, ...]]:
     """The request and notices on what was read differently; OptionError or ConfigFileError.
@@ -115,7 +139,9 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
-    faults += [*_cidr(options.vpc_cidr), *_out(options)]
+    faults += [*_cidr(options.vpc_cidr), *_vpc(options), *_out(options), *_builder_role(options)]
+    manager, wrong = read_manager(options.manager, options.hub_connect_url)
+    faults += wrong
     subnets = _split(options.private_subnets)
     if subnets and options.vpc_cidr:
         faults.append(
@@ -133,6 +159,9 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         vpc_cidr=options.vpc_cidr,
         hub_connect_url=options.hub_connect_url,
         hub_address=options.hub_address,
+        builder_role=options.builder_role,
+        vpc_id=options.vpc_id,
+        manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:
         notices += ("CUSTOM_WORKER_AMI is used for the workers; BASE_AMI has no effect.",)
@@ -203,7 +232,7 @@ def check_cluster_name(name: str) -> list[Fault]:
             reason = str(error)
         else:
             return []
-    better = re.sub(rf"({NETWORK_SUFFIX})+$", "", slug(name).lstrip("0123456789-"))
+    better = re.sub(rf"({NETWORK_SUFFIX}|{MANAGER_SUFFIX})+$", "", slug(name).lstrip("0123456789-"))
     instead = f"{CLUSTER_NAME_RULE}, for example {better!r}" if better else CLUSTER_NAME_RULE
     return [Fault("CLUSTER_NAME", repr(name), reason, instead)]
 
@@ -221,6 +250,17 @@ def _ids(options: Options) -> list[Fault]:
         for name, kind, value in asked
         if not re.fullmatch(rf"{kind}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", value)
     ]
+
+
+def _vpc(options: Options) -> list[Fault]:
+    if options.vpc_id is None:
+        return []
+    if not re.fullmatch(r"vpc-([0-9a-f]{8}|[0-9a-f]{17})", options.vpc_id):
+        instead = 'one such as "vpc-0123456789abcdef0"'
+        return [Fault("--vpc-id", repr(options.vpc_id), "is not an id", instead)]
+    if options.vpc_cidr:
+        return [Fault("--vpc-cidr", "", "is for a VPC that is made, but --vpc-id names one")]
+    return []
 
 
 def _hub(options: Options) -> list[Fault]:
@@ -244,6 +284,14 @@ def _hub(options: Options) -> list[Fault]:
             wrong = repr(options.hub_address)
             faults.append(Fault("--hub-address", wrong, "is not an IP address", '"0.0.0.0"'))
     return faults
+
+
+def _builder_role(options: Options) -> list[Fault]:
+    arn = options.builder_role
+    if arn is None or re.fullmatch(BUILDER_ROLE_PATTERN, arn):
+        return []
+    instead = "the ARN of a role, or of an instance profile that holds it"
+    return [Fault("--builder-role", repr(arn), "is not the ARN of a role", instead)]
 
 
 def _out(options: Options) -> list[Fault]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -44,6 +44,16 @@ class ResourceChange:
     resource: str
     kind: str
     replacement: str = ""
+    causes: tuple[str, ...] = ()  # properties whose change makes, or may make, it another one
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another one takes its place.
+
+        For an instance whose root is a volume, as ours are, "Conditional" means so for its disks
+        only (AWS::EC2::Instance, "Update requires", read 2026).
+        """
+        return self.replacement == "True" or "BlockDeviceMappings" in self.causes
 
     def __str__(self) -> str:
         mark = {"True": " (REPLACED)", "Conditional": " (may be replaced)"}
@@ -63,8 +73,8 @@ class Stacks:
     ) -> None:
         self._gateway = gateway
         self._reporter = reporter
-        self._sleep = sleep
-        self._clock = clock
+        self.sleep = sleep
+        self.clock = clock
 
     async def find(self, name: str) -> StackFacts | None:
         """The stack, once CloudFormation is no longer at work on it; None if there is none."""
@@ -75,12 +85,32 @@ class Stacks:
         body = reply["TemplateBody"]
         return replace(stack, template=body if isinstance(body, str) else "")
 
-    async def apply(self, change: StackChange) -> StackFacts:
-        """Make or change the stack and wait until it is whole; StackFailed says why it is not."""
+    async def preview(self, change: StackChange) -> list[ResourceChange]:
+        """What CloudFormation would do to a stack that is there; changes nothing."""
+        change_set = await self._make_change_set(change, is_shown=False)
+        if change_set is None:
+            return []
+        await self._drop(change.spec.name, change_set["ChangeSetName"])
+        return changes_of(change_set)
+
+    async def apply(
+        self,
+        change: StackChange,
+        check: Callable[[list[ResourceChange]], None] = lambda lines: None,
+    ) -> StackFacts:
+        """Make or change the stack and wait until it is whole; StackFailed says why it is not.
+
+        ``check`` is shown what would be done, just before it is, and may raise.
+        """
         if change.remains:
             await self._remove(change.spec.name, change.remains)
         change_set = await self._make_change_set(change)
         if change_set is not None:
+            try:
+                check(changes_of(change_set))
+            except EC2SpawnerError:
+                await self._drop(change.spec.name, change_set["ChangeSetName"])
+                raise
             token = {"ClientRequestToken": change_set["ChangeSetName"]}
             params = {"StackName": change.spec.name, "ChangeSetName": change_set["ChangeSetName"]}
             await self._call("execute_change_set", {**params, **token}, Effect.REPEATABLE)
@@ -142,7 +172,13 @@ class Stacks:
         await self._call("delete_stack", {"StackName": stack_id}, Effect.REPEATABLE)
         await self._settled(name)
 
-    async def _make_change_set(self, change: StackChange) -> dict[str, Any] | None:
+    async def _drop(self, stack: str, change_set: str) -> None:
+        params = {"StackName": stack, "ChangeSetName": change_set}
+        await self._call("delete_change_set", params, Effect.REPEATABLE)
+
+    async def _make_change_set(
+        self, change: StackChange, *, is_shown: bool = True
+    ) -> dict[str, Any] | None:
         """A change set that can be executed; None if it turns out to change nothing."""
         spec = change.spec
         name = f"ec2spawner-{secrets.token_hex(6)}"
@@ -157,6 +193,7 @@ class Stacks:
                 for key, value in spec.parameters.items()
             ],
             "Tags": [{"Key": key, "Value": value} for key, value in spec.tags.items()],
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],  # roles with the cluster's name
             **({"OnStackFailure": "DELETE"} if change.is_new else {}),
         }
         try:
@@ -166,18 +203,21 @@ class Stacks:
                 return None
             if error.aws_code != ALREADY_THERE:  # else a repeated call met its first
                 raise
-        return await self._ready_change_set(spec.name, name)
+        return await self._ready_change_set(spec.name, name, is_shown=is_shown)
 
-    async def _ready_change_set(self, stack: str, name: str) -> dict[str, Any] | None:
+    async def _ready_change_set(
+        self, stack: str, name: str, *, is_shown: bool
+    ) -> dict[str, Any] | None:
         elapsed = self._elapsed(f"Asking CloudFormation what changes in {stack}")
         params = {"StackName": stack, "ChangeSetName": name}
         while True:
             reply = await self._call("describe_change_set", params)
             if reply["Status"] == "CREATE_COMPLETE":
-                self._reporter.show(f"    {line}" for line in changes_of(reply))
+                if is_shown:
+                    self._reporter.show(f"    {line}" for line in changes_of(reply))
                 return reply
             if reply["Status"] == "FAILED":
-                await self._call("delete_change_set", params, Effect.REPEATABLE)
+                await self._drop(stack, name)
                 why = str(reply.get("StatusReason", ""))
                 if _says_no_changes(why):
                     return None
@@ -209,7 +249,7 @@ class Stacks:
         return failure_reasons([event for page in pages for event in page["StackEvents"]])
 
     def _elapsed(self, text: str) -> Elapsed:
-        return Elapsed(self._reporter, self._clock, text)
+        return Elapsed(self._reporter, self.clock, text)
 
     async def _pause(self, elapsed: Elapsed, state: str, bound_seconds: float) -> None:
         if elapsed.seconds > bound_seconds:
@@ -220,7 +260,7 @@ class Stacks:
             )
         elapsed.tick(state)
         step = next((s for s in POLL_SECONDS if s > elapsed.seconds / 3), POLL_SECONDS[-1])
-        await self._sleep(step)
+        await self.sleep(step)
 
 
 def _says_no_changes(text: str) -> bool:
@@ -248,10 +288,20 @@ def changes_of(change_set: Mapping[str, Any]) -> list[ResourceChange]:
     raw = [c["ResourceChange"] for c in change_set.get("Changes") or () if "ResourceChange" in c]
     return [
         ResourceChange(
-            r["Action"], r["LogicalResourceId"], r["ResourceType"], r.get("Replacement", "")
+            r["Action"],
+            r["LogicalResourceId"],
+            r["ResourceType"],
+            r.get("Replacement", ""),
+            _causes(r.get("Details") or ()),
         )
         for r in raw
     ]
+
+
+def _causes(details: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    targets = [detail.get("Target") or {} for detail in details]
+    found = [t.get("Name") for t in targets if t.get("RequiresRecreation") not in (None, "Never")]
+    return tuple(dict.fromkeys(name for name in found if name))
 
 
 def failure_reasons(events: list[Mapping[str, Any]]) -> str:

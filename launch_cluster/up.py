@@ -8,22 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import ConfigError, EC2SpawnerError
-from ec2spawner.settings import ServerConfig, load_server_config, write_server_config
+from ec2spawner.settings import (
+    ServerConfig,
+    load_server_config,
+    server_config_text,
+    write_server_config,
+)
 
+from .answering import HTTP_PORT
+from .building import Building, Workshop
+from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles
+from .course import Course
 from .facts import Facts, StackFacts
+from .hosting import (
+    CHOICES_KEY,
+    CONFIG_KEY,
+    choices_text,
+    manager_obstacles,
+    manager_spec,
+    plan_manager,
+)
+from .images import Images
+from .imaging import CONTENT_SHOWN, ImageChange, ImageStep, locked_versions
 from .keys import ClusterKey
 from .looking import look
+from .manager_looking import look_at_manager
+from .managing import Managing
 from .planning import (
+    CLUSTER_OUTPUTS,
     Finding,
     KeyChange,
+    ManagerPlan,
+    Network,
+    Package,
     Plan,
     StackChange,
     Templates,
@@ -32,10 +57,12 @@ from .planning import (
     network_of,
     server_config,
     stack_tags,
+    wanted_subnets,
 )
 from .reporter import Reporter
 from .request import UpRequest
-from .stacks import StackFailed, Stacks
+from .stacks import ResourceChange, StackFailed, Stacks
+from .vpcs import find_subnets
 
 KEY_WORDS = {
     KeyChange.MAKE: "make the cluster's SSH key: private half to SSM {parameter}, public half to"
@@ -70,35 +97,111 @@ class Up:
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     done: list[str] = field(default_factory=list)
+    sources: Sources = field(default_factory=find_sources)
+    http_port: int = HTTP_PORT
 
     def __post_init__(self) -> None:
+        tags = stack_tags(self.request)
+        self.images = Images(
+            self.gateway, self.request.cluster, tags, sleep=self.sleep, clock=self.clock
+        )
         self._stacks = Stacks(self.gateway, self.reporter, sleep=self.sleep, clock=self.clock)
         self._key = ClusterKey(
             self.gateway,
             self.request.ssh_key_parameter,
             self.request.key_name,
-            stack_tags(self.request),
+            tags,
         )
 
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Bring the cluster to what was asked; the result for ``--output json``."""
+        plan, facts, templates, notices = await self.look_and_plan()
+        self.show(plan, facts, notices)
+        if dry_run:
+            return self.result(plan, "nothing to do" if plan.is_empty else "planned", notices)
+        if not plan.is_empty:
+            await self.confirm()
+            facts = await self._apply(plan, facts, templates)
+        hub = await self._wait_for_hub(facts)
+        outcome = "nothing to do" if plan.is_empty else "done"
+        return {**self.result(plan, outcome, notices), **hub}
+
+    async def look_and_plan(self) -> tuple[Plan, Facts, Templates, tuple[str, ...]]:
+        """The plan and what it is made from; Obstacles if there are any."""
         templates = read_templates()
-        recorded, text, notices = _read_recorded(self.request.config_out)
+        package = read_package(self.sources)
+        recorded, text, notices = read_recorded(self.request.config_out)
         self.reporter.progress(f"Looking at {self.request.choices.REGION} …")
-        facts = await look(self.gateway, self._stacks, self._key, self.request, recorded)
+        await self._find_network()
+        facts = await self.look(recorded)
+        seen = await look_at_manager(self.gateway, self._stacks, self.request, facts)
+        facts = replace(facts, manager=seen)
         findings = find_obstacles(self.request, facts)
+        if not findings:
+            public = wanted_subnets(self.request, facts.network, facts.cluster)[1]
+            findings = list(manager_obstacles(self.request, facts, public))
         if findings:
             raise Obstacles(self.request.cluster, findings)
-        plan = make_plan(self.request, facts, templates, text)
-        self._show(plan, facts, notices)
-        if plan.is_empty or dry_run:
-            return self._result(plan, "nothing to do" if plan.is_empty else "planned", notices)
-        await self.confirm()
-        await self._apply(plan, facts, templates)
-        return self._result(plan, "done", notices)
+        plan = make_plan(self.request, facts, templates, text, package)
+        plan = replace(plan, manager=self._plan_manager(facts, templates))
+        self._manager = Managing(
+            self.gateway,
+            self._stacks,
+            self.request,
+            templates.manager,
+            self.reporter,
+            self.note,
+            self.http_port,
+        )
+        findings = await self._manager.find_replacement(plan.manager)
+        if findings:
+            raise Obstacles(self.request.cluster, findings)
+        return plan, facts, templates, notices
 
-    def _show(self, plan: Plan, facts: Facts, notices: tuple[str, ...]) -> None:
-        for notice in (*notices, *plan.notices):
+    async def look(self, recorded: ServerConfig | None) -> Facts:
+        """All that a plan is made from, but for the manager."""
+        return await look(
+            self.gateway, self._stacks, self._key, self.images, self.request, recorded
+        )
+
+    async def _find_network(self) -> None:
+        """Choose the subnets of a VPC that was named, unless they were named, too, or before."""
+        request = self.request
+        if request.vpc_id is None or request.private_subnets:
+            return
+        if await self._stacks.find(request.cluster_stack):
+            return
+        found = await find_subnets(self.gateway, request.vpc_id)
+        if found is None or not found.private:
+            why = "does not exist" if found is None else "has no subnet with a route to NAT"
+            finding = Finding(f"The VPC {request.vpc_id}", why, "Name another, or the subnets.")
+            raise Obstacles(request.cluster, [finding])
+        public = request.public_subnet or next(iter(found.public), None)
+        self.request = replace(request, private_subnets=found.private, public_subnet=public)
+
+    def _plan_manager(self, facts: Facts, templates: Templates) -> ManagerPlan:
+        network = network_of(self.request, facts)
+        outputs = facts.cluster.outputs if facts.cluster and facts.cluster.is_usable else {}
+        files = self._files(facts, templates, network, outputs) if network else None
+        return plan_manager(self.request, facts, templates.manager, network, outputs, files)
+
+    def _files(
+        self, facts: Facts, templates: Templates, network: Network, outputs: Mapping[str, str]
+    ) -> dict[str, str] | None:
+        """What is to lie in the bucket for the manager; None if that is not known yet."""
+        config = server_config(self.request, facts, network, outputs)
+        if config is None or config.HUB_CONNECT_URL is None:
+            return None
+        spec = manager_spec(self.request, facts, templates.manager, network, outputs)
+        return {CONFIG_KEY: server_config_text(config), CHOICES_KEY: choices_text(spec)}
+
+    async def preview(self, change: StackChange) -> list[ResourceChange]:
+        """What CloudFormation would do to a stack that is there."""
+        return await self._stacks.preview(change)
+
+    def show(self, plan: Plan, facts: Facts, notices: tuple[str, ...]) -> None:
+        """Say what would be done."""
+        for notice in (*notices, *plan.notices, *plan.manager.notices):
             self.reporter.progress(f"note: {notice}")
         where = f"{self.request.choices.REGION}, account {facts.account}"
         if plan.is_empty:
@@ -116,39 +219,121 @@ class Up:
                 )
             )
         lines += [_stack_line(plan.cluster)] if plan.cluster else []
+        lines += [image_line(plan.image, self.images.parameter)] if plan.image else []
+        lines += [builders_line(plan.builders)] if plan.builders else []
+        lines += _manager_lines(plan.manager)
         lines += [f"write {self.request.config_out}"] if plan.config else []
         return lines
 
-    async def _apply(self, plan: Plan, facts: Facts, templates: Templates) -> None:
+    async def _apply(self, plan: Plan, facts: Facts, templates: Templates) -> Facts:
         if plan.network:
             facts = replace(facts, network=await self._apply_stack(plan.network))
         if plan.key:
             await self._key.apply(plan.key)
-            self._note(f"key pair {self.request.key_name}")
+            self.note(f"key pair {self.request.key_name}")
         network = network_of(self.request, facts)
         if network is None:
             raise _silent(self.request.network_stack)
-        cluster = facts.cluster
+        if facts.current_image is None and facts.image:
+            # The launch template names the parameter, which EC2 wants to be there.
+            await self.images.set_current(facts.image.image_id)
         if plan.cluster:
             spec = cluster_spec(self.request, facts, templates.cluster, network)
-            cluster = await self._apply_stack(replace(plan.cluster, spec=spec))
-        if plan.config and cluster:
-            config = server_config(self.request, facts, network, cluster.outputs)
-            if config is None:
-                raise _silent(cluster.name)
-            if write_server_config(self.request.config_out, config):
-                self._note(f"{self.request.config_out}")
+            facts = replace(
+                facts, cluster=await self._apply_stack(replace(plan.cluster, spec=spec))
+            )
+        if plan.image and facts.cluster:
+            image_id = await self.apply_image(plan.image, facts, network)
+            facts = replace(facts, current_image=image_id)
+        await self.end_builders(plan.builders)
+        outputs = facts.cluster.outputs if facts.cluster else {}
+        if not plan.manager.is_empty:
+            facts = await self._manager.give_addresses(facts, network, outputs)
+        self._write_config(plan, facts, network, outputs)
+        if not plan.manager.is_empty:
+            files = self._files(facts, templates, network, outputs)
+            await self._manager.put_files(facts, files or {}, outputs["Bucket"])
+            facts = await self._manager.start(facts, network, outputs)
+        return facts
+
+    async def apply_image(
+        self, step: ImageStep, facts: Facts, network: Network, course: Course | None = None
+    ) -> str:
+        """Have new workers get the image that is wanted; its id."""
+        image_id = step.image_id
+        if step.change is ImageChange.BUILD and step.recipe:
+            building = self.building(facts, network)
+            try:
+                image_id = (await building.build(step.recipe, course)).image_id
+            finally:
+                self.done += building.done
+        await self.images.set_current(image_id)
+        self.note(f"worker image {image_id}")
+        return image_id
+
+    async def end_builders(self, ids: tuple[str, ...]) -> None:
+        """End builders that an earlier run left."""
+        for instance_id in ids:
+            await self.images.end_builder(instance_id)
+            self.note(f"end of the builder {instance_id}")
+
+    def building(self, facts: Facts, network: Network) -> Building:
+        """What builds an image in the cluster that ``facts`` tell of."""
+        shop = workshop_of(self.request, facts, network)
+        if shop is None:
+            raise _silent(self.request.cluster_stack)
+        return Building(
+            self.gateway,
+            self.images,
+            shop,
+            self.sources,
+            stack_tags(self.request),
+            self.reporter,
+            sleep=self.sleep,
+            clock=self.clock,
+        )
+
+    def _write_config(
+        self, plan: Plan, facts: Facts, network: Network, outputs: Mapping[str, str]
+    ) -> None:
+        if not plan.config:
+            return
+        config = server_config(self.request, facts, network, outputs)
+        if config is None:
+            raise _silent(self.request.cluster_stack)
+        if write_server_config(self.request.config_out, config):
+            self.note(f"{self.request.config_out}")
+
+    async def _wait_for_hub(self, facts: Facts) -> dict[str, Any]:
+        """The hub's address and what comes next, once it answers; {} without a manager."""
+        site = self._manager.site(facts)
+        if site is None:
+            return {}
+        answer = await self._manager.wait(site, facts)
+        things = self._manager.next_things(site, answer)
+        self.reporter.show(
+            [
+                f"The hub answers at {site.url}",
+                f"OAuth callback URL: {site.callback}",
+                "Next:",
+                *(f"  {number}. {thing}" for number, thing in enumerate(things, 1)),
+            ]
+        )
+        hub = {"url": site.url, "callback": site.callback, "address": site.address}
+        return {"hub": hub, "next": things}
 
     async def _apply_stack(self, change: StackChange) -> StackFacts:
         stack = await self._stacks.apply(change)
-        self._note(f"stack {change.spec.name}")
+        self.note(f"stack {change.spec.name}")
         return stack
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
+        """Say what was changed, and remember it."""
         self.done.append(what)
         self.reporter.progress(f"done: {what}")
 
-    def _result(self, plan: Plan, outcome: str, notices: tuple[str, ...]) -> dict[str, Any]:
+    def result(self, plan: Plan, outcome: str, notices: tuple[str, ...]) -> dict[str, Any]:
+        """The result for ``--output json``."""
         if outcome == "done":
             self.reporter.show([f"Cluster {self.request.cluster}: done."])
         return {
@@ -158,7 +343,7 @@ class Up:
             "steps": self._lines(plan),
             "done": self.done,
             "server_config": str(self.request.config_out),
-            "notices": [*notices, *plan.notices],
+            "notices": [*notices, *plan.notices, *plan.manager.notices],
         }
 
 
@@ -172,6 +357,71 @@ def _stack_line(change: StackChange) -> str:
         where = f"{spec.parameters['ZoneA']} and {spec.parameters['ZoneB']}"
         what = f"VPC {spec.parameters['VpcCidr']}, subnets in {where}, NAT gateway"
     return f"make the stack {spec.name} ({what}){again}"
+
+
+def image_line(step: ImageStep, parameter: str) -> str:
+    """What a step does, for the plan."""
+    if step.change is ImageChange.TAKE:
+        return f"have new workers get the image {step.image_id} ({step.reason}; {parameter})"
+    base, content = ("", "")
+    if step.recipe:
+        base, content = step.recipe.base_image, step.recipe.content[:CONTENT_SHOWN]
+    return (
+        f"build the worker image from {base} on a builder of its own ({step.reason}; content"
+        f" {content}); it takes some minutes"
+    )
+
+
+def builders_line(ids: tuple[str, ...]) -> str:
+    """What becomes of builders that an earlier run left, for the plan."""
+    return f"end what an earlier run left: {', '.join(ids)}"
+
+
+def workshop_of(request: UpRequest, facts: Facts, network: Network) -> Workshop | None:
+    """Where builders work; None if the cluster's stack does not say what it holds."""
+    outputs = facts.cluster.outputs if facts.cluster else {}
+    if not set(CLUSTER_OUTPUTS) <= set(outputs) or facts.kind is None or facts.image is None:
+        return None
+    zones = facts.kind.zones
+    offered = [s.SUBNET_ID for s in network.worker_subnets if s.ZONE in zones]
+    return Workshop(
+        region=request.choices.REGION,
+        launch_template_id=outputs["LaunchTemplateId"],
+        instance_type=facts.kind.name,
+        has_credits=facts.kind.has_credits,
+        subnets=tuple(offered),
+        profile_arn=outputs["BuilderProfileArn"],
+        bucket=outputs["Bucket"],
+        root_device=facts.image.root_device,
+        root_gib=request.choices.WORKER_EBS_SIZE,
+    )
+
+
+def read_package(sources: Sources) -> Package:
+    """What of this package an image is made from; BundleError if a part of it is missing."""
+    digest = worker_digest(sources)
+    lock = (sources.worker / WORKER_LOCK).read_text(encoding="utf-8")
+    return Package(digest, locked_versions(lock).get("jupyterhub", ""))
+
+
+def _manager_lines(plan: ManagerPlan) -> list[str]:
+    lines = []
+    if plan.before and plan.before.is_new:
+        what = "role, interface, address, data volume, daily snapshots"
+        lines.append(f"make the stack {plan.before.spec.name} ({what})")
+    if plan.replaces:
+        lines.append("END the manager's machine: the hub is away until the new one is set up")
+    elif plan.before and not plan.before.is_new:
+        lines.append(_stack_line(plan.before))
+    lines += [f"put {key} into the cluster's bucket" for key in plan.files]
+    if plan.instance and plan.starts:
+        kind = plan.instance.spec.parameters["InstanceType"]
+        lines.append(f"make the manager's machine ({kind}) and wait for its hub")
+    elif plan.instance:
+        stops = any(d.startswith("InstanceType:") for d in plan.instance.differences)
+        away = " (stops the hub for some minutes; workers go on)" if stops else ""
+        lines.append(_stack_line(plan.instance) + away)
+    return lines
 
 
 def _silent(stack: str) -> StackFailed:
@@ -188,10 +438,11 @@ def read_templates() -> Templates:
     return Templates(
         network=(folder / "network.yaml").read_text(encoding="utf-8"),
         cluster=(folder / "cluster.yaml").read_text(encoding="utf-8"),
+        manager=(folder / "manager.yaml").read_text(encoding="utf-8"),
     )
 
 
-def _read_recorded(path: Path) -> tuple[ServerConfig | None, str | None, tuple[str, ...]]:
+def read_recorded(path: Path) -> tuple[ServerConfig | None, str | None, tuple[str, ...]]:
     """What the last run wrote, and the text itself; a file that cannot be used is written anew."""
     if not path.exists():
         return None, None, ()

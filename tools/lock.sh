@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves pyproject.toml and tools/proxy/package.json anew into the lock files.
+# Resolves pyproject.toml and launch_cluster/manager/proxy/package.json anew into the lock files.
 #
 # The locks hold exact versions with hashes and no address of any registry: where packages come
 # from is the business of the machine that installs them.
@@ -24,6 +24,11 @@ compile_for_image pyproject.toml --extra worker --no-emit-package rfc3987-syntax
     --no-emit-package lark --output-file $image/worker.lock
 compile_for_image $image/notebook.in --output-file $image/notebook.lock
 
-.node/bin/node .node/npm-cli.js install --prefix tools/proxy --package-lock-only \
+# What the manager installs: the hub, the proxy's Node, and the driver of PostgreSQL.
+.venv/bin/uv pip compile pyproject.toml --extra manager --universal --python-version 3.11 \
+    --constraint tools/requirements.lock --upgrade --generate-hashes --no-header --no-annotate \
+    --quiet --output-file launch_cluster/manager/hub.lock
+
+.node/bin/node .node/npm-cli.js install --prefix launch_cluster/manager/proxy --package-lock-only \
     --omit-lockfile-registry-resolved --no-audit --no-fund --no-update-notifier
-.venv/bin/python tools/drop_urls.py tools/proxy/package-lock.json
+.venv/bin/python tools/drop_urls.py launch_cluster/manager/proxy/package-lock.json

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 stamp=.venv/.setup-stamp
-proxy_lock=tools/proxy/package-lock.json
+proxy_lock=launch_cluster/manager/proxy/package-lock.json
 
 give_up() {
     echo "setup: $1" >&2
@@ -49,7 +49,7 @@ make_proxy() {
     mkdir -p .node/bin
     ln -s "$node_home/bin/node" .node/bin/node
     ln -s "$node_home/lib/node_modules/npm/bin/npm-cli.js" .node/npm-cli.js
-    cp tools/proxy/package.json "$proxy_lock" .node/
+    cp launch_cluster/manager/proxy/package.json "$proxy_lock" .node/
     .node/bin/node .node/npm-cli.js ci --prefix .node --ignore-scripts \
         --no-audit --no-fund --no-update-notifier --silent
 }

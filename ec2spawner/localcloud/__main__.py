@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--state-dir", type=Path, required=True, help="all that is kept; made if it is not there")
     add("--workers", choices=("process", "stub"), default="process", help="what a worker is")
     add("--boot-seconds", type=_seconds, default=5.0, help="launch to SSH (default 5)")
+    add("--builder-seconds", type=_seconds, help="what an image takes to build (default: boot)")
     add("--stop-seconds", type=_seconds, default=3.0, help="stop call to stopped (default 3)")
     add("--pending-seconds", type=_seconds, help="launch to running (default: boot, at most 5)")
     add("--terminate-seconds", type=_seconds, help="terminate to terminated (default: stop)")
@@ -69,6 +70,9 @@ def options_of(given: argparse.Namespace) -> Options:
         stopping_seconds=given.stop_seconds,
         shutting_down_seconds=(
             given.stop_seconds if given.terminate_seconds is None else given.terminate_seconds
+        ),
+        builder_seconds=(
+            given.boot_seconds if given.builder_seconds is None else given.builder_seconds
         ),
         volume_seconds=given.volume_seconds,
         attach_seconds=given.volume_seconds,

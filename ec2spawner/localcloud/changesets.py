@@ -15,15 +15,44 @@ Mend = tuple[Any, str, Callable[[Any], Any]]
 """A class, the name of its method, and what makes the mended method of the original."""
 
 
+RECREATIONS = ("Never", "Conditionally", "Always")
+_ALWAYS: dict[str, tuple[str, ...]] = {
+    "AWS::EC2::EIPAssociation": ("AllocationId", "NetworkInterfaceId"),
+    "AWS::EC2::Instance": ("ImageId", "KeyName", "NetworkInterfaces", "SubnetId"),
+    "AWS::EC2::LaunchTemplate": ("LaunchTemplateName",),
+    "AWS::EC2::NetworkInterface": ("SubnetId", "PrivateIpAddress"),
+    "AWS::EC2::SecurityGroup": ("GroupName", "GroupDescription", "VpcId"),
+    "AWS::EC2::SecurityGroupIngress": ("CidrIp", "FromPort", "GroupId", "IpProtocol", "ToPort"),
+    "AWS::EC2::Subnet": ("AvailabilityZone", "CidrBlock", "VpcId"),
+    "AWS::EC2::VPC": ("CidrBlock",),
+    "AWS::EC2::Volume": ("AvailabilityZone", "Encrypted", "SnapshotId"),
+    "AWS::EC2::VolumeAttachment": ("Device", "InstanceId", "VolumeId"),
+    "AWS::S3::Bucket": ("BucketName",),
+}
+_CONDITIONALLY = {"AWS::EC2::Instance": ("BlockDeviceMappings", "InstanceType", "UserData")}
+"""Properties whose change makes another resource, always or under conditions (CloudFormation's
+resource schemas, ``createOnlyProperties`` and ``conditionalCreateOnlyProperties``, 2026)."""
+
+
+def recreation_of(kind: str, key: str) -> str:
+    """Whether a change of a property makes another resource, in CloudFormation's words."""
+    if key in _ALWAYS.get(kind, ()):
+        return "Always"
+    return "Conditionally" if key in _CONDITIONALLY.get(kind, ()) else "Never"
+
+
 def mends() -> list[Mend]:
     """What to replace in moto, in this order."""
     from moto.cloudformation.models import CloudFormationBackend
+    from moto.cloudformation.parsing import ResourceMap
     from moto.cloudformation.responses import CloudFormationResponse
     from moto.ec2.models.security_groups import SecurityGroup
 
     return [
         (CloudFormationBackend, "create_change_set", _create_change_set),
         (CloudFormationBackend, "execute_change_set", _execute_change_set),
+        (ResourceMap, "build_resource_diff", _build_resource_diff),
+        (ResourceMap, "update", _update),
         (CloudFormationResponse, "_validate_different_update", lambda original: _let_pass),
         (SecurityGroup, "update_from_cloudformation_json", lambda o: classmethod(_keep_group)),
     ]
@@ -60,24 +89,125 @@ def _look_again(change_set: Any, *, is_new: bool) -> None:
     """Find the changes that parameters and tags alone make; moto compares templates."""
     from moto.cloudformation.models import Change
 
-    if is_new:
-        return
     stack = change_set.stack
     resources = change_set.template_dict["Resources"]
     names = stack.resource_map.build_resource_diff(change_set.template_dict, change_set.parameters)
+    if is_new:
+        change_set.changes = [Change("Add", n, resources[n]["Type"]) for n in names["Add"]]
+        return
     tags_differ = dict(stack.tags or {}) != dict(change_set.tags or {})
     if tags_differ:
         touched = {name for found in names.values() for name in found}
-        names["Modify"] += [name for name in resources if name not in touched]
+        there = stack.resource_map._parsed_resources
+        names["Modify"] += [n for n in resources if n not in touched and n in there]
     old = stack.resource_map._resource_json_map
     change_set.changes = [
         Change(action, name, resources.get(name, old.get(name))["Type"])
         for action, found in names.items()
         for name in found
     ]
+    following = _following(stack.resource_map, change_set.template_dict, change_set.parameters)
+    for change in change_set.changes:
+        if change.action == "Modify":
+            _mark_replacement(change, stack.resource_map, following)
     if change_set.changes or stack.parameters != change_set.parameters:
         change_set.status, change_set.execution_status = "CREATE_COMPLETE", "AVAILABLE"
         change_set.status_reason = None
+
+
+def _following(resource_map: Any, template: dict[str, Any], parameters: dict[str, str]) -> Any:
+    """The map as it would be with another template and parameters, with what is there now."""
+    from moto.cloudformation.parsing import ResourceMap
+
+    following = ResourceMap(
+        resource_map.stack_id,
+        resource_map["AWS::StackName"],
+        parameters,
+        {},
+        resource_map._region_name,
+        resource_map._account_id,
+        template,
+        resource_map.cross_stack_resources,
+    )
+    there = resource_map._parsed_resources
+    kept = {name: there[name] for name in resource_map._resource_json_map if name in there}
+    later = {name: _ToBeMade() for name in template["Resources"] if name not in kept}
+    following._parsed_resources.update({**later, **kept})
+    following.load_mapping()
+    following.load_parameters()
+    following.load_conditions()
+    return following
+
+
+def _build_resource_diff(original: Callable[..., Any]) -> Callable[..., Any]:
+    """moto overlooks resources that come and go because a condition changes."""
+
+    def build_resource_diff(
+        resource_map: Any, template: dict[str, Any], parameters: dict[str, str] | None = None
+    ) -> Any:
+        names = original(resource_map, template, parameters)
+        if parameters is None:
+            return names
+        conditions = _following(resource_map, template, parameters).lazy_condition_map
+        there = resource_map._parsed_resources
+        for name, resource in template["Resources"].items():
+            is_wanted = "Condition" not in resource or conditions[resource["Condition"]]
+            was_there = name in resource_map._resource_json_map and name in there
+            action = "Modify" if was_there and is_wanted else "Add" if is_wanted else "Remove"
+            if action == "Modify":
+                continue
+            for found in names.values():
+                if name in found:
+                    found.remove(name)
+            if action == "Add" or was_there:
+                names[action].append(name)
+        return names
+
+    return build_resource_diff
+
+
+def _update(original: Callable[..., None]) -> Callable[..., None]:
+    """What an update has removed is forgotten, and made anew if a later one wants it again."""
+
+    def update(
+        resource_map: Any, template: dict[str, Any], parameters: dict[str, str] | None = None
+    ) -> None:
+        gone = list(resource_map.build_resource_diff(template, parameters)["Remove"])
+        before = resource_map._template
+        try:
+            original(resource_map, template, parameters)
+        finally:
+            if resource_map._template is not before or not gone:
+                for name in gone:
+                    resource_map._parsed_resources.pop(name, None)
+
+    return update
+
+
+class _ToBeMade:
+    """Stands for a resource that is not there yet, where another one refers to it."""
+
+    physical_resource_id = "(known later)"
+
+    def get_cfn_attribute(self, attribute_name: str) -> str:
+        return self.physical_resource_id
+
+
+def _mark_replacement(change: Any, now: Any, following: Any) -> None:
+    """Say whether CloudFormation would make another resource, and for which properties."""
+    from moto.cloudformation.parsing import clean_json
+
+    name = change.logical_resource_id
+    old = clean_json(now._resource_json_map[name].get("Properties", {}), now)
+    new = clean_json(following._resource_json_map[name].get("Properties", {}), following)
+    changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    needs = {key: recreation_of(change.resource_type, key) for key in changed}
+    worst = max(needs.values(), key=RECREATIONS.index, default="Never")
+    change.replacement = {"Never": "False", "Conditionally": "Conditional", "Always": "True"}[worst]
+    change.details = [
+        {"Target": {"Attribute": "Properties", "Name": key, "RequiresRecreation": need}}
+        for key, need in sorted(needs.items())
+    ]
 
 
 def _execute_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,11 +216,12 @@ def _execute_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> None:
         change_set = backend.describe_change_set(change_set_name)
         stack = change_set.stack
+        before = stack.resource_map._template, dict(stack.resource_map.input_parameters), stack.tags
         stack.tags = dict(change_set.tags or {})
         try:
             original(backend, change_set_name, stack_name)
         except Exception as error:  # noqa: BLE001 - whatever it is, the stack has failed by it
-            _fail(backend, stack, change_set, error)
+            _fail(backend, stack, change_set, error, before)
             return
         stack.parameters = change_set.parameters
         stack._parse_template()
@@ -101,12 +232,14 @@ def _execute_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
     return execute_change_set
 
 
-def _fail(backend: Any, stack: Any, change_set: Any, error: Exception) -> None:
-    """What ``OnStackFailure=DELETE`` makes of a failed creation, and a failed update's end."""
+def _fail(backend: Any, stack: Any, change_set: Any, error: Exception, before: Any) -> None:
+    """What ``OnStackFailure=DELETE`` makes of a failed creation, and a failed update's way back."""
     is_new = change_set.change_set_type == "CREATE"
     verb = "CREATE" if is_new else "UPDATE"
     stack._add_stack_event(f"{verb}_FAILED", resource_status_reason=str(error))
     if not is_new:
+        template, parameters, stack.tags = before
+        stack.resource_map.update(template, parameters)
         stack.status = "UPDATE_ROLLBACK_COMPLETE"
         return
     stack.resource_map.delete()
@@ -122,6 +255,8 @@ def _tag_resources(stack: Any) -> None:
     found: list[Any] = [parsed.get(name) for name in stack.resource_map._resource_json_map]
     for resource in [r for r in found if isinstance(r, TaggedEC2Resource)]:
         _add_tags(resource, stack.tags)
+    for resource in [r for r in found if hasattr(r, "add_stack_tags")]:
+        resource.add_stack_tags(stack.tags)
 
 
 def _add_tags(resource: Any, tags: dict[str, str]) -> None:

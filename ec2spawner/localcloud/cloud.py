@@ -49,6 +49,7 @@ class EmulatedCloud:
         self.capacity = capacity or CapacityFile(None)
         self.throttle = Throttle(clock) if throttle else None
         self.trouble = Trouble()
+        self.builder_faults: list[str] = []
         self.listeners: list[Listener] = []
         self.on_new_core: Callable[[EmulatedEC2], None] = lambda core: None
         self.cores: dict[str, EmulatedEC2] = {}
@@ -94,6 +95,7 @@ class EmulatedCloud:
             seed=f"{self._seed}/{region}",
         )
         core.lock = self.lock
+        core.builder_faults = self.builder_faults
         core.take_changes()  # public images are made anew at every start
         rows = self._store.rows(region) if self._store else ()
         core.load(Counter(**r) if k == Counter.kind else from_json(k, r) for k, r in rows)

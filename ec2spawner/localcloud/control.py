@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ec2spawner.localcloud.cloud import EmulatedCloud
-from ec2spawner.localcloud.ec2 import health, spot
+from ec2spawner.localcloud.ec2 import builders, health, spot
 from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.failures import EC2Error
@@ -29,7 +29,7 @@ NOTICE_SECONDS = 120
 notices", 2026)."""
 
 PATHS = {
-    "GET state": "instances, volumes, snapshots, spot requests, owners",
+    "GET state": "instances, volumes, snapshots, images, spot requests, owners",
     "GET calls": "count per action and outcome",
     "POST calls/reset": "count from zero",
     "GET faults": "rules in force",
@@ -43,6 +43,7 @@ PATHS = {
     "POST timings": "change some",
     "POST workers/INSTANCE/ACTION": "see GET workers",
     "GET workers": "actions on workers",
+    "POST builders/next": '{"fault": "fail" | "hang" | "silent", "count": 1}: of the next builders',
     "POST workers/hang-boots": '{"count": 1}: the next boots never answer',
 }
 
@@ -98,6 +99,7 @@ class Control:
             "POST timings": self._set_timings,
             "GET workers": lambda d: {"actions": WORKER_ACTIONS},
             "POST workers/hang-boots": self._hang_boots,
+            "POST builders/next": self._spoil_builders,
         }
         found = routes.get(f"{method} {'/'.join(parts)}")
         if found is None:
@@ -115,6 +117,7 @@ class Control:
             instances = [self._instance(c, i) for c in cores for i in c.instances.values()]
             volumes = [self._row(c, v) for c in cores for v in c.volumes.values()]
             snapshots = [self._row(c, s) for c in cores for s in c.snapshots.values()]
+            images = [self._row(c, i) for c in cores for i in c.images.values() if not i.is_public]
             requests = [self._row(c, r) for c in cores for r in c.spot_requests.values()]
         owners: dict[str, dict[str, list[str]]] = {}
         for kind, rows in (("instances", instances), ("volumes", volumes)):
@@ -128,6 +131,7 @@ class Control:
             "instances": instances,
             "volumes": volumes,
             "snapshots": snapshots,
+            "images": images,
             "spot_requests": requests,
             "owners": owners,
         }
@@ -193,6 +197,16 @@ class Control:
             raise ControlError(f"count must be a whole number from 0, not {count!r}")
         self._need_machines().hanging_boots = count
         return {"hanging_boots": count}
+
+    def _spoil_builders(self, document: Any) -> dict[str, Any]:
+        fault, count = document.get("fault", "fail"), document.get("count", 1)
+        if fault not in builders.FAULTS:
+            raise ControlError(f"fault must be one of {', '.join(builders.FAULTS)}, not {fault!r}")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ControlError(f"count must be a whole number from 0, not {count!r}")
+        with self._cloud.lock:
+            self._cloud.builder_faults[:] = [fault] * count
+            return {"next_builders": list(self._cloud.builder_faults)}
 
     def _need_machines(self) -> Machines:
         if self._machines is None:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from ec2spawner.localcloud import motostate
 from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.ec2.images import ARCHITECTURES, ubuntu_image_id
+from ec2spawner.localcloud.ec2.launch_plan import resolve_image
 from ec2spawner.localcloud.ec2.records import ACCOUNT_ID
 from ec2spawner.localcloud.ec2.surroundings import (
     GroupInfo,
+    InterfaceInfo,
     SubnetInfo,
     TemplateInfo,
     TypeInfo,
@@ -187,6 +189,13 @@ class MotoSurroundings:
                 return str(profile.arn)
         return None
 
+    def parameter(self, name: str) -> tuple[str, str] | None:
+        """See Surroundings."""
+        from moto.ssm.models import ssm_backends
+
+        found = ssm_backends[ACCOUNT_ID][self.region].get_parameter(name)
+        return (found.value, found.data_type) if found else None
+
     def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """See Surroundings."""
         from moto.ec2.models import validate_resource_ids
@@ -209,6 +218,19 @@ class MotoSurroundings:
             for t in self.backend.describe_tags()
             if t["resource_id"] in there.get(t["resource_type"], (t["resource_id"],))
         ]
+
+    def interface(self, interface_id: str) -> InterfaceInfo | None:
+        """See Surroundings."""
+        found = self.backend.enis.get(interface_id)
+        if found is None:
+            return None
+        return InterfaceInfo(
+            found.id,
+            found.subnet.id,
+            tuple(group.id for group in found.group_set),
+            found.private_ip_address,
+            found.public_ip or "",
+        )
 
     def other_interfaces(self) -> list[dict[str, Any]]:
         """See Surroundings."""
@@ -299,13 +321,17 @@ class Moto:
     def install(self) -> None:
         """Mend moto where it falls short; ``uninstall`` takes it back."""
         from moto.ec2.models.core import TaggedEC2Resource
+        from moto.ec2.models.elastic_network_interfaces import NetworkInterfaceBackend
+        from moto.ec2.models.launch_templates import LaunchTemplate
         from moto.ec2.models.security_groups import SecurityGroupBackend
         from moto.ec2.models.subnets import Subnet, SubnetBackend
         from moto.ssm.models import ParameterDict
 
         self._replace(TaggedEC2Resource, "get_tags", lambda original: _own_tags)
         self._replace(SubnetBackend, "delete_subnet", self._guarded_subnet)
+        self._replace(NetworkInterfaceBackend, "delete_network_interface", self._guarded_interface)
         self._replace(SecurityGroupBackend, "delete_security_group", self._guarded_group)
+        self._replace(LaunchTemplate, "create_version", lambda o: _with_known_image(o))
         self._replace(ParameterDict, "_check_loading_status", lambda o: _with_canonical(o))
         counted = property(self._count_addresses)
         self._replace(Subnet, "available_ip_address_count", lambda original: counted)
@@ -315,12 +341,18 @@ class Moto:
         if self._has_cloudformation:
             return
         self._has_cloudformation = True
-        from ec2spawner.localcloud import changesets, stackdeletion
+        from ec2spawner.localcloud import changesets, stackdeletion, stackresources
 
-        for owner, name, make in (*stackdeletion.mends(), *changesets.mends()):
+        stackresources.bind(self._cores)
+        mends = (*stackdeletion.mends(), *stackresources.mends(), *changesets.mends())
+        for owner, name, make in mends:
             self._replace(owner, name, make)
 
     def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        if name not in owner.__dict__:  # what it only inherits is left to its base
+            setattr(owner, name, make(None))
+            self._undo.append(lambda: delattr(owner, name))
+            return
         original = owner.__dict__[name]
         setattr(owner, name, make(original))
         self._undo.append(lambda: setattr(owner, name, original))
@@ -345,6 +377,17 @@ class Moto:
 
         return delete_subnet
 
+    def _guarded_interface(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def delete_network_interface(backend: Any, eni_id: str) -> Any:
+            if self._uses(backend, lambda i: i.interface_id == eni_id):
+                raise _client_error(
+                    "InvalidNetworkInterface.InUse",
+                    f"Network interface '{eni_id}' is currently in use.",
+                )
+            return original(backend, eni_id)
+
+        return delete_network_interface
+
     def _guarded_group(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def delete_security_group(
             backend: Any, name: str | None = None, group_id: str | None = None
@@ -353,6 +396,7 @@ class Moto:
             if group and (
                 self._uses(backend, lambda i: any(g[0] == group.id for g in i.groups))
                 or _referenced(backend, group.id)
+                or any(group in i.group_set for i in backend.get_all_network_interfaces())
             ):
                 raise _dependency(f"resource {group.id} has a dependent object")
             return original(backend, name, group_id)
@@ -373,10 +417,28 @@ class Moto:
 
 
 def _dependency(message: str) -> Exception:
+    return _client_error("DependencyViolation", message)
+
+
+def _client_error(code: str, message: str) -> Exception:
     from moto.ec2.exceptions import EC2ClientError
 
-    error: Exception = EC2ClientError("DependencyViolation", message)
+    error: Exception = EC2ClientError(code, message)
     return error
+
+
+def _with_known_image(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_version(template: Any, data: Any, description: str) -> Any:
+        surroundings = MotoSurroundings(template.ec2_backend.region_name)
+        try:
+            resolve_image(surroundings, str(data.get("ImageId") or ""))
+        except EC2Error as error:
+            from moto.ec2.exceptions import EC2ClientError
+
+            raise EC2ClientError(error.code, error.message) from error
+        return original(template, data, description)
+
+    return create_version
 
 
 def _referenced(backend: Any, group_id: str) -> bool:

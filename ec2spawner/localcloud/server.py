@@ -26,6 +26,7 @@ from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.state import Timings
 from ec2spawner.localcloud.front import Front
 from ec2spawner.localcloud.machines import Driver, Machines
+from ec2spawner.localcloud.managers import Managers
 from ec2spawner.localcloud.motoside import import_moto
 
 log = logging.getLogger(__name__)
@@ -87,10 +88,15 @@ class Served:
             watchdog_seconds=lambda: self.cloud.timings.watchdog_seconds,
             tick=self._tick,
         )
+        self.managers = Managers(self.disks, lambda: options.boot_seconds)
         self.cloud.on_new_core = self._adopt
         for core in self.cloud.cores.values():
             self._adopt(core)
-        self.cloud.listeners += [self.disks.follow, self.machines.follow]
+        self.cloud.listeners += [
+            self.disks.follow,
+            self.machines.follow,
+            self.managers.follow,
+        ]
         self.front = Front(self.cloud, Control(self.cloud, self.machines))
 
     def _adopt(self, core: EmulatedEC2) -> None:
@@ -112,6 +118,8 @@ class Served:
         self.disks.reconcile(cores)
         self.machines.start()
         self.machines.reconcile(cores)
+        self.managers.start()
+        self.managers.reconcile(cores)
         self._server = _make_server(self._listener, self.front)
         threading.Thread(target=self._serve, name="http", daemon=True).start()
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
@@ -132,6 +140,7 @@ class Served:
             self._server.shutdown()
             self._server.server_close()
         self.machines.close()
+        self.managers.close()
         self.disks.close()
         self._last.close()
 

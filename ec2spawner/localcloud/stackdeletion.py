@@ -35,6 +35,7 @@ def _delete_stack(original: Callable[..., None]) -> Callable[..., None]:
     def delete_stack(backend: Any, name_or_stack_id: str) -> None:
         found = [s for s in backend.stacks.values() if name_or_stack_id in (s.name, s.stack_id)]
         for stack in found:
+            _retain(stack)
             try:
                 original(backend, stack.stack_id)
             except Exception as error:  # noqa: BLE001 - whatever it is, the deletion failed by it
@@ -43,6 +44,13 @@ def _delete_stack(original: Callable[..., None]) -> Callable[..., None]:
                 backend.stacks[stack.stack_id] = stack
 
     return delete_stack
+
+
+def _retain(stack: Any) -> None:
+    """moto knows one of the two policies that keep a resource when its stack goes."""
+    for resource in stack.resource_map._resource_json_map.values():
+        if resource.get("DeletionPolicy") == "RetainExceptOnCreate":
+            resource["DeletionPolicy"] = "Retain"
 
 
 def _delete_resource(original: Callable[..., None]) -> Callable[..., None]:
@@ -64,6 +72,11 @@ def _delete_nat(backend: Any, nat: Any) -> None:
         if address.eni is nat._eni:
             address.eni = address.association_id = None
     backend.enis.pop(nat._eni.id, None)
+
+
+def _delete_interface(backend: Any, interface: Any) -> None:
+    if interface.id in backend.enis:  # moto's own guard takes a core's instances into account
+        backend.delete_network_interface(interface.id)
 
 
 def _delete_address(backend: Any, address: Any) -> None:
@@ -111,7 +124,7 @@ def _delete_endpoint(backend: Any, endpoint: Any) -> None:
                 table._routes.pop(key)
 
 
-def _delete_rule(backend: Any, rule: Any) -> None:
+def delete_rule(backend: Any, rule: Any) -> None:
     """Take back a rule that is a resource of its own, so that the groups let go of each other."""
     wanted = rule.properties
     source, ports = wanted.get("SourceSecurityGroupId"), (wanted["FromPort"], wanted["ToPort"])
@@ -125,13 +138,14 @@ def _delete_rule(backend: Any, rule: Any) -> None:
 _DELETERS: dict[str, Deleter] = {
     "AWS::EC2::NatGateway": _delete_nat,
     "AWS::EC2::EIP": _delete_address,
+    "AWS::EC2::NetworkInterface": _delete_interface,
     "AWS::EC2::InternetGateway": _delete_gateway,
     "AWS::EC2::VPCGatewayAttachment": _detach_gateway,
     "AWS::EC2::RouteTable": _delete_table,
     "AWS::EC2::Route": _delete_route,
     "AWS::EC2::SubnetRouteTableAssociation": _delete_association,
     "AWS::EC2::VPCEndpoint": _delete_endpoint,
-    "AWS::EC2::SecurityGroupIngress": _delete_rule,
+    "AWS::EC2::SecurityGroupIngress": delete_rule,
 }
 
 

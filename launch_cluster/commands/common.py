@@ -19,6 +19,7 @@ import click
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import ConfigError, EC2SpawnerError
 
+from ..answering import HTTP_PORT
 from ..reporter import Reporter
 
 EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -45,6 +46,22 @@ OUTPUT = click.option(
     default="text",
     help="Form of the result on stdout; progress goes to stderr.",
 )
+
+
+def http_port() -> int:
+    """Port on which a manager's public address answers, where something else than 80 leads there.
+
+    EC2SPAWNER_HTTP_PORT says so: docs/localcloud.md has the one such case.
+    """
+    text = os.environ.get("EC2SPAWNER_HTTP_PORT", "")
+    if not text:
+        return HTTP_PORT
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ConfigError(
+            f"EC2SPAWNER_HTTP_PORT is {text!r}, which is no port.",
+            next_step="Remove it from the environment, or write a number from 1 to 65535.",
+        )
+    return int(text)
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,6 +100,8 @@ def carry_out(
         sys.exit(EXIT_INTERRUPTED)
     except EC2SpawnerError as error:
         fail(reporter, error, is_partly_done=is_partly_done())
+    finally:
+        reporter.end_bar()
 
 
 def fail(reporter: Reporter, error: EC2SpawnerError, *, is_partly_done: bool = False) -> NoReturn:

@@ -2,84 +2,153 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ec2spawner.errors import ConfigError
 from ec2spawner.settings import SERVER_CONFIG_NAME
 
+from ..manager_request import ManagerOptions
 from ..reporter import Reporter
 from ..request import DEFAULT_VPC_CIDR, Options, read_request
 from ..up import Up
 from . import common
 
 
-@click.command("up")
-@click.argument("cluster_name")
-@click.argument("base_ami", required=False)
-@click.argument("private_subnet_id", required=False, metavar="[PRIVATE_SUBNET_ID[,…]]")
-@click.argument("public_subnet_id", required=False)
-@click.option(
-    "--vpc-cidr",
-    metavar="CIDR",
-    help=f"Addresses of the network that is made when no subnets are given [{DEFAULT_VPC_CIDR}].",
-)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="The choices [./instance_config.json, else the checkout's].",
-)
-@click.option(
-    "--config-out",
-    type=click.Path(path_type=Path),
-    default=Path(SERVER_CONFIG_NAME),
-    show_default=True,
-    help="File that is written for the hub.",
-)
-@click.option(
-    "--no-manager",
-    is_flag=True,
-    help="Required in this version, which does not build a manager: the hub runs elsewhere, with"
-    " the file that --config-out names.",
-)
-@click.option("--hub-connect-url", metavar="URL", help="How workers reach the hub's API.")
-@click.option("--hub-address", metavar="IP", help="Address on which the hub's API listens.")
-@click.option("--worker-ssh-port", type=int, metavar="PORT", help="Port of SSH on workers [22].")
-@common.common_options
-def up(no_manager: bool, dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
-    """Build the cluster, or change it to what is asked; run again, it changes nothing.
-
-    BASE_AMI: image of the workers (left out: the newest Ubuntu 24.04). PRIVATE_SUBNET_ID: one or
-    more subnets for the workers, with commas; left out: a network is made, with a NAT gateway.
-    PUBLIC_SUBNET_ID: subnet for the manager.
-    """
-    reporter = Reporter(as_json=output == "json")
-    if not no_manager:
-        common.fail(
-            reporter,
-            ConfigError(
-                "This version does not build the manager yet.",
-                next_step="Add --no-manager and run the hub elsewhere with the"
-                " server_config.json that is written.",
+def manager_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the manager; "" takes back what an earlier run was told."""
+    for option in reversed(
+        (
+            click.option("--domain", metavar="HOST", help="Name of the hub, for HTTPS by itself."),
+            click.option(
+                "--email", metavar="ADDRESS", help="Whom the certificate's issuer writes to."
+            ),
+            click.option(
+                "--manager-role",
+                metavar="ARN",
+                help="Role, or instance profile, of the manager; no role is made then.",
+            ),
+            click.option(
+                "--permissions-boundary", metavar="ARN", help="Policy that bounds the roles made."
+            ),
+            click.option(
+                "--builder-role",
+                metavar="ARN",
+                help="Role, or instance profile, of the machine that builds the worker image; no"
+                " role is made then.",
+            ),
+            click.option("--ssh-cidr", metavar="CIDR", help="Open port 22 to these addresses."),
+            click.option("--key-name", metavar="NAME", help="EC2 key pair of the manager [none]."),
+            click.option(
+                "--replace-manager",
+                is_flag=True,
+                help="Make the manager's machine anew; its addresses and data stay.",
             ),
         )
+    ):
+        command = option(command)
+    return command
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What the cluster is called, and where it lies."""
+    for option in reversed(
+        (
+            click.argument("cluster_name"),
+            click.argument("base_ami", required=False),
+            click.argument("private_subnet_id", required=False, metavar="[PRIVATE_SUBNET_ID[,…]]"),
+            click.argument("public_subnet_id", required=False),
+            click.option(
+                "--vpc-id",
+                metavar="VPC",
+                help="Use this VPC's subnets: the private ones by NAT, and a public one.",
+            ),
+            click.option(
+                "--vpc-cidr",
+                metavar="CIDR",
+                help="Addresses of the network that is made when no subnets are given"
+                f" [{DEFAULT_VPC_CIDR}].",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def up_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What else can be said of a cluster."""
+    command = manager_options(command)
+    for option in reversed(
+        (
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                help="The choices [./instance_config.json, else the checkout's].",
+            ),
+            click.option(
+                "--config-out",
+                type=click.Path(path_type=Path),
+                default=Path(SERVER_CONFIG_NAME),
+                show_default=True,
+                help="File that is written for the hub.",
+            ),
+            click.option(
+                "--no-manager",
+                is_flag=True,
+                help="Build no manager: the hub runs elsewhere, with the file that --config-out"
+                " names.",
+            ),
+            click.option(
+                "--hub-connect-url", metavar="URL", help="How workers reach the hub's API."
+            ),
+            click.option(
+                "--hub-address", metavar="IP", help="Address on which the hub's API listens."
+            ),
+            click.option(
+                "--worker-ssh-port", type=int, metavar="PORT", help="Port of SSH on workers [22]."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("up")
+@network_options
+@up_options
+@common.common_options
+def up(dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
+    """Build the cluster, or change it to what is asked; run again, it changes nothing.
+
+    BASE_AMI: what the workers' image is built from (left out: the newest Ubuntu 24.04).
+    PRIVATE_SUBNET_ID: one or more subnets for the workers, with commas; left out: a network is
+    made, with a NAT gateway. PUBLIC_SUBNET_ID: subnet for the manager.
+    """
+    reporter = Reporter(as_json=output == "json")
     job: Up | None = None
 
     async def run() -> dict[str, Any]:
         nonlocal job
-        request, notices = read_request(_options(typed), common.CHECKOUT)
+        request, notices = read_request(options_of(typed), common.CHECKOUT)
         for notice in notices:
             reporter.progress(f"note: {notice}")
         gateway = common.open_gateway(request.choices.REGION)
-        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=yes))
+        job = Up(
+            gateway,
+            request,
+            reporter,
+            lambda: common.ask_yes(skip=yes),
+            http_port=common.http_port(),
+        )
         return await common.closing(gateway, job.run(dry_run=dry_run))
 
     reporter.result(common.carry_out(reporter, run, lambda: bool(job and job.done)))
 
 
-def _options(typed: dict[str, Any]) -> Options:
+def options_of(typed: dict[str, Any]) -> Options:
+    """The options as ``request`` reads them."""
     return Options(
         cluster=typed["cluster_name"],
         base_ami=typed["base_ami"] or None,
@@ -92,4 +161,16 @@ def _options(typed: dict[str, Any]) -> Options:
         hub_connect_url=typed["hub_connect_url"],
         hub_address=typed["hub_address"],
         worker_ssh_port=typed["worker_ssh_port"],
+        builder_role=typed["builder_role"] or None,
+        vpc_id=typed["vpc_id"],
+        manager=ManagerOptions(
+            is_left_out=typed["no_manager"],
+            domain=typed["domain"],
+            email=typed["email"],
+            role_arn=typed["manager_role"],
+            permissions_boundary=typed["permissions_boundary"],
+            ssh_cidr=typed["ssh_cidr"],
+            key_name=typed["key_name"],
+            may_be_replaced=typed["replace_manager"],
+        ),
     )

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ec2spawner.cloud import Effect, Gateway, default_effect
-from launch_cluster import cli
+from launch_cluster import building, cli
+from launch_cluster import bundle as bundle_module
 from launch_cluster.commands import common
 
 READS = frozenset({"get_caller_identity"})
@@ -30,7 +31,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),
         *("--state-dir", str(folder / "state"), "--workers", "stub", "--throttle", "off"),
         *("--boot-seconds", "0", "--stop-seconds", "0.1", "--snapshot-seconds", "0.1"),
-        *("--volume-seconds", "0.1", "--ssh-port", "2923"),
+        *("--volume-seconds", "0.1", "--image-seconds", "0.1", "--ssh-port", "2923"),
     ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -69,6 +70,10 @@ def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
+class Killed(BaseException):
+    """What a process that was killed does not notice."""
+
+
 @dataclass
 class Calls:
     """What the command asked of AWS; a test may let a call fail, or act just before it."""
@@ -76,6 +81,8 @@ class Calls:
     made: list[str] = field(default_factory=list)
     requests: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    is_dead: bool = False  # the process was killed: nothing that it still does reaches AWS
 
     @property
     def changing(self) -> list[str]:
@@ -103,14 +110,33 @@ def calls(monkeypatch: pytest.MonkeyPatch, shared_session: Any) -> Calls:
             super().__init__(region, session_factory=lambda: shared_session)
 
         async def call(self, service: str, operation: str, params: Any = None, **more: Any) -> Any:
+            if calls.is_dead:
+                raise Killed
             calls.made.append(operation)
             calls.requests.append((operation, params or {}))
             if operation in calls.before:
                 calls.before[operation]()
-            return await super().call(service, operation, params, **more)
+            reply = await super().call(service, operation, params, **more)
+            if operation in calls.after:
+                calls.after[operation]()
+            return reply
 
     monkeypatch.setattr(common, "Gateway", RecordingGateway)
     return calls
+
+
+@pytest.fixture(scope="session")
+def bundle() -> bundle_module.Bundle:
+    """The package for builders, put together once: its wheel takes a second."""
+    return bundle_module.make_bundle(bundle_module.find_sources())
+
+
+@pytest.fixture(autouse=True)
+def quick_builds(monkeypatch: pytest.MonkeyPatch, bundle: bundle_module.Bundle) -> None:
+    """Images are built without pauses that people do not notice."""
+    monkeypatch.setattr(bundle_module, "make_bundle", lambda sources: bundle)
+    monkeypatch.setattr(building, "POLL_SECONDS", (0.02,))
+    monkeypatch.setattr(building, "LOOK_AGAIN_SECONDS", 0.02)
 
 
 @pytest.fixture

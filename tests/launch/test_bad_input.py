@@ -18,6 +18,7 @@ from .conftest import Calls
 
 Run = Callable[..., Result]
 UP = ("up", "--no-manager", "--yes")
+FULL = ("up", "--yes")
 END = ("terminate-workers", "--yes")
 
 
@@ -34,7 +35,6 @@ def is_one_clear_message(result: Result, *words: str) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("up", "x1"), ["does not build the manager yet", "--no-manager"]),
         ((*UP, "Biology 101"), ["CLUSTER_NAME: 'Biology 101'", "'biology-101'"]),
         ((*UP, "x" * 25), ["24 at most"]),
         ((*UP, "foo-network"), ["'foo-network' ends in \"-network\"", "for example 'foo'"]),
@@ -57,6 +57,35 @@ def is_one_clear_message(result: Result, *words: str) -> bool:
         ((*UP, "x1", "--config", "absent.json"), ["absent.json cannot be used", "No such file"]),
         ((*UP, "x1", "--config-out", "no/folder.json"), ["--config-out", "folder"]),
         ((*UP, "x1", "--config-out", "instance_config.json"), ["--config-out"]),
+        ((*UP, "foo-manager"), ["'foo-manager' ends in \"-manager\"", "for example 'foo'"]),
+        ((*UP, "x1", "--domain", "hub.org"), ["--domain is for the manager, but --no-manager"]),
+        ((*UP, "x1", "--replace-manager"), ["--replace-manager is for the manager"]),
+        ((*UP, "x1", "--vpc-id", "vpc-1"), ["--vpc-id: 'vpc-1' is not an id"]),
+        (
+            (*UP, "x1", "--vpc-id", "vpc-0123456789abcdef0", "--vpc-cidr", "10.0.0.0/16"),
+            ["--vpc-cidr is for a VPC that is made"],
+        ),
+        ((*FULL, "x1", "--domain", "hub"), ["--domain: 'hub' is not a host name"]),
+        ((*FULL, "x1", "--domain", "10.0.0.1"), ["--domain: '10.0.0.1' is not a host name"]),
+        ((*FULL, "x1", "--domain", "https://a.org"), ["--domain: 'https://a.org' is not"]),
+        ((*FULL, "x1", "--email", "me"), ["--email: 'me' is not an address"]),
+        ((*FULL, "x1", "--email", "a@b.org", "--domain", ""), ["which need --domain"]),
+        ((*FULL, "x1", "--ssh-cidr", "0.0.0.0/0"), ["would open port 22 to the world"]),
+        ((*FULL, "x1", "--ssh-cidr", "10.0.0.1/8"), ["--ssh-cidr", "host bits set"]),
+        ((*FULL, "x1", "--manager-role", "hub"), ["--manager-role: 'hub' is not the ARN of a"]),
+        ((*FULL, "x1", "--permissions-boundary", "b"), ["--permissions-boundary: 'b' is not"]),
+        (
+            (
+                *(*FULL, "x1", "--manager-role", "arn:aws:iam::123456789012:role/hub"),
+                *("--permissions-boundary", "arn:aws:iam::123456789012:policy/b"),
+            ),
+            ["--permissions-boundary is for a role that is made"],
+        ),
+        ((*FULL, "x1", "--key-name", "schlüssel"), ["--key-name: 'schlüssel' is not"]),
+        (
+            (*FULL, "x1", "--hub-connect-url", "http://10.0.0.1:8081"),
+            ["--hub-connect-url", "a manager has an address of its own"],
+        ),
         ((*END, "Biology 101"), ["CLUSTER_NAME"]),
         ((*END, "foo-network"), ["'foo-network' ends in \"-network\""]),
         ((*END,), ["No server_config.json was found"]),

@@ -23,8 +23,10 @@ from launch_cluster.facts import (
     SubnetFacts,
     TypeFacts,
 )
+from launch_cluster.imaging import TAG_BASE, TAG_CONTENT, WorkerImage, recipe_of
 from launch_cluster.planning import (
     KeyChange,
+    Package,
     Templates,
     cluster_spec,
     differences,
@@ -39,6 +41,7 @@ from launch_cluster.planning import (
 )
 from launch_cluster.request import UpRequest
 
+PACKAGE = Package("digest", "6.1.1")
 TEMPLATES = Templates(network="network", cluster="cluster")
 REQUEST = UpRequest("bio", InstanceConfig(), Path("server_config.json"))
 KIND = TypeFacts("t3.medium", ("x86_64",), True, True, ("us-east-1a", "us-east-1b", "us-east-1c"))
@@ -76,7 +79,16 @@ CLUSTER_OUTPUTS = {
     "ManagerSecurityGroupId": "sg-0123456789abcdef1",
     "LaunchTemplateId": "lt-0123456789abcdef0",
     "Bucket": "ec2spawner-bio-1-us-east-1",
+    "BuilderProfileArn": "arn:aws:iam::123456789012:instance-profile/ec2spawner-bio",
 }
+
+
+def built(request: UpRequest = REQUEST, **tags: str) -> WorkerImage:
+    """The worker image that ``request`` asks for."""
+    recipe = recipe_of(request.choices, IMAGE.image_id, PACKAGE.digest, None)
+    kinds = {TAG_CONTENT: recipe.content, TAG_BASE: IMAGE.image_id, **tags}
+    worker, made_at = "ami-0123456789abcdef1", "2026-01-01T00:00:00.000Z"
+    return WorkerImage(worker, "n", "available", made_at, "x86_64", "/dev/sda1", 12, tags=kinds)
 
 
 def complete(request: UpRequest = REQUEST, facts: Facts = EMPTY) -> Facts:
@@ -85,7 +97,14 @@ def complete(request: UpRequest = REQUEST, facts: Facts = EMPTY) -> Facts:
         network = made(network_spec(request, facts, TEMPLATES.network), NETWORK_OUTPUTS)
         facts = replace(facts, network=network)
     spec = cluster_spec(request, facts, TEMPLATES.cluster, network_of(request, facts))
-    return replace(facts, key=KEY, cluster=made(spec, CLUSTER_OUTPUTS))
+    image = built(request)
+    return replace(
+        facts,
+        key=KEY,
+        cluster=made(spec, CLUSTER_OUTPUTS),
+        worker_images=(image,),
+        current_image=image.image_id,
+    )
 
 
 def text_of(request: UpRequest, facts: Facts) -> str:
@@ -97,7 +116,7 @@ def text_of(request: UpRequest, facts: Facts) -> str:
 
 
 def test_for_nothing_everything_is_planned() -> None:
-    plan = make_plan(REQUEST, EMPTY, TEMPLATES, None)
+    plan = make_plan(REQUEST, EMPTY, TEMPLATES, None, PACKAGE)
     assert plan.network
     assert plan.network.is_new
     assert plan.key is KeyChange.MAKE
@@ -109,13 +128,13 @@ def test_for_nothing_everything_is_planned() -> None:
 @pytest.mark.parametrize(("request_", "facts"), [(REQUEST, EMPTY), (OWN, OWN_FACTS)])
 def test_what_is_complete_has_nothing_to_do(request_: UpRequest, facts: Facts) -> None:
     done = complete(request_, facts)
-    assert make_plan(request_, done, TEMPLATES, text_of(request_, done)).is_empty
+    assert make_plan(request_, done, TEMPLATES, text_of(request_, done), PACKAGE).is_empty
     left_out = replace(request_, private_subnets=(), public_subnet=None)
-    assert make_plan(left_out, done, TEMPLATES, text_of(request_, done)).is_empty
+    assert make_plan(left_out, done, TEMPLATES, text_of(request_, done), PACKAGE).is_empty
 
 
 def test_own_subnets_need_no_network_stack() -> None:
-    plan = make_plan(OWN, OWN_FACTS, TEMPLATES, None)
+    plan = make_plan(OWN, OWN_FACTS, TEMPLATES, None, PACKAGE)
     assert plan.network is None
     assert plan.cluster
     assert plan.cluster.spec.parameters["WorkerSubnetIds"] == ",".join(PRIVATE)
@@ -126,7 +145,7 @@ def test_remains_of_a_failed_creation_are_removed_first(status: str) -> None:
     done = complete()
     assert done.cluster
     remains = replace(done.cluster, status=status, stack_id="remains")
-    plan = make_plan(REQUEST, replace(done, cluster=remains), TEMPLATES, None)
+    plan = make_plan(REQUEST, replace(done, cluster=remains), TEMPLATES, None, PACKAGE)
     assert plan.cluster
     assert (plan.cluster.is_new, plan.cluster.remains) == (True, "remains")
 
@@ -135,7 +154,7 @@ def test_a_network_that_does_not_say_what_it_holds_gives_no_traceback() -> None:
     done = complete()
     assert done.network
     silent = replace(done, network=replace(done.network, outputs={}))
-    assert make_plan(REQUEST, silent, TEMPLATES, None).config
+    assert make_plan(REQUEST, silent, TEMPLATES, None, PACKAGE).config
 
 
 def test_differences_name_template_parameters_and_tags() -> None:
@@ -166,13 +185,13 @@ def test_the_key_converges_from_wherever_it_is(
 
 
 def test_the_image_is_the_named_one_else_the_one_in_use_else_the_newest() -> None:
-    cluster = complete().cluster
+    image = built()
     named = replace(REQUEST, base_ami="ami-1")
     custom = replace(named, choices=InstanceConfig(CUSTOM_WORKER_AMI="ami-00000000000000001"))
     assert wanted_image(REQUEST, None) is None
-    assert wanted_image(REQUEST, cluster) == IMAGE.image_id
-    assert wanted_image(named, cluster) == "ami-1"
-    assert wanted_image(custom, cluster) == "ami-00000000000000001"
+    assert wanted_image(REQUEST, image) == IMAGE.image_id
+    assert wanted_image(named, image) == "ami-1"
+    assert wanted_image(custom, image) == "ami-00000000000000001"
 
 
 def test_subnets_are_the_named_ones_else_those_of_the_last_run() -> None:
@@ -225,10 +244,12 @@ def test_a_class_schedule_is_copied_at_the_first_launch_and_then_kept_as_it_is_t
     assert list(recorded.CLASS_SCHEDULE) == [entry]
     again = replace(done, recorded=recorded)
     assert text_of(REQUEST, again) == text_of(first, done)
-    told = [n for n in make_plan(REQUEST, again, TEMPLATES, None).notices if "CLASS_" in n]
+    told = [n for n in make_plan(REQUEST, again, TEMPLATES, None, PACKAGE).notices if "CLASS_" in n]
     assert len(told) == 1
     assert "edit it there" in told[0]
-    assert not [n for n in make_plan(first, again, TEMPLATES, None).notices if "CLASS_" in n]
+    assert not [
+        n for n in make_plan(first, again, TEMPLATES, None, PACKAGE).notices if "CLASS_" in n
+    ]
 
 
 ALIVE = "UPDATE_COMPLETE"
@@ -327,6 +348,6 @@ def test_where_all_is_well_there_is_no_obstacle(request_: UpRequest) -> None:
 
 def test_a_zone_without_the_type_is_noted_when_another_has_it() -> None:
     facts = replace(OWN_FACTS, kind=replace(KIND, zones=("us-east-1a",)))
-    plan = make_plan(OWN, facts, TEMPLATES, None)
+    plan = make_plan(OWN, facts, TEMPLATES, None, PACKAGE)
     assert [n for n in plan.notices if PRIVATE[1] in n]
     assert find_obstacles(OWN, replace(facts, key=KEY)) == []

@@ -23,7 +23,9 @@ CANNOT_BE_TAGGED = {
     "AWS::EC2::SubnetRouteTableAssociation",
     "AWS::EC2::SecurityGroupIngress",
     "AWS::S3::BucketPolicy",
+    "AWS::IAM::InstanceProfile",
 }
+NAME_KEYS = (*("GroupName", "LaunchTemplateName", "BucketName", "RoleName", "InstanceProfileName"),)
 
 
 class _Loader(yaml.SafeLoader):
@@ -118,7 +120,7 @@ def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses(
 def test_names_of_stacks_own_things_hold_the_cluster_so_that_clusters_do_not_collide() -> None:
     for name in NAMES:
         for resource in template(name)["Resources"].values():
-            for key in ("GroupName", "LaunchTemplateName", "BucketName"):
+            for key in NAME_KEYS:
                 if key in resource["Properties"]:
                     assert "${ClusterName}" in resource["Properties"][key]["Sub"]
 

@@ -83,7 +83,7 @@ def test_the_launch_template_is_what_workers_need(
         LaunchTemplateId=config.LAUNCH_TEMPLATE_ID,
     )["LaunchTemplateVersions"]
     data = versions[0]["LaunchTemplateData"]
-    assert data["ImageId"] == config.WORKER_AMI_ID
+    assert data["ImageId"] == f"resolve:ssm:/ec2spawner/{cluster}/worker-image"
     assert data["KeyName"] == f"ec2spawner-{cluster}"
     assert data["SecurityGroupIds"] == [config.WORKER_SECURITY_GROUP_ID]
     assert data["MetadataOptions"]["HttpTokens"] == "required"
@@ -381,13 +381,17 @@ def test_json_output_is_one_document_on_stdout(up: Run, aws: Path, cluster: str)
     document = json.loads(result.stdout)
     assert document["cluster"] == cluster
     assert document["outcome"] == "done"
-    assert document["done"] == [
+    image = written(aws).WORKER_AMI_ID
+    assert [done.partition(" i-")[0] for done in document["done"]] == [
         f"stack ec2spawner-{cluster}-network",
         f"key pair ec2spawner-{cluster}",
         f"stack ec2spawner-{cluster}",
+        "builder",
+        f"image {image}",
+        f"worker image {image}",
         "server_config.json",
     ]
-    assert len(document["steps"]) == 4
+    assert len(document["steps"]) == 5
     assert json.loads(up("--output", "json").stdout)["outcome"] == "nothing to do"
 
 

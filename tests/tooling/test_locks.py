@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "tools" / "requirements.lock"
-PROXY = ROOT / "tools" / "proxy"
+PROXY = ROOT / "launch_cluster" / "manager" / "proxy"
 
 
 def locked() -> list[tuple[Requirement, list[str]]]:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A folder with what setup reads, and an empty one for programs."""
-    for name in ("Makefile", "pyproject.toml", "tools"):
+    (tmp_path / "launch_cluster/manager").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "tools", "launch_cluster/manager/proxy"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)

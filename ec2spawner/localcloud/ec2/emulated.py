@@ -24,9 +24,10 @@ from ec2spawner.localcloud.ec2 import (
 )
 from ec2spawner.localcloud.ec2.capacity import CapacityFile
 from ec2spawner.localcloud.ec2.failures import EC2Error
-from ec2spawner.localcloud.ec2.records import SpotRequest
+from ec2spawner.localcloud.ec2.records import Instance, SpotRequest
 from ec2spawner.localcloud.ec2.state import State, Timings
 from ec2spawner.localcloud.ec2.surroundings import StaticSurroundings, Surroundings
+from ec2spawner.model import InstanceState
 
 Action = Callable[[State, Mapping[str, Any]], dict[str, Any]]
 
@@ -55,6 +56,8 @@ ACTIONS: dict[str, Action] = {
     "CreateSnapshot": storage.create_snapshot,
     "DeleteSnapshot": storage.delete_snapshot,
     "DescribeSnapshots": storage.describe_snapshots,
+    "DescribeSnapshotAttribute": storage.describe_snapshot_attribute,
+    "ModifySnapshotAttribute": storage.modify_snapshot_attribute,
     "CreateImage": images.create_image,
     "DeregisterImage": images.deregister_image,
     "DescribeImages": images.describe_images,
@@ -108,6 +111,8 @@ class EmulatedEC2(State):
             while (record := self.pop_due()) is not None:
                 if isinstance(record, SpotRequest):
                     spot.advance(self, record)
+                elif isinstance(record, Instance) and record.state is InstanceState.RUNNING:
+                    power.machine_powered_off(self, record.id)  # a builder that has done its work
                 else:
                     lifecycle.advance(self, record)
 

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from ec2spawner.localcloud.ec2 import builders
 from ec2spawner.localcloud.ec2.failures import missing, wrong_state
 from ec2spawner.localcloud.ec2.filters import Getter, choose, page
 from ec2spawner.localcloud.ec2.inspecting import named_instances
@@ -97,7 +98,8 @@ def get_console_output(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
     if not params.get("InstanceId"):
         raise missing("InstanceId")
     (instance,) = ec2.find_instances([params["InstanceId"]])
-    output = ec2.console(instance.id)
+    is_builder = builders.is_builder(instance)
+    output = builders.console(ec2, instance) if is_builder else ec2.console(instance.id)
     if instance.panicked_at is not None:
         output += PANIC
     return {

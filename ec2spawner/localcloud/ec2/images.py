@@ -118,12 +118,14 @@ def deregister_image(ec2: State, params: Mapping[str, Any]) -> dict[str, Any]:
     """DeregisterImage: the image goes, its snapshots stay unless told otherwise."""
     image = _own(ec2, params.get("ImageId") or "ami-")
     ec2.remove(image)
-    if params.get("DeleteAssociatedSnapshots"):
-        for device in image.devices:
-            if device.snapshot_id in ec2.snapshots:
-                ec2.remove(ec2.snapshots[device.snapshot_id])
-                ec2.happened("snapshot-deleted", device.snapshot_id)
-    return {"Return": True}
+    if not params.get("DeleteAssociatedSnapshots"):
+        return {"Return": True}
+    deleted = [d.snapshot_id for d in image.devices if d.snapshot_id in ec2.snapshots]
+    for snapshot_id in deleted:
+        ec2.remove(ec2.snapshots[snapshot_id])
+        ec2.happened("snapshot-deleted", snapshot_id)
+    results = [{"SnapshotId": i, "ReturnCode": "success"} for i in deleted]
+    return {"Return": True, "DeleteSnapshotResults": results}
 
 
 def _own(ec2: State, image_id: str) -> Image:
@@ -137,6 +139,13 @@ def modify_image_attribute(ec2: State, params: Mapping[str, Any]) -> dict[str, A
     """ModifyImageAttribute: who else may launch it, and its description."""
     image = _own(ec2, params.get("ImageId") or "ami-")
     permission = params.get("LaunchPermission") or {}
+    if permission.get("Add") and any(d.encrypted for d in image.devices):
+        # Code and words as in hashicorp/packer#7410 (read 2026); every key here is the default one.
+        raise EC2Error(
+            "InvalidParameter",
+            "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another "
+            "snapshot.",
+        )
     for change in permission.get("Add") or ():
         if change.get("Group") == "all":
             image.is_public = True

@@ -99,7 +99,7 @@ def describe_network_interfaces(ec2: State, params: Mapping[str, Any]) -> dict[s
         if i.private_ip
     }
     for view in ec2.surroundings.other_interfaces():
-        known[view["NetworkInterfaceId"]] = _Interface(view, {})
+        known.setdefault(view["NetworkInterfaceId"], _Interface(view, {}))
     wanted = params.get("NetworkInterfaceIds") or list(known)
     unknown = [w for w in wanted if w not in known]
     if unknown:

@@ -26,11 +26,13 @@ from ec2spawner.localcloud.ec2.state import State
 from ec2spawner.localcloud.ec2.surroundings import (
     GroupInfo,
     SubnetInfo,
+    Surroundings,
     TemplateInfo,
     TypeInfo,
 )
 from ec2spawner.localcloud.ec2.tagging import read_specifications
 
+SSM_PREFIX = "resolve:ssm:"
 MAX_USER_DATA_BYTES = 16_384  # raw; EC2 user guide, "Instance user data", 2026
 TAGGABLE = ("instance", "volume", "network-interface", "spot-instances-request")
 
@@ -63,6 +65,7 @@ class LaunchPlan:
     devices: list[DevicePlan]
     tags: dict[str, dict[str, str]]
     address: str = ""
+    interface_id: str = ""  # one that is there already
     public: bool = False
     profile_arn: str = ""
     spot: Mapping[str, Any] = field(default_factory=dict)
@@ -123,6 +126,7 @@ def plan_launch(ec2: State, merged: Mapping[str, Any]) -> LaunchPlan:
     type_ = _type(ec2, merged, image)
     _check_user_data(merged)
     _check_key(ec2, merged)
+    merged, interface_id = _with_interface(ec2, merged)
     subnet, interface = _subnet(ec2, merged, type_)
     return LaunchPlan(
         least=least,
@@ -135,6 +139,7 @@ def plan_launch(ec2: State, merged: Mapping[str, Any]) -> LaunchPlan:
         devices=_devices(ec2, merged, image),
         tags=read_specifications(merged.get("TagSpecifications") or (), TAGGABLE),
         address=_address(ec2, merged, interface, subnet, most),
+        interface_id=interface_id,
         public=bool(interface.get("AssociatePublicIpAddress", subnet.public)),
         profile_arn=_profile(ec2, merged),
         spot=_spot(merged),
@@ -156,6 +161,7 @@ def _image(ec2: State, merged: Mapping[str, Any]) -> Image:
     image_id = merged.get("ImageId")
     if not image_id:
         raise missing("ImageId")
+    image_id = resolve_image(ec2.surroundings, image_id)
     if not image_id.startswith("ami-"):
         raise malformed(image_id, "ami")
     image = ec2.images.get(image_id)
@@ -167,6 +173,29 @@ def _image(ec2: State, merged: Mapping[str, Any]) -> Image:
             f"The image id '[{image_id}]' is not available (state: {image.state})",
         )
     return image
+
+
+def resolve_image(surroundings: Surroundings, image_id: str) -> str:
+    """The id of an image that may be named by an SSM parameter: ``resolve:ssm:NAME``.
+
+    EC2 takes only parameters of the data type aws:ec2:image, and looks at them also when a launch
+    template is made ("SsmInvalidParameter", as in aws/aws-cdk#26712; EC2 Auto Scaling user guide,
+    "Use AWS Systems Manager parameters instead of AMI IDs in launch templates"; read 2026).
+    """
+    if not image_id.startswith(SSM_PREFIX):
+        return image_id
+    name = image_id.removeprefix(SSM_PREFIX)
+    found = surroundings.parameter(name)
+    if found is None:
+        raise EC2Error("SsmInvalidParameter", f"Parameter {name} not found.")
+    value, data_type = found
+    if data_type != "aws:ec2:image":
+        raise EC2Error(
+            "SsmInvalidParameter",
+            "Unsupported data type. The following parameter data types are supported: "
+            "aws:ec2:image",
+        )
+    return value
 
 
 def _type(ec2: State, merged: Mapping[str, Any], image: Image) -> TypeInfo:
@@ -200,6 +229,33 @@ def _check_key(ec2: State, merged: Mapping[str, Any]) -> None:
     name = merged.get("KeyName")
     if name and not ec2.surroundings.has_key(name):
         raise EC2Error("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+
+
+def _with_interface(ec2: State, merged: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The request with what it takes over from an interface that is there, and that one's id."""
+    given = (merged.get("NetworkInterfaces") or [{}])[0]
+    interface_id = given.get("NetworkInterfaceId") or ""
+    if not interface_id:
+        return merged, ""
+    found = ec2.surroundings.interface(interface_id)
+    if found is None:
+        raise EC2Error(
+            "InvalidNetworkInterfaceID.NotFound",
+            f"The networkInterface ID '{interface_id}' does not exist",
+        )
+    holders = [i for i in ec2.instances.values() if i.interface_id == interface_id]
+    if any(holder.private_ip for holder in holders):
+        raise EC2Error(
+            "InvalidNetworkInterface.InUse",
+            f"Interface: [{interface_id}] in use.",
+        )
+    taken_over = {
+        "NetworkInterfaceId": interface_id,
+        "SubnetId": found.subnet_id,
+        "Groups": list(found.group_ids),
+        "PrivateIpAddress": found.private_ip,
+    }
+    return {**merged, "NetworkInterfaces": [taken_over]}, interface_id
 
 
 def _subnet(
@@ -277,7 +333,8 @@ def _address(
         raise bad_combination("A private IP address can be given for one instance only")
     if ipaddress.ip_address(address) not in ipaddress.ip_network(subnet.cidr):
         raise bad_value("Address does not fall within the subnet's address range")
-    if ec2.address_owner(address) or address in subnet.used_addresses:
+    is_its_own = bool(interface.get("NetworkInterfaceId"))
+    if ec2.address_owner(address) or (address in subnet.used_addresses and not is_its_own):
         raise EC2Error("InvalidIPAddress.InUse", f"Address {address} is in use.")
     return address
 

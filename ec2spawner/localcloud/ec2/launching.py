@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ec2spawner.localcloud.ec2 import builders
 from ec2spawner.localcloud.ec2.capacity import Occupant
 from ec2spawner.localcloud.ec2.failures import EC2Error, bad_value
 from ec2spawner.localcloud.ec2.launch_plan import DevicePlan, LaunchPlan, merge, plan_launch
@@ -163,12 +164,15 @@ def _one(
     instance.zone, instance.subnet_id = plan.subnet.zone, plan.subnet.id
     instance.vpc_id = plan.subnet.vpc_id
     instance.groups = [(g.id, g.name) for g in plan.groups]
-    instance.interface_id = ec2.new_id("eni")
+    instance.interface_id = plan.interface_id or ec2.new_id("eni")
+    instance.interface_is_kept = bool(plan.interface_id)
     instance.created_at = instance.launched_at = instance.changed_at = now
     instance.due_at = now + ec2.timings.pending_seconds
     _apply_settings(instance, settings, plan)
     _place(ec2, instance, plan)
     instance.tags = dict(plan.tags.get("instance", {}))
+    if builders.is_builder(instance):
+        builders.begin(ec2, instance)
     instance.interface_tags = dict(plan.tags.get("network-interface", {}))
     if plan.spot:
         request = request or _request(ec2, plan)

@@ -6,6 +6,7 @@ not check whether a call is allowed: that is in the actions.
 
 from __future__ import annotations
 
+from ec2spawner.localcloud.ec2 import builders
 from ec2spawner.localcloud.ec2.records import (
     Attachment,
     Image,
@@ -65,7 +66,7 @@ def change_state(
 
 def _advance_instance(ec2: State, instance: Instance) -> None:
     if instance.state is InstanceState.PENDING:
-        change_state(ec2, instance, InstanceState.RUNNING, None)
+        change_state(ec2, instance, InstanceState.RUNNING, builders.seconds_left(ec2, instance))
     elif instance.state is InstanceState.STOPPING:
         change_state(ec2, instance, InstanceState.STOPPED, None)
         ec2.happened("stopped", instance.id)

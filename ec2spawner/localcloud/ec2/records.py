@@ -59,6 +59,7 @@ class Instance(Record):
     groups: list[tuple[str, str]] = field(default_factory=list)  # (id, name)
     interface_id: str = ""
     interface_tags: dict[str, str] = field(default_factory=dict)
+    interface_is_kept: bool = False  # it was there before, and stays
     state: InstanceState = InstanceState.PENDING
     changed_at: float = 0.0
     shown_before: InstanceState | None = None  # the state before; a stale listing shows it
@@ -69,6 +70,7 @@ class Instance(Record):
     reason_message: str = ""
     transition_reason: str = ""
     impaired: dict[str, float] = field(default_factory=dict)  # status check -> since when
+    builder_fault: str = ""  # see ``builders.FAULTS``
     panicked_at: float | None = None
     is_stuck: bool = False  # its stop does not end
     is_spot: bool = False
@@ -141,6 +143,7 @@ class Snapshot(Record):
     has_data: bool = True  # False while the volume's files are still being copied
     storage_tier: str = "standard"
     image_id: str = ""  # the image that needs it, if any
+    volume_accounts: list[str] = field(default_factory=list)  # who else may make volumes of it
     tags: dict[str, str] = field(default_factory=dict)
 
 

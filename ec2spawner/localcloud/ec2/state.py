@@ -48,6 +48,7 @@ class Timings:
     listing_lag_seconds: float = 0.0
     terminated_shown_seconds: float = 3600.0
     spot_retry_seconds: float = 60.0  # how often EC2 looks whether a spot request can be fulfilled
+    builder_seconds: float = 5.0  # from a builder's launch until it switches itself off
     status_check_seconds: float = 60.0  # from a machine's death to its status check's failing
     watchdog_seconds: float = (
         60.0  # between two looks of a machine's dead-man switch; from its boot
@@ -113,6 +114,7 @@ class State:
         self.tokens: dict[str, Token] = {}
         self.counters: dict[str, Counter] = {}
         self.console: Callable[[str], bytes] = lambda instance_id: b""
+        self.builder_faults: list[str] = []  # of the next builders
         self.copies_files = False  # True where somebody reports when copies are done
         self._due: list[tuple[float, str, str]] = []
         self._changed: dict[tuple[str, str], Record | None] = {}

@@ -33,6 +33,17 @@ class GroupInfo:
 
 
 @dataclass(frozen=True)
+class InterfaceInfo:
+    """A network interface that was made for itself, for an instance to have."""
+
+    id: str
+    subnet_id: str
+    group_ids: tuple[str, ...]
+    private_ip: str
+    public_ip: str = ""
+
+
+@dataclass(frozen=True)
 class TypeInfo:
     """An instance type and the zones that offer it."""
 
@@ -81,6 +92,9 @@ class Surroundings(Protocol):
     def profile_arn(self, wanted: Mapping[str, Any]) -> str | None:
         """The ARN of an IAM instance profile, by Name or Arn."""
 
+    def parameter(self, name: str) -> tuple[str, str] | None:
+        """Value and data type of the SSM parameter of that name."""
+
     def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Tag what is not an instance, volume, snapshot or image, or EC2Error."""
 
@@ -89,6 +103,9 @@ class Surroundings(Protocol):
 
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """(resource id, resource type, key, value) of all of them."""
+
+    def interface(self, interface_id: str) -> InterfaceInfo | None:
+        """The network interface of that id, if no launch made it."""
 
     def other_interfaces(self) -> list[dict[str, Any]]:
         """Network interfaces of gateways and endpoints, as DescribeNetworkInterfaces shows them."""
@@ -133,6 +150,7 @@ class StaticSurroundings:
     types: dict[str, TypeInfo] = field(default_factory=_common_types)
     templates: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    parameters: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def subnet(self, subnet_id: str) -> SubnetInfo | None:
         """See Surroundings."""
@@ -175,6 +193,10 @@ class StaticSurroundings:
         """See Surroundings; every profile exists."""
         return str(wanted.get("Arn") or f"arn:aws:iam::profile/{wanted.get('Name')}")
 
+    def parameter(self, name: str) -> tuple[str, str] | None:
+        """See Surroundings."""
+        return self.parameters.get(name)
+
     def tag_others(self, resource_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """See Surroundings."""
         for resource_id in resource_ids:
@@ -189,6 +211,10 @@ class StaticSurroundings:
     def tags_of_others(self) -> list[tuple[str, str, str, str]]:
         """See Surroundings."""
         return [(i, "other", k, v) for i, tags in self.tags.items() for k, v in tags.items()]
+
+    def interface(self, interface_id: str) -> InterfaceInfo | None:
+        """See Surroundings; there are none."""
+        return None
 
     def other_interfaces(self) -> list[dict[str, Any]]:
         """See Surroundings; there are none."""

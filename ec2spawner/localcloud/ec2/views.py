@@ -103,12 +103,20 @@ def _interface(ec2: State, instance: Instance) -> dict[str, Any]:
             "DeviceIndex": 0,
             "Status": "attached",
             "AttachTime": moment(instance.created_at),
-            "DeleteOnTermination": True,
+            "DeleteOnTermination": not instance.interface_is_kept,
         },
         "InterfaceType": "interface",
         "MacAddress": "02:"
         + ":".join(instance.interface_id[-10:][i : i + 2] for i in range(0, 10, 2)),
     }
+
+
+def public_ip(ec2: State, instance: Instance) -> str:
+    """The instance's own public address, else its interface's."""
+    if instance.interface_is_kept and instance.private_ip:
+        found = ec2.surroundings.interface(instance.interface_id)
+        return found.public_ip if found else ""
+    return instance.public_ip
 
 
 def network_interface_view(ec2: State, instance: Instance) -> dict[str, Any]:
@@ -175,8 +183,8 @@ def instance_view(ec2: State, instance: Instance) -> dict[str, Any]:
             SecurityGroups=[{"GroupId": i, "GroupName": n} for i, n in instance.groups],
             NetworkInterfaces=[_interface(ec2, instance)],
         )
-    if instance.public_ip:
-        view["PublicIpAddress"] = instance.public_ip
+    if shown := public_ip(ec2, instance):
+        view["PublicIpAddress"] = shown
     return view
 
 
@@ -296,7 +304,7 @@ def instance_filters(ec2: State) -> dict[str, Getter[Instance]]:
         "network-interface.network-interface-id": lambda i: (i.interface_id,),
         "private-ip-address": lambda i: (i.private_ip,),
         "private-dns-name": lambda i: (private_dns(ec2, i.private_ip),),
-        "ip-address": lambda i: (i.public_ip,),
+        "ip-address": lambda i: (public_ip(ec2, i),),
         "key-name": lambda i: (i.key_name,),
         "client-token": lambda i: (i.client_token,),
         "instance-lifecycle": lambda i: ("spot",) if i.is_spot else (),

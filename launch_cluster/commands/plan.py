@@ -1,0 +1,48 @@
+"""``launch-cluster plan``: what ``up`` would do, and what CloudFormation would change for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ..reporter import Reporter
+from ..request import read_request
+from ..showing import Showing
+from ..up import Up
+from . import common
+from .up import network_options, options_of, up_options
+
+
+@click.command("plan")
+@network_options
+@up_options
+@click.option(
+    "--print-policies",
+    is_flag=True,
+    help="Print, as JSON, what the manager, builders and whoever runs this need to be allowed.",
+)
+@common.common_options
+def plan(print_policies: bool, dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
+    """Show what ``up`` with the same options would do; change nothing.
+
+    What CloudFormation would replace is marked.
+    """
+    reporter = Reporter(as_json=output == "json" or print_policies)
+
+    async def run() -> dict[str, Any]:
+        request, notices = read_request(options_of(typed), common.CHECKOUT)
+        for notice in notices:
+            reporter.progress(f"note: {notice}")
+        gateway = common.open_gateway(request.choices.REGION)
+        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=yes))
+        showing = Showing(job, reporter)
+        work = showing.policies() if print_policies else showing.plan()
+        return await common.closing(gateway, work)
+
+    result = common.carry_out(reporter, run, lambda: False)
+    if print_policies:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        reporter.result(result)

@@ -1,0 +1,252 @@
+"""The manager's stack as it should be, and by which updates it comes to be so; plain functions.
+
+Owns what may change on a manager that lives, and what makes it another one. Must not call AWS,
+read a file or print.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ec2spawner.settings import INSTANCE_CONFIG_NAME, SERVER_CONFIG_NAME
+
+from .facts import Facts, ManagerFacts, StackFacts, StackSpec
+from .manager_request import NONE, ManagerRequest
+from .planning import (
+    Finding,
+    ManagerPlan,
+    Network,
+    StackChange,
+    change_of,
+    stack_tags,
+)
+from .request import UpRequest
+
+MANAGER_OUTPUTS = ("PrivateAddress", "PublicAddress")
+ROOT_GIB = 16  # Node, two Python environments and a package being unpacked take 5
+DATA_GIB = 10
+CONFIG_KEY = f"config/{SERVER_CONFIG_NAME}"
+CHOICES_KEY = "config/manager.json"
+DATA_VOLUME = "@DATA_VOLUME_ID@"
+"""Stands in the script where CloudFormation writes the id of the volume that it makes."""
+PARAMETER_MAX_BYTES = 4096  # CloudFormation user guide, "Quotas", read 2026
+LASTING = (
+    *("ImageId", "RootDeviceName", "RootSizeGib", "KeyName"),
+    *("UserDataHead", "UserDataTail"),
+)
+"""What stays as it is for as long as the instance lives: other values would make it another one,
+or, of user data, stop it for nothing."""
+UNKNOWN = "(known later)"
+
+
+def lives(manager: ManagerFacts | None) -> bool:
+    """Whether the stack holds an instance."""
+    stack = manager.stack if manager else None
+    return bool(stack and stack.is_usable and stack.parameters.get("WithInstance") == "yes")
+
+
+def plan_manager(
+    request: UpRequest,
+    facts: Facts,
+    template: str,
+    network: Network | None,
+    outputs: Mapping[str, str],
+    files: Mapping[str, str] | None,
+) -> ManagerPlan:
+    """The way from ``facts`` to what is asked; ``files``: their texts, None if not known yet."""
+    manager = facts.manager
+    if request.manager is None or manager is None:
+        return ManagerPlan()
+    wanted = manager_spec(request, facts, template, network, outputs)
+    due = tuple(
+        key
+        for key in (CONFIG_KEY, CHOICES_KEY)
+        if files is None or manager.files.get(key) != files.get(key)
+    )
+    is_alive, is_replaced = lives(manager), request.manager.may_be_replaced
+    notices = tuple(_notices(request.manager, manager, wanted))
+    if is_alive and not is_replaced:
+        return ManagerPlan(None, due, change_of(wanted, manager.stack), notices=notices)
+    without = change_of(without_instance(wanted, manager.stack), manager.stack)
+    there = StackChange(wanted, is_new=False, differences=("WithInstance: no -> yes",))
+    return ManagerPlan(without, due, there, True, is_alive, notices)
+
+
+def _notices(asked: ManagerRequest, manager: ManagerFacts, wanted: StackSpec) -> Iterator[str]:
+    given = {wanted.parameters["GivenRoleName"], wanted.parameters["GivenProfileName"]}
+    if given != {NONE}:
+        yield (
+            "Daily snapshots of the manager's data are not set up, for they need a role that this"
+            " command would make: see docs/security.md."
+        )
+    old = manager.stack.parameters if manager.stack else {}
+    changed = [k for k in ("Domain", "Email") if old.get(k, "") != wanted.parameters[k]]
+    if lives(manager) and changed and not asked.may_be_replaced:
+        yield f"{' and '.join(changed)}: the manager takes that over at its next upgrade."
+
+
+def without_instance(spec: StackSpec, stack: StackFacts | None) -> StackSpec:
+    """The same stack without its instance; what only the instance needs stays as it was."""
+    old = stack.parameters if stack and stack.is_usable else {}
+    kept = {key: old[key] for key in LASTING if key in old}
+    return replace(spec, parameters={**spec.parameters, **kept, "WithInstance": "no"})
+
+
+def manager_spec(
+    request: UpRequest,
+    facts: Facts,
+    template: str,
+    network: Network | None,
+    outputs: Mapping[str, str],
+    script: str = "",
+) -> StackSpec:
+    """The manager's stack with its instance; ids that are not known yet are left open.
+
+    ``script`` is the bootstrap's, for an instance that is made by it; one that lives keeps its own.
+    """
+    manager, asked = facts.manager, request.manager
+    if manager is None or asked is None:
+        raise ValueError("no manager is asked for")
+    old = manager.stack.parameters if manager.stack and manager.stack.is_usable else {}
+    head, _, tail = script.partition(DATA_VOLUME)
+    image = manager.image
+    parameters = {
+        "ClusterName": request.cluster,
+        "WithInstance": "yes",
+        "SubnetId": _subnet(old, network),
+        "Zone": old.get("Zone") or manager.zone or _zone(network),
+        "SecurityGroupId": outputs.get("ManagerSecurityGroupId", UNKNOWN),
+        "ImageId": image.image_id if image else UNKNOWN,
+        "RootDeviceName": image.root_device if image else UNKNOWN,
+        "RootSizeGib": str(max(ROOT_GIB, image.root_gib if image else 0)),
+        "DataSizeGib": old.get("DataSizeGib") or str(DATA_GIB),
+        "InstanceType": request.choices.MANAGER_INSTANCE_TYPE,
+        "CpuCredits": "standard" if manager.kind and manager.kind.has_credits else "",
+        "UserDataHead": head,
+        "UserDataTail": tail,
+        "Bucket": outputs.get("Bucket", UNKNOWN),
+        "LaunchTemplateId": outputs.get("LaunchTemplateId", UNKNOWN),
+        "WorkerSecurityGroupId": outputs.get("WorkerSecurityGroupId", UNKNOWN),
+        "WorkerSubnetArns": _subnet_arns(request, facts, network),
+        "WorkerKeyName": request.key_name,
+        "BuilderRoleArn": outputs.get("BuilderRoleArn", ""),
+        **_chosen(asked, old),
+    }
+    if lives(manager) and not asked.may_be_replaced:
+        parameters |= {key: old[key] for key in LASTING if key in old}
+    return StackSpec(request.manager_stack, template, parameters, stack_tags(request))
+
+
+def _chosen(asked: ManagerRequest, old: Mapping[str, str]) -> dict[str, str]:
+    """The options: as they were typed, else as they were at the last run."""
+    named = {
+        "Domain": (asked.domain, ""),
+        "Email": (asked.email, ""),
+        "SshCidr": (asked.ssh_cidr, ""),
+        "KeyName": (asked.key_name, ""),
+        "PermissionsBoundary": (asked.permissions_boundary, ""),
+        "GivenRoleName": (asked.role_name, NONE),
+        "GivenProfileName": (asked.profile_name, NONE),
+    }
+    return {
+        key: (value if value is not None else old.get(key, "")) or default
+        for key, (value, default) in named.items()
+    }
+
+
+def _subnet(old: Mapping[str, str], network: Network | None) -> str:
+    return old.get("SubnetId") or (network and network.public_subnet) or UNKNOWN
+
+
+def _zone(network: Network | None) -> str:
+    """Of a network that is made: its first public subnet lies where its first private one does."""
+    return network.worker_subnets[0].ZONE if network else UNKNOWN
+
+
+def _subnet_arns(request: UpRequest, facts: Facts, network: Network | None) -> str:
+    if network is None:
+        return UNKNOWN
+    place = f"arn:{facts.partition}:ec2:{request.choices.REGION}:{facts.account}:subnet/"
+    return ",".join(f"{place}{subnet.SUBNET_ID}" for subnet in network.worker_subnets)
+
+
+def choices_text(spec: StackSpec) -> str:
+    """``config/manager.json``: what may change on a manager that lives, for its provisioning."""
+    chosen = {"DOMAIN": spec.parameters["Domain"], "EMAIL": spec.parameters["Email"]}
+    return json.dumps(chosen, indent=2) + "\n"
+
+
+# ---- what stands in the way
+
+
+def manager_obstacles(request: UpRequest, facts: Facts, public: str | None) -> Iterator[Finding]:
+    """What stands in the way of the manager; ``public``: the subnet that was named for it."""
+    manager, asked = facts.manager, request.manager
+    if manager is None or asked is None:
+        return
+    yield from _of_type_and_image(request, manager)
+    stack = manager.stack if manager.stack and manager.stack.is_usable else None
+    old = stack.parameters if stack else {}
+    makes_network = facts.network is not None or not request.private_subnets
+    if not (old or public or makes_network):
+        yield Finding(
+            "PUBLIC_SUBNET_ID",
+            "is missing: the manager needs a subnet with a route to an internet gateway",
+            "Name it after the private subnets, or add --no-manager.",
+        )
+    if old and public and public != old.get("SubnetId"):
+        yield Finding(
+            f"The subnet {public}",
+            f"is not the manager's, which is {old.get('SubnetId')}: its address and its data would"
+            " stay behind",
+            "Leave the subnet out, or make another cluster.",
+        )
+    if asked.key_name and not manager.has_key:
+        yield Finding(
+            f"--key-name {asked.key_name}",
+            f"is not a key pair in {request.choices.REGION}",
+            "Import it in the EC2 console, or leave the option out.",
+        )
+    yield from _of_replacement(asked, manager, old)
+    domain, email = _chosen(asked, old)["Domain"], asked.email
+    if email and not domain:
+        why = "is for certificates, which need a domain"
+        yield Finding(f"--email {email}", why, "Add --domain.")
+
+
+def _of_type_and_image(request: UpRequest, manager: ManagerFacts) -> Iterator[Finding]:
+    name, kind = request.choices.MANAGER_INSTANCE_TYPE, manager.kind
+    subject = f"MANAGER_INSTANCE_TYPE {name}"
+    other = f"Choose another in {INSTANCE_CONFIG_NAME}, for example t3.medium."
+    if kind is None:
+        yield Finding(subject, f"is not a type in {request.choices.REGION}", other)
+        return
+    if not kind.has_nvme:
+        yield Finding(subject, "has no NVMe volumes, by which it finds its data", other)
+    if manager.zone and manager.zone not in kind.zones:
+        yield Finding(subject, f"is not offered in {manager.zone}, where its subnet lies", other)
+    if manager.image is None:
+        yield Finding("An image for the manager", "cannot be found", "Name one as BASE_AMI.")
+    elif manager.image.architecture not in kind.architectures:
+        runs = "/".join(kind.architectures)
+        why = f"runs {runs}, but the manager's image is for {manager.image.architecture}"
+        yield Finding(subject, why, f"{other} --replace-manager makes it anew.")
+
+
+def _of_replacement(
+    asked: ManagerRequest, manager: ManagerFacts, old: Mapping[str, str]
+) -> Iterator[Finding]:
+    is_other_key = asked.key_name is not None and asked.key_name != old.get("KeyName", "")
+    if lives(manager) and is_other_key and not asked.may_be_replaced:
+        yield would_replace(f"--key-name {asked.key_name}")
+
+
+def would_replace(what: str) -> Finding:
+    """A change that only another instance can have."""
+    return Finding(
+        what,
+        "would replace the manager's machine: the hub is away for some minutes, workers go on",
+        "Add --replace-manager if it may be.",
+    )

@@ -1,0 +1,1 @@
+"""What makes a plain Debian or Ubuntu the manager; nothing to import."""

@@ -1,0 +1,80 @@
+"""Looks at AWS for what the manager's plan is made from; changes nothing.
+
+Owns the questions and how their answers are read. Must not decide or print results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from ec2spawner.cloud import Gateway
+from ec2spawner.errors import Denied, NotFound
+
+from . import looking
+from .facts import Facts, ImageFacts, ManagerFacts, StackFacts, TypeFacts
+from .hosting import CHOICES_KEY, CONFIG_KEY, lives
+from .planning import wanted_subnets
+from .request import UpRequest
+from .stacks import Stacks
+
+
+async def look_at_manager(
+    gateway: Gateway, stacks: Stacks, request: UpRequest, facts: Facts
+) -> ManagerFacts | None:
+    """What the manager has, or could have; None if none is asked for."""
+    if request.manager is None:
+        return None
+    stack = await stacks.find(request.manager_stack)
+    kind = await looking.look_at_type(gateway, request.choices.MANAGER_INSTANCE_TYPE)
+    public = wanted_subnets(request, facts.network, facts.cluster)[1]
+    known = ManagerFacts(
+        stack=stack,
+        kind=kind,
+        zone=facts.subnets[public].zone if public and public in facts.subnets else "",
+        has_key=await _has_key(gateway, request.manager.key_name),
+        files=await _files(gateway, facts.cluster),
+    )
+    is_kept = stack and lives(known) and not request.manager.may_be_replaced
+    old = stack.parameters.get("ImageId") if stack and is_kept else None
+    image_id, image = await _image(gateway, request.base_ami, old, kind)
+    return replace(known, image=image, image_id=image_id)
+
+
+async def _image(
+    gateway: Gateway, named: str | None, old: str | None, kind: TypeFacts | None
+) -> tuple[str | None, ImageFacts | None]:
+    """The one in use, else BASE_AMI if it runs there, else the newest Ubuntu 24.04.
+
+    BASE_AMI is named for the workers, which may have another architecture.
+    """
+    if old is not None:
+        return old, await looking.describe_image(gateway, old)
+    if kind is None:
+        return named, None
+    if named:
+        image = await looking.describe_image(gateway, named)
+        if image and image.architecture in kind.architectures:
+            return named, image
+    newest = await looking.newest_ubuntu(gateway, kind)
+    return newest, await looking.describe_image(gateway, newest) if newest else None
+
+
+async def _has_key(gateway: Gateway, name: str | None) -> bool:
+    if not name:
+        return True
+    return bool(
+        await looking.described(gateway, "describe_key_pairs", "KeyPairs", "key-name", [name])
+    )
+
+
+async def _files(gateway: Gateway, cluster: StackFacts | None) -> MappingProxyType[str, str]:
+    bucket = cluster.outputs.get("Bucket") if cluster and cluster.is_usable else None
+    found: dict[str, str] = {}
+    for key in (CONFIG_KEY, CHOICES_KEY) if bucket else ():
+        try:
+            reply = await gateway.call("s3", "get_object", {"Bucket": bucket, "Key": key})
+        except (NotFound, Denied):  # S3 denies what is not there to who may not list
+            continue
+        found[key] = bytes(reply["Body"]).decode(errors="replace")
+    return MappingProxyType(found)

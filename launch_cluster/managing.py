@@ -1,0 +1,163 @@
+"""Brings the manager to what was planned: its stack by one or two updates, files, and the wait.
+
+Owns the order: addresses and data first, then the files in the bucket, then the instance, which
+finds both. Must not decide what is wanted (``hosting``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ec2spawner.cloud import Effect, Gateway
+from ec2spawner.ec2 import EC2
+from ec2spawner.errors import CloudError, EC2SpawnerError
+
+from . import provisioning
+from .answering import HTTP_PORT, Answer, Site, wait_for_hub
+from .facts import Facts, StackFacts
+from .hosting import MANAGER_OUTPUTS, lives, manager_spec, plan_manager, would_replace
+from .planning import Finding, ManagerPlan, Network
+from .reporter import Reporter
+from .request import UpRequest
+from .stacks import ResourceChange, StackFailed, Stacks
+
+INSTANCE = "Manager"
+"""The instance's name in the template."""
+
+
+class WouldReplace(EC2SpawnerError):
+    """A change would make another machine of the manager, and nobody said that it may."""
+
+    code = "would-replace"
+
+
+@dataclass
+class Managing:
+    """The manager's part of one run of ``up``. ``note`` is told what was done."""
+
+    gateway: Gateway
+    stacks: Stacks
+    request: UpRequest
+    template: str
+    reporter: Reporter
+    note: Callable[[str], None]
+    http_port: int = HTTP_PORT
+
+    async def find_replacement(self, plan: ManagerPlan) -> list[Finding]:
+        """What CloudFormation would replace the machine for, although nobody allowed it."""
+        change = plan.instance
+        if change is None or plan.starts or change.is_new:
+            return []
+        lines = await self.stacks.preview(change)
+        found = [line for line in lines if line.resource == INSTANCE and line.is_replaced]
+        causes = [", ".join(line.causes) or "the template" for line in found]
+        return [would_replace(f"The change of {cause}") for cause in causes]
+
+    async def give_addresses(
+        self, facts: Facts, network: Network, outputs: Mapping[str, str]
+    ) -> Facts:
+        """Make what outlives the instance; ends an instance that is to be replaced."""
+        plan = plan_manager(self.request, facts, self.template, network, outputs, None)
+        if plan.before is None:
+            return facts
+        if plan.replaces:
+            self.reporter.progress("The hub goes away now; workers go on.")
+        return self._with_stack(facts, await self.stacks.apply(plan.before))
+
+    async def put_files(self, facts: Facts, files: Mapping[str, str], bucket: str) -> None:
+        """Put what changed into the bucket, before the instance asks for it."""
+        known = facts.manager.files if facts.manager else {}
+        for key, text in files.items():
+            if known.get(key) != text:
+                params = {"Bucket": bucket, "Key": key, "Body": text.encode()}
+                await self.gateway.call("s3", "put_object", params, effect=Effect.REPEATABLE)
+                self.note(f"s3://{bucket}/{key}")
+
+    async def start(self, facts: Facts, network: Network, outputs: Mapping[str, str]) -> Facts:
+        """Make the instance, or change the one that lives without making it another."""
+        request = _once(self.request)  # what was to be replaced was ended before
+        plan = plan_manager(request, facts, self.template, network, outputs, None)
+        change = plan.instance
+        if change is None:
+            return facts
+        if plan.starts:
+            bucket, chosen = outputs["Bucket"], change.spec.parameters
+            sha256 = await provisioning.put_package(self.gateway, bucket)
+            script = provisioning.manager_script(
+                self.request, bucket, sha256, chosen["Domain"], chosen["Email"]
+            )
+            spec = manager_spec(request, facts, self.template, network, outputs, script)
+            change = replace(change, spec=spec)
+        return self._with_stack(facts, await self.stacks.apply(change, _refuse_replacement))
+
+    def _with_stack(self, facts: Facts, stack: StackFacts) -> Facts:
+        self.note(f"stack {stack.name}")
+        if not set(MANAGER_OUTPUTS) <= set(stack.outputs):
+            raise StackFailed(
+                f"The stack {stack.name} does not say what it holds.",
+                next_step="Look at it in the CloudFormation console.",
+            )
+        manager = facts.manager and replace(facts.manager, stack=stack)
+        return replace(facts, manager=manager)
+
+    def site(self, facts: Facts) -> Site | None:
+        """Where the hub is to answer; None if there is no machine."""
+        stack = facts.manager.stack if facts.manager else None
+        if stack is None or not lives(facts.manager):
+            return None
+        domain = stack.parameters.get("Domain", "")
+        return Site(stack.outputs["PublicAddress"], domain, self.http_port)
+
+    async def wait(self, site: Site, facts: Facts) -> Answer:
+        """The hub's first answer."""
+        stack = facts.manager.stack if facts.manager else None
+        instance_id = stack.outputs.get("InstanceId", "") if stack else ""
+        ec2 = EC2(self.gateway, self.request.cluster)
+
+        async def console() -> str:
+            try:
+                return await ec2.console(instance_id)
+            except CloudError as error:
+                return f"(no console: {error.what})"
+
+        return await wait_for_hub(
+            site,
+            console,
+            self.reporter,
+            sleep=self.stacks.sleep,
+            clock=self.stacks.clock,
+        )
+
+    def next_things(self, site: Site, answer: Answer) -> list[str]:
+        """What the operator does next."""
+        name = self.request.cluster
+        oauth = (
+            f"Register an OAuth application with the callback URL {site.callback}, and put its id"
+            f" and secret into the SSM parameters /ec2spawner/{name}/oauth-client-id and"
+            f" /ec2spawner/{name}/oauth-client-secret (SecureString)."
+        )
+        things = [oauth, f"Log in at {site.url} and add your users: Admin, Add Users."]
+        if answer.problem:
+            point = f"Let {site.domain} point to {site.address} (an A record); HTTPS begins then."
+            return [point, *things]
+        if not site.domain:
+            https = "Give it a name and HTTPS: launch-cluster up NAME --domain HOST --email YOU."
+            return [*things, https.replace("NAME", name, 1)]
+        return [*things, f"See what it costs: launch-cluster plan {name}."]
+
+
+def _once(request: UpRequest) -> UpRequest:
+    """The request without the permission to replace."""
+    manager = request.manager and replace(request.manager, may_be_replaced=False)
+    return replace(request, manager=manager)
+
+
+def _refuse_replacement(lines: list[ResourceChange]) -> None:
+    found = [line for line in lines if line.resource == INSTANCE and line.is_replaced]
+    if found:
+        raise WouldReplace(
+            "This change would make another machine of the manager; it was not made.",
+            why="; ".join(map(str, found)),
+            next_step="Add --replace-manager if the hub may be away for some minutes.",
+        )

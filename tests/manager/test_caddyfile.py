@@ -1,0 +1,168 @@
+"""Caddy's configuration: which of the three ways, and that Caddy itself takes it."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from ec2spawner.errors import ConfigError
+from ec2spawner.manager import caddyfile
+from ec2spawner.manager.caddyfile import PAIRS, SHOWN, Certificate
+from ec2spawner.manager.place import Manager
+
+PLAIN = Manager("biology101", "us-east-1", "bucket", "vol-0123456789abcdef0")
+NAMED = Manager("biology101", "us-east-1", "bucket", domain="hub.example.org", email="a@b.org")
+
+
+def make_certificate(folder: Path, *names: str, pair: tuple[str, str] = PAIRS[0]) -> None:
+    """A certificate signed by itself, as an operator puts it there."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub")])
+    now = datetime.now(timezone.utc)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+    if names:
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
+        built = built.add_extension(alternatives, critical=False)
+    folder.mkdir(exist_ok=True)
+    signed = built.sign(key, hashes.SHA256())
+    (folder / pair[0]).write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / pair[1]).write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+
+
+@pytest.fixture
+def ssl(tmp_path: Path) -> Path:
+    return tmp_path / "ssl"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def write(manager: Manager, ssl: Path, runtime: Path) -> tuple[str, str]:
+    """The configuration, and the warning."""
+    warning = caddyfile.write(manager, ssl, runtime / "data", runtime, (0, 0))
+    return (runtime / SHOWN).read_text(), warning
+
+
+def test_plain_http_comes_with_a_warning_only(ssl: Path, runtime: Path) -> None:
+    text, warning = write(PLAIN, ssl, runtime)
+    assert "plain HTTP" in warning
+    assert str(ssl) in warning
+    assert ":80 {" in text
+    assert "https" not in text.replace("auto_https off", "").replace("https_port", "")
+    assert "Strict-Transport-Security" not in text  # it would lock everybody out
+
+
+def test_a_domain_brings_https_by_itself(ssl: Path, runtime: Path) -> None:
+    text, warning = write(NAMED, ssl, runtime)
+    assert warning == ""
+    assert "https://hub.example.org {" in text
+    assert "email a@b.org" in text
+    assert "auto_https off" not in text
+    assert "redir https://hub.example.org{uri} 308" in text
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_an_own_certificate_comes_first(ssl: Path, runtime: Path, pair: tuple[str, str]) -> None:
+    make_certificate(ssl, "hub.uni.example", pair=pair)
+    text, warning = write(NAMED, ssl, runtime)
+    assert warning == ""
+    assert f"tls {runtime}/chain-" in text
+    assert "default_sni hub.uni.example" in text
+    assert "auto_https off" in text
+    assert "redir https://{host}{uri} 308" in text
+    assert "Strict-Transport-Security" in text
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_half_a_certificate_is_refused_and_never_served_as_plain_http(
+    ssl: Path, runtime: Path, kept: int
+) -> None:
+    make_certificate(ssl, "hub.uni.example")
+    (ssl / PAIRS[0][1 - kept]).unlink()
+    with pytest.raises(ConfigError, match=PAIRS[0][kept]):
+        write(PLAIN, ssl, runtime)
+    assert not (runtime / SHOWN).exists()
+
+
+def test_what_is_no_certificate_is_refused(ssl: Path, runtime: Path) -> None:
+    make_certificate(ssl, "hub.uni.example")
+    (ssl / PAIRS[0][0]).write_text("-----BEGIN NONSENSE-----")
+    with pytest.raises(ConfigError, match="PEM"):
+        write(PLAIN, ssl, runtime)
+
+
+def test_a_certificate_without_names_and_one_with_a_wildcard_do_too(
+    ssl: Path, runtime: Path
+) -> None:
+    make_certificate(ssl)
+    assert "default_sni" not in write(PLAIN, ssl, runtime)[0]
+    make_certificate(ssl, "*.uni.example")
+    assert "default_sni" not in write(PLAIN, ssl, runtime)[0]
+
+
+def test_the_key_is_copied_for_one_reader_and_follows_no_link(ssl: Path, runtime: Path) -> None:
+    make_certificate(ssl, "hub.uni.example")
+    elsewhere = runtime.parent / "elsewhere"
+    (runtime / f".{SHOWN}.new").symlink_to(elsewhere)
+    write(PLAIN, ssl, runtime)
+    (key,) = runtime.glob("key-*.pem")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o400
+    assert key.read_bytes() == (ssl / PAIRS[0][1]).read_bytes()
+    assert not elsewhere.exists()
+
+
+def test_a_renewed_certificate_is_another_configuration_and_the_same_one_is_not(
+    ssl: Path, runtime: Path
+) -> None:
+    make_certificate(ssl, "hub.uni.example")
+    first, again = write(PLAIN, ssl, runtime)[0], write(PLAIN, ssl, runtime)[0]
+    make_certificate(ssl, "hub.uni.example")
+    assert first == again != write(PLAIN, ssl, runtime)[0]
+
+
+@pytest.mark.parametrize("way", ["plain", "domain", "certificate"])
+def test_caddy_takes_it(caddy: Path, ssl: Path, runtime: Path, way: str) -> None:
+    if way == "certificate":
+        make_certificate(ssl, "hub.uni.example")
+    write(NAMED if way == "domain" else PLAIN, ssl, runtime)
+    done = subprocess.run(
+        [
+            *(str(caddy), "validate", "--adapter", "caddyfile"),
+            *("--config", str(runtime / SHOWN)),
+        ],
+        env={"HOME": str(runtime), "XDG_DATA_HOME": str(runtime), "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not formatted" not in done.stderr
+
+
+def test_names_are_only_those_of_hosts(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path / "c", tmp_path / "k", ("*.a.org", "b.org"))
+    text = caddyfile.caddyfile(PLAIN, certificate, tmp_path, tmp_path)
+    assert "default_sni b.org" in text

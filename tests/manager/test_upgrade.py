@@ -1,0 +1,179 @@
+"""upgrade.sh: forwards, back, and killed at every one of its commands."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from .upgrading import OLD, SHA, Bench
+
+FULL = os.environ.get("EC2SPAWNER_TEST_IMAGE") == "full"
+"""All places to be killed at, which takes minutes; else some, others each time."""
+PARTS = 16 if FULL else 1
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def is_old(bench: Bench) -> bool:
+    return (bench.current, bench.hub, bench.schema, bench.unit, bench.config) == (
+        OLD,
+        OLD,
+        "old",
+        "old",
+        "old",
+    )
+
+
+def is_new(bench: Bench, config: str = "old") -> bool:
+    return (bench.current, bench.hub, bench.schema, bench.unit, bench.config) == (
+        bench.new,
+        bench.new,
+        "new",
+        "new",
+        config,
+    )
+
+
+def test_an_upgrade_changes_all_of_it(bench: Bench) -> None:
+    (bench.root / "news").write_text("new\n")
+    done = bench.upgrade()
+    assert done.code == 0, done.output
+    assert is_new(bench, config="new")
+    assert bench.is_settled
+    assert f"done: {bench.new} is in use" in done.output
+
+
+def test_the_proxy_is_left_alone_unless_it_is_another(bench: Bench, tmp_path: Path) -> None:
+    bench.upgrade()
+    assert bench.proxy_restarts == 0
+    other = Bench(tmp_path / "other", other_proxy=True)
+    assert "drops what is open" in other.upgrade().output
+    assert other.proxy_restarts == 1
+
+
+def test_again_it_does_nothing(bench: Bench) -> None:
+    bench.upgrade()
+    log = (bench.root / "systemctl.log").read_text()
+    done = bench.upgrade()
+    assert done.code == 0
+    assert "is in use already" in done.output
+    assert is_new(bench)
+    restarts = (bench.root / "systemctl.log").read_text().removeprefix(log)
+    assert "hub" not in restarts
+
+
+def test_a_change_of_the_configuration_alone_restarts_the_hub(bench: Bench) -> None:
+    bench.upgrade()
+    (bench.root / "news").write_text("newer\n")
+    assert bench.upgrade().code == 0
+    assert is_new(bench, config="newer")
+
+
+def test_a_hub_that_does_not_answer_brings_the_old_one_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, is_broken=True, other_proxy=True)
+    (bench.root / "news").write_text("new\n")
+    done = bench.upgrade()
+    assert done.code == 1
+    assert f"failed: back at {OLD}" in done.output
+    assert is_old(bench)
+    assert bench.is_settled
+    assert bench.proxy_restarts == 2  # there and back
+
+
+def test_a_package_that_cannot_be_had_changes_nothing(bench: Bench) -> None:
+    (bench.root / "package").rename(bench.root / "elsewhere")
+    assert bench.upgrade().code != 0
+    assert is_old(bench)
+    assert bench.is_settled
+
+
+def test_a_database_that_cannot_be_saved_ends_it_before_anything(bench: Bench) -> None:
+    (bench.root / "disk-full").touch()
+    done = bench.upgrade()
+    assert done.code != 0
+    assert "could not be saved" in done.output
+    assert is_old(bench)
+    assert bench.is_settled
+
+
+def test_a_database_elsewhere_is_left_to_whoever_runs_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, is_broken=True)
+    (bench.root / "no-copy").touch()
+    assert bench.upgrade().code == 1
+    assert (bench.current, bench.hub, bench.schema) == (OLD, OLD, "new")  # as docs/manager.md says
+
+
+def test_what_is_older_than_the_last_release_goes(bench: Bench) -> None:
+    stale = bench.base / "releases/older00000000000"
+    stale.mkdir()
+    bench.upgrade()
+    assert not stale.exists()
+    assert {p.name for p in (bench.base / "releases").iterdir()} == {OLD, bench.new}
+    assert (bench.base / "proxies/proxy-1").exists()
+
+
+@pytest.mark.parametrize("word", ["", "--what", "xyz", f"{SHA}; reboot"])
+def test_what_is_no_digest_is_refused(bench: Bench, word: str) -> None:
+    assert bench.upgrade(word).code != 0
+    assert is_old(bench)
+
+
+def commands_of(folder: Path, is_broken: bool) -> int:
+    bench = Bench(folder, is_broken=is_broken)
+    bench.upgrade()
+    count = bench.commands
+    bench.close()
+    return count
+
+
+def killed(folder: Path, is_broken: bool, fatal: int, is_boot: bool) -> Iterator[str]:
+    """What is wrong after a kill at one command and what comes after it."""
+    bench = Bench(folder, is_broken=is_broken)
+    (bench.root / "news").write_text("new\n")
+    first = bench.upgrade(fatal=fatal)
+    if first.code != bench.was_killed:
+        yield f"not killed: {first}"
+    if is_boot:
+        settled = bench.upgrade("--settle-before-the-hub")
+        bench.start_hub()
+    else:
+        settled = bench.upgrade("--settle")
+        if bench.hub == "stopped":
+            yield "the hub is left stopped"
+    if settled.code != 0 or not bench.is_settled:
+        yield f"not settled: {settled}"
+    if not is_old(bench) and not (is_new(bench, config="new") and not is_broken):
+        yield f"neither old nor new: {[bench.current, bench.hub, bench.schema, bench.unit]}"
+    again = bench.upgrade()
+    if is_broken and (again.code != 1 or not is_old(bench)):
+        yield f"again: {again}"
+    if not is_broken and (again.code != 0 or not is_new(bench, config="new")):
+        yield f"again: {again}"
+    bench.close()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_at_any_command_it_comes_out_right(
+    tmp_path: Path, is_broken: bool, part: int
+) -> None:
+    total = commands_of(tmp_path / "count", is_broken)
+    assert total > 50
+    places = [(fatal, is_boot) for fatal in range(1, total) for is_boot in (False, True)]
+    places = places[part::PARTS] if FULL else random.sample(places, 12)
+
+    def one(place: tuple[int, bool]) -> list[str]:
+        wrong = killed(tmp_path / f"{place[0]}-{place[1]}", is_broken, *place)
+        return [f"killed at {place}: {what}" for what in wrong]
+
+    with ThreadPoolExecutor(2) as threads:
+        wrong = [line for lines in threads.map(one, places) for line in lines]
+    assert wrong == []

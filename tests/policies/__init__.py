@@ -1,0 +1,1 @@
+"""What the roles of a cluster may do, judged call by call."""
