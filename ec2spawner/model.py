@@ -34,6 +34,7 @@ TAG_REQUEST = "ec2spawner:request"  # on a snapshot: random, tells what a lost r
 TAG_MOVING = "ec2spawner:moving"  # on a home that moves, and on its snapshot for it: which move
 TAG_MOVED_FROM = "ec2spawner:moved-from"  # on a copy: see ``Origin``
 TAG_MOVED_TO = "ec2spawner:moved-to"  # on a home that has moved: the copy that is it now
+TAG_RESTORED = "ec2spawner:restored"  # on a home that was brought back: when, and from what
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
 
 HOME_DEVICE = "/dev/sdf"
@@ -365,6 +366,8 @@ class Snapshot(_Tagged):
     started_at: float = 0.0  # epoch seconds
     percent: int | None = None
     """How far it is, as far as EC2 says it."""
+    is_archived: bool = False
+    """Whether it lies in the archive, from which it must be brought first: hours to days."""
     tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
 
     @property
@@ -435,6 +438,7 @@ def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
         size_gib=raw.get("VolumeSize", 0),
         started_at=_epoch(raw.get("StartTime")),
         percent=_percent(raw.get("Progress") or ""),
+        is_archived=raw.get("StorageTier") == "archive",
         tags=_tags(raw),
     )
 

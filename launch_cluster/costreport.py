@@ -118,8 +118,8 @@ def _existing_lines(estimate: Estimate) -> list[str]:
         "",
         *_table(table),
         "",
-        f"Machines: {len(existing.workers)} run ({now}), {existing.stopped} are stopped (their"
-        " disks only).",
+        f"Machines: {len(existing.workers)} running ({now}), {existing.stopped} stopped (disks"
+        " only).",
         "",
     ]
 

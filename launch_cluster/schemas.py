@@ -26,6 +26,8 @@ from ec2spawner.settings import (
 )
 
 from .costreport import CostOutput
+from .restore import RestoreOutput
+from .users import ExportOutput, ImportOutput
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -64,7 +66,7 @@ def schema_of(kind: type[Choices], title: str) -> dict[str, Any]:
     return {"$schema": DRAFT, **schema, "title": title, "description": _summary(kind)}
 
 
-def _summary(kind: type[Choices]) -> str:
+def _summary(kind: type[BaseModel]) -> str:
     return str(kind.__doc__).replace("``", "").splitlines()[0]
 
 
@@ -84,9 +86,11 @@ def table_of(fields: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def output_schema(kind: type[BaseModel], title: str) -> dict[str, Any]:
+def output_schema(kind: type[BaseModel], command: str) -> dict[str, Any]:
     """The JSON Schema of what a command prints with ``--output json``."""
-    return {"$schema": DRAFT, **kind.model_json_schema(mode="serialization"), "title": title}
+    schema = kind.model_json_schema(mode="serialization")
+    title = f"launch-cluster {command} --output json"
+    return {"$schema": DRAFT, **schema, "title": title, "description": _summary(kind)}
 
 
 def documentation() -> str:
@@ -110,7 +114,10 @@ def generated() -> dict[Path, str]:
     schemas = {
         "instance_config": schema_of(InstanceConfig, INSTANCE_CONFIG_NAME),
         "server_config": schema_of(ServerConfig, SERVER_CONFIG_NAME),
-        "cost_output": output_schema(CostOutput, "launch-cluster cost --output json"),
+        "cost_output": output_schema(CostOutput, "cost"),
+        "users_import_output": output_schema(ImportOutput, "users import"),
+        "users_export_output": output_schema(ExportOutput, "users export"),
+        "users_restore_output": output_schema(RestoreOutput, "users restore"),
     }
     return {
         DOCS / "configuration.md": documentation(),

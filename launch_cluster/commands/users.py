@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,22 @@ from typing import Any
 
 import click
 
+from ec2spawner.configfile import Fault
+from ec2spawner.ec2 import EC2
 from ec2spawner.errors import ConfigError
+from ec2spawner.model import Owner
+from ec2spawner.settings import find_server_config, load_server_config
 
 from ..hubapi import TOKEN_ENVIRONMENT, URL_ENVIRONMENT, HubAPI, api_address, is_in_the_open
 from ..reporter import Reporter
-from ..userlist import Userlist, read_userlist
+from ..request import OptionError
+from ..restore import Restore, RestoreRequest
+from ..userlist import Userlist, name_fault, normalize, read_userlist
 from ..users import ImportUsers, export_users
 from . import common
 
+SERVER_NAME = r"(?!.*--)[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?"
+"""JupyterHub takes no other for a new server (``slugs.is_valid_safe_slug``, 6.1)."""
 FILE_MAX_BYTES = 10 * 1024 * 1024
 
 
@@ -103,6 +112,81 @@ def export(hub: str | None, output: str) -> None:
         return document
 
     reporter.result(common.carry_out(reporter, run, lambda: False))
+
+
+@users.command("restore")
+@click.argument("name")
+@click.argument("snapshot", required=False)
+@click.option("--server", default="", metavar="SERVER", help="Of this named server of NAME's.")
+@click.option(
+    "--as",
+    "as_server",
+    metavar="SERVER",
+    help="As the home of this named server, beside the home that NAME has now.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="server_config.json of the cluster [as the hub finds it].",
+)
+@common.common_options
+def restore(
+    name: str,
+    snapshot: str | None,
+    server: str,
+    as_server: str | None,
+    config: Path | None,
+    region: str | None,
+    dry_run: bool,
+    yes: bool,
+    output: str,
+) -> None:
+    """Bring back the files of NAME, whom the hub or --remove deleted.
+
+    SNAPSHOT (or a volume's id) may be left out for what was deleted last. Nothing is deleted by it,
+    and it is refused where NAME has other files in use. It needs AWS credentials, and no token.
+    """
+    reporter = Reporter(as_json=output == "json")
+    job: Restore | None = None
+
+    async def run() -> dict[str, Any]:
+        nonlocal job
+        request = _restoration(name, snapshot, server, as_server, config)
+        gateway = common.open_gateway(region or request.config.REGION)
+        job = Restore(
+            EC2(gateway, request.config.CLUSTER_NAME),
+            request,
+            reporter,
+            lambda: common.ask_yes(skip=yes),
+        )
+        return await common.closing(gateway, job.run(dry_run=dry_run))
+
+    reporter.result(common.carry_out(reporter, run, lambda: bool(job and job.done)))
+
+
+def _restoration(
+    name: str, snapshot: str | None, server: str, as_server: str | None, config: Path | None
+) -> RestoreRequest:
+    faults = []
+    reason = name_fault(normalize(name))
+    if reason:
+        faults.append(Fault("NAME", repr(name), reason))
+    if snapshot is not None and not re.fullmatch(r"(snap|vol)-[0-9a-f]{8,17}", snapshot):
+        instead = 'one such as "snap-0123456789abcdef0"'
+        faults.append(Fault("SNAPSHOT", repr(snapshot), "is not an id", instead))
+    for option, value in (("--server", server), ("--as", as_server)):
+        is_default = option == "--server" and value == ""
+        if value is not None and not is_default and not re.fullmatch(SERVER_NAME, value):
+            reason = "is no name of a server"
+            instead = 'small letters, digits and dashes, for example "restored"'
+            faults.append(Fault(option, repr(value), reason, instead))
+    if faults:
+        raise OptionError(faults)
+    path = config or find_server_config(os.environ, Path.cwd())
+    found, _ = load_server_config(path)
+    source = Owner(normalize(name), server)
+    target = source if as_server is None else Owner(normalize(name), as_server)
+    return RestoreRequest(source, target, snapshot, found)
 
 
 def _read(file: Path, column: str | None) -> Userlist:

@@ -336,7 +336,7 @@ def test_a_cluster_is_told_as_it_is(
     assert items == {NAT_HOUR: 730, "gp3 gb-month": 3 * (12 + 7), "ipv4 hour": 730}
     text = run("cost", cluster).stdout
     assert f"Cluster {cluster} in us-east-1, as it is now (USD):" in text
-    assert "Machines: 2 run (0.08 USD an hour), 1 are stopped" in text
+    assert "Machines: 2 running (0.08 USD an hour), 1 stopped (disks only)." in text
 
 
 def _tags(cluster: str) -> dict[str, str]:

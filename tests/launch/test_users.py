@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
@@ -19,7 +20,16 @@ from launch_cluster.commands import users as module
 from launch_cluster.hubapi import HubAPI, HubError, api_address, is_in_the_open
 
 Run = Callable[..., Result]
+ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef-the-token"
+
+
+def document_of(result: Result, command: str) -> dict[str, Any]:
+    """The document on stdout, which fits its schema."""
+    document: dict[str, Any] = json.loads(result.stdout)
+    schema = ROOT / f"docs/schemas/users_{command}_output.schema.json"
+    jsonschema.validate(document, json.loads(schema.read_text()))
+    return document
 
 
 class SmallHub:
@@ -174,7 +184,7 @@ def test_an_import_makes_the_hub_as_the_list_and_a_second_one_finds_nothing(
     count = len(hub.changing)
     again = users("import", "--output", "json", listed=LIST)
     assert again.exit_code == 0
-    assert json.loads(again.stdout)["outcome"] == "nothing to do"
+    assert document_of(again, "import")["outcome"] == "nothing to do"
     assert len(hub.changing) == count
 
 
@@ -200,9 +210,9 @@ def test_a_large_class_comes_in_batches(hub: SmallHub, users: Run) -> None:
     assert "add (450): s0000, s0001" in result.stdout
     assert "… and 430 more" in result.stdout
     assert [path for _, path in hub.changing] == [
-        *["users"] * 5,
+        *["users"] * 18,
         "groups/all",
-        *["groups/all/users"] * 5,
+        *["groups/all/users"] * 18,
     ]
     assert all(user["groups"] == ["all"] for user in hub.users.values())
 
@@ -216,7 +226,7 @@ def test_a_bad_line_leaves_the_hub_unasked(hub: SmallHub, users: Run) -> None:
 
 def test_a_dry_run_shows_and_stops(hub: SmallHub, users: Run) -> None:
     result = users("import", "--dry-run", "--output", "json", listed=LIST)
-    assert json.loads(result.stdout)["outcome"] == "planned"
+    assert document_of(result, "import")["outcome"] == "planned"
     assert hub.changing == []
 
 
@@ -224,9 +234,9 @@ def test_the_columns_that_are_read_are_told(hub: SmallHub, users: Run, tmp_path:
     file = tmp_path / "class.csv"
     file.write_text("Email,GitHub,Section\na@x.org,ann,bio\n")
     result = users("import", str(file), "--dry-run")
-    assert "1 users in the list (name from the column 'GitHub', group from" in result.stdout
+    assert "1 user in the list (name from the column 'GitHub', group from" in result.stdout
     other = users("import", str(file), "--dry-run", "--column", "Email", "--output", "json")
-    document = json.loads(other.stdout)
+    document = document_of(other, "import")
     assert document["add"] == ["a@x.org"]
     assert document["columns"] == {"name": "Email", "group": "Section"}
 
@@ -246,8 +256,8 @@ def test_an_export_is_read_back_to_no_change(hub: SmallHub, users: Run) -> None:
     assert exported.stdout.splitlines()[:2] == ["ann admin group=bio group=staff", "s0"]
     assert exported.stdout.splitlines()[-1] == '"zoë müller" group="the class"'
     back = users("import", "--remove", "--output", "json", listed=exported.stdout)
-    assert json.loads(back.stdout)["outcome"] == "nothing to do"
-    document = json.loads(users("export", "--output", "json").stdout)
+    assert document_of(back, "import")["outcome"] == "nothing to do"
+    document = document_of(users("export", "--output", "json"), "export")
     assert document["users"][0] == {"name": "ann", "is_admin": True, "groups": ["bio", "staff"]}
     assert len(document["users"]) == 9
 
@@ -335,7 +345,7 @@ def test_a_user_whose_server_still_stops_holds_up_nobody(hub: SmallHub, users: R
     hub.fail = stops
     result = users("import", "--remove", "--yes", "--output", "json", listed="ann\n")
     assert result.exit_code == 3
-    document = json.loads(result.stdout)
+    document = document_of(result, "import")
     assert document["outcome"] == "partly done"
     assert "in the process of stopping" in document["failed"][0]
     assert sorted(hub.users) == ["ann", "eve"]
