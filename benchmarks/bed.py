@@ -126,6 +126,7 @@ class Bed:
             *("--state-dir", str(self.state_dir), "--workers", setting.workers),
             *("--boot-seconds", f"{setting.boot_seconds:g}"),
             *("--stop-seconds", f"{setting.stop_seconds:g}"),
+            *("--builder-seconds", "0", "--image-seconds", "0"),
             *("--throttle", setting.throttle, "--ssh-port", str(SSH_PORT)),
         ]
 

@@ -72,6 +72,7 @@ set_up() {
             return 1
         }
     done
+    [ "$off" = no ] || rm -rf "$bundle" "$root/opt/ec2spawner-course"  # no part of the image
     say "done"
 }
 

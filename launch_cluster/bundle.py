@@ -39,7 +39,8 @@ FORMAT = "1"
 
 _EPOCH = "315532800"  # 1980, the first year that a zip file knows
 _NEVER = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "build")
-_NOT_ON_WORKERS = ("localcloud/", "dashboard/")
+ON_WORKERS = ("worker/", "__init__.py", "errors.py", "model.py", "version.py")
+"""What of this package a worker runs. All else lies there unused: its change builds no image."""
 
 
 class BundleError(EC2SpawnerError):
@@ -127,14 +128,11 @@ def check_parts(sources: Sources) -> None:
 
 
 def worker_digest(sources: Sources) -> str:
-    """A hash of all that a worker gets of this package; the same in a checkout and installed.
-
-    The launch command and the emulated cloud are not on workers: a change there builds no image.
-    """
+    """A hash of all that a worker runs of this package; the same in a checkout and installed."""
     check_parts(sources)
     digest = hashlib.sha256(f"{FORMAT} {__version__}\n".encode())
     for name, path in _files(sources.package):
-        if not name.startswith(_NOT_ON_WORKERS):
+        if name.startswith(ON_WORKERS):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{name} {content}\n".encode())
     return digest.hexdigest()

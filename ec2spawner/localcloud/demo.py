@@ -42,6 +42,8 @@ DEMO_HUB_CONFIG = Path(__file__).with_name("demo_hub_config.py")
 CLUSTER_NAME = "demo"
 WORKER_SSH_PORT = 2222  # a plain user cannot listen on 22
 
+BUILDER_SECONDS, IMAGE_SECONDS = "1", "0.5"  # people wait for the first start
+
 CLOUD_BOUND_SECONDS = 60.0
 LAUNCH_BOUND_SECONDS = 300.0
 HUB_BOUND_SECONDS = 120.0
@@ -129,6 +131,7 @@ class Demo:
             *("--workers", "process"),
             *("--boot-seconds", f"{options.boot_seconds:g}"),
             *("--stop-seconds", f"{options.stop_seconds:g}"),
+            *("--builder-seconds", BUILDER_SECONDS, "--image-seconds", IMAGE_SECONDS),
         ]
 
     def _launch_command(self) -> list[str]:

@@ -89,6 +89,7 @@ class Cloud:
                 *("--state-dir", str(self.folder / "state"), "--workers", self.workers),
                 *("--boot-seconds", str(BOOT_SECONDS), "--stop-seconds", str(STOP_SECONDS)),
                 *("--pending-seconds", "0.2", "--snapshot-seconds", "0.5"),
+                *("--builder-seconds", "0", "--image-seconds", "0"),
                 *("--throttle", "off", "--ssh-port", str(self.ssh_port)),
             ],
             self.folder,

@@ -49,6 +49,7 @@ def is_one_clear_message(result: Result, *words: str) -> bool:
         ((*UP, "x1", "--vpc-cidr", "ten"), ["--vpc-cidr: 'ten' is not a network"]),
         ((*UP, "x1", "--hub-connect-url", "hub"), ["--hub-connect-url: 'hub'"]),
         ((*UP, "x1", "--hub-address", "hub"), ["--hub-address: 'hub'"]),
+        ((*UP, "x1", "--builder-role", "builders"), ["--builder-role: 'builders'", "the ARN of"]),
         ((*UP, "x1", "--worker-ssh-port", "0"), ["--worker-ssh-port: 0 is not usable"]),
         (
             (*UP, "x1", "--worker-ssh-port", "8888"),

@@ -129,7 +129,7 @@ def test_a_builder_fetches_provisions_seals_says_so_and_switches_itself_off(
     ]
     assert machine.is_off
     assert list((machine.root / "var/log").iterdir()) == []
-    assert [path.name for path in (machine.root / "opt").iterdir()] == ["ec2spawner-bundle"]
+    assert list((machine.root / "opt").iterdir()) == []
 
 
 def test_a_course_is_fetched_too_and_its_folder_named(machine: Machine) -> None:
@@ -181,8 +181,10 @@ def test_a_script_that_fails_is_named_with_its_exit_code(machine: Machine, scrip
 
 
 def test_run_again_it_puts_the_package_in_the_place_of_the_old_one(machine: Machine) -> None:
-    old = machine.put("package/x.tar.gz", {**WORKER, "provision/worker/old": ""})
-    machine.boot(render_bootstrap(old, Role.BUILDER, {}))
-    new = machine.put("package/y.tar.gz", WORKER)
-    assert machine.boot(render_bootstrap(new, Role.BUILDER, {}))[-1].endswith("done")
-    assert not (machine.root / "opt/ec2spawner-bundle/provision/worker/old").exists()
+    manager = {"provision/manager/provision.sh": "echo hello"}
+    old = machine.put("package/x.tar.gz", {**manager, "provision/manager/old": ""})
+    machine.boot(render_bootstrap(old, Role.MANAGER, {}))
+    new = machine.put("package/y.tar.gz", manager)
+    assert machine.boot(render_bootstrap(new, Role.MANAGER, {}))[-1].endswith("done")
+    bundle = machine.root / "opt/ec2spawner-bundle/provision/manager"
+    assert [path.name for path in bundle.iterdir()] == ["provision.sh"]

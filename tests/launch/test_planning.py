@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ec2spawner.classes import ScheduledClass
+from ec2spawner.model import InstanceState
 from ec2spawner.settings import InstanceConfig, server_config_text
 from launch_cluster.checking import find_obstacles
 from launch_cluster.facts import (
@@ -23,7 +25,7 @@ from launch_cluster.facts import (
     SubnetFacts,
     TypeFacts,
 )
-from launch_cluster.imaging import TAG_BASE, TAG_CONTENT, WorkerImage, recipe_of
+from launch_cluster.imaging import TAG_BASE, TAG_CONTENT, Builder, WorkerImage, recipe_of
 from launch_cluster.planning import (
     KeyChange,
     Package,
@@ -47,6 +49,7 @@ REQUEST = UpRequest("bio", InstanceConfig(), Path("server_config.json"))
 KIND = TypeFacts("t3.medium", ("x86_64",), True, True, ("us-east-1a", "us-east-1b", "us-east-1c"))
 IMAGE = ImageFacts("ami-0123456789abcdef0", "x86_64", "/dev/sda1", 8)
 KEY = KeyFacts("ssh-ed25519 A", "ssh-ed25519 A")
+PROFILE = "arn:aws:iam::123456789012:instance-profile/builders"
 EMPTY = Facts("1", kind=KIND, image=IMAGE, image_id=IMAGE.image_id)
 SUBNETS = {
     name: SubnetFacts(name, "vpc-0123456789abcdef0", zone, 100)
@@ -192,6 +195,53 @@ def test_the_image_is_the_named_one_else_the_one_in_use_else_the_newest() -> Non
     assert wanted_image(REQUEST, image) == IMAGE.image_id
     assert wanted_image(named, image) == "ami-1"
     assert wanted_image(custom, image) == "ami-00000000000000001"
+
+
+@pytest.mark.parametrize(
+    ("arn", "name", "profile"),
+    [
+        (None, "none", "none"),
+        ("arn:aws:iam::123456789012:role/team/builders", "builders", "none"),
+        (PROFILE, "none", PROFILE),
+    ],
+)
+def test_the_builders_role_is_the_named_one_else_that_of_the_last_run_else_made(
+    arn: str | None, name: str, profile: str
+) -> None:
+    request = replace(REQUEST, builder_role=arn)
+    done = complete(request)
+    assert done.cluster
+    given = done.cluster.parameters
+    assert (given["BuilderRoleName"], given["BuilderProfileArn"]) == (name, profile)
+    assert make_plan(REQUEST, done, TEMPLATES, text_of(REQUEST, done), PACKAGE).is_empty
+
+
+def test_every_type_of_a_profile_must_run_the_one_image() -> None:
+    profiles = [{"SLUG": "usual", "NAME": "Usual", "INSTANCE_TYPES": ["t3.medium", "m7g.large"]}]
+    request = replace(
+        REQUEST, choices=InstanceConfig.model_validate_json(json.dumps({"PROFILES": profiles}))
+    )
+    assert request.worker_types == ("t3.medium", "m7g.large")
+    arm = replace(KIND, name="m7g.large", architectures=("arm64",))
+    kinds = {"t3.medium": KIND, "m7g.large": arm}
+    (finding,) = find_obstacles(request, replace(EMPTY, kinds=kinds))
+    assert "m7g.large in PROFILES runs arm64" in str(finding)
+    (finding,) = find_obstacles(request, replace(EMPTY, kinds={**kinds, "m7g.large": None}))
+    assert "is not there in this Region" in str(finding)
+    x86 = replace(arm, architectures=("x86_64",))
+    assert find_obstacles(request, replace(EMPTY, kinds={**kinds, "m7g.large": x86})) == []
+
+
+def test_a_plan_shows_builders_that_an_earlier_run_left() -> None:
+    left = Builder("i-1", InstanceState.STOPPED, "x")
+    done = replace(complete(), builders=(left,))
+    plan = make_plan(REQUEST, done, TEMPLATES, text_of(REQUEST, done), PACKAGE)
+    assert plan.builders == ("i-1",)
+    assert not plan.is_empty
+
+
+def test_the_newest_base_is_looked_for_where_it_is_asked_for() -> None:
+    assert wanted_image(replace(REQUEST, newest_base=True), built()) is None
 
 
 def test_subnets_are_the_named_ones_else_those_of_the_last_run() -> None:

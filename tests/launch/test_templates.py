@@ -13,6 +13,7 @@ import yaml
 
 from ec2spawner.settings import InstanceConfig
 from launch_cluster import planning, schemas
+from launch_cluster.images import image_parameter
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "launch_cluster" / "templates"
@@ -103,6 +104,30 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+
+
+def test_a_builder_may_read_what_it_builds_from_within_the_clusters_network_only() -> None:
+    role = template("cluster")["Resources"]["BuilderRole"]["Properties"]
+    (who,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert who["Principal"] == {"Service": "ec2.amazonaws.com"}
+    assert "ManagedPolicyArns" not in role
+    (policy,) = role["Policies"]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement["Action"] == "s3:GetObject"
+    assert [r["Sub"] for r in statement["Resource"]] == [
+        "${Bucket.Arn}/package/*",
+        "${Bucket.Arn}/course/*",
+    ]
+    assert statement["Condition"] == {
+        "StringEquals": {"aws:Ec2InstanceSourceVpc": {"Ref": "VpcId"}}
+    }
+
+
+def test_workers_have_no_role_and_the_image_that_the_parameter_names() -> None:
+    data = template("cluster")["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
+    assert "IamInstanceProfile" not in data
+    name = image_parameter("${ClusterName}")
+    assert data["ImageId"] == {"Sub": f"resolve:ssm:{name}"}
 
 
 def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses() -> None:

@@ -144,6 +144,31 @@ def test_the_private_half_of_the_key_is_in_ssm_and_nowhere_else(
         assert not file.is_file() or secret not in file.read_text()
 
 
+def test_builders_of_a_cluster_have_the_role_that_was_named(
+    up: Run, cluster: str, gateway: Gateway, calls: Calls
+) -> None:
+    policy = json.dumps({"Version": "2012-10-17", "Statement": []})
+    name = f"builders-{cluster}"
+    ask(gateway, "iam", "create_role", RoleName=name, AssumeRolePolicyDocument=policy)
+    arn = f"arn:aws:iam::123456789012:role/{name}"
+    assert up("--builder-role", arn).exit_code == 0
+    (params,) = (p for operation, p in calls.requests if operation == "run_instances")
+    profile = params["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+    found = ask(gateway, "iam", "get_instance_profile", InstanceProfileName=profile)
+    assert [r["RoleName"] for r in found["InstanceProfile"]["Roles"]] == [name]
+    assert "nothing to do" in up().stdout
+
+
+def test_a_missing_part_of_the_package_is_told_before_aws_is_asked(
+    up: Run, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch_cluster.bundle.HUB_LOCK", "absent.lock")
+    result = up()
+    assert result.exit_code == 1
+    assert "Missing: launch_cluster/manager/absent.lock." in result.stderr
+    assert calls.made == []
+
+
 def test_run_again_it_has_nothing_to_do_and_changes_nothing(
     up: Run, aws: Path, calls: Calls
 ) -> None:

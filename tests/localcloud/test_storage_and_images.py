@@ -232,6 +232,43 @@ def test_an_image_can_be_shared(cloud: Cloud) -> None:
     assert shown["LaunchPermissions"] == [{"UserId": "210987654321"}]
 
 
+def test_what_is_under_the_accounts_default_key_is_shared_with_nobody(cloud: Cloud) -> None:
+    root = {"DeviceName": "/dev/sda1", "Ebs": {"Encrypted": True}}
+    share = {"Add": [{"UserId": "210987654321"}]}
+    for encrypted in (True, False):
+        (one,) = cloud.running(BlockDeviceMappings=[root] if encrypted else None)
+        image = cloud.call("CreateImage", InstanceId=one, Name=f"{encrypted}")["ImageId"]
+        (shown,) = cloud.call("DescribeImages", ImageIds=[image])["Images"]
+        snapshot = shown["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+        of_snapshot = {"SnapshotId": snapshot, "CreateVolumePermission": share}
+        of_image = {"ImageId": image, "LaunchPermission": share}
+        if encrypted:
+            cloud.refused("OperationNotPermitted", "ModifySnapshotAttribute", **of_snapshot)
+            cloud.refused("InvalidParameter", "ModifyImageAttribute", **of_image)
+            continue
+        cloud.call("ModifySnapshotAttribute", **of_snapshot)
+        cloud.call("ModifySnapshotAttribute", **of_snapshot)
+        told = cloud.call(
+            "DescribeSnapshotAttribute", SnapshotId=snapshot, Attribute="createVolumePermission"
+        )
+        assert told["CreateVolumePermissions"] == [{"UserId": "210987654321"}]
+        take = {"Remove": [{"UserId": "210987654321"}]}
+        cloud.call("ModifySnapshotAttribute", SnapshotId=snapshot, CreateVolumePermission=take)
+        told = cloud.call(
+            "DescribeSnapshotAttribute", SnapshotId=snapshot, Attribute="createVolumePermission"
+        )
+        assert told["CreateVolumePermissions"] == []
+
+
+def test_a_deregistered_image_takes_its_snapshots_along_if_told(cloud: Cloud) -> None:
+    (one,) = cloud.running()
+    image = cloud.call("CreateImage", InstanceId=one, Name="worker")["ImageId"]
+    (snapshot,) = (s["SnapshotId"] for s in cloud.call("DescribeSnapshots")["Snapshots"])
+    told = cloud.call("DeregisterImage", ImageId=image, DeleteAssociatedSnapshots=True)
+    assert told["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "success"}]
+    assert cloud.call("DescribeSnapshots")["Snapshots"] == []
+
+
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
 def test_ubuntu_is_there(cloud: Cloud, architecture: str) -> None:
     (image,) = cloud.call(
