@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test lint format bench soak lock picture screenshots clean
+.PHONY: help setup demo demo-clean test test-image test-image-full lint format bench soak lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,19 @@ demo-clean:  ## forget the demo's users, files and machines
 
 test: setup lint  ## all checks and tests; the browser's need Debian's chromium
 	@tools/chromium.sh
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest --numprocesses 2 --ignore tests/image
+	@$(MAKE) --no-print-directory test-image
+
+# One machine boots at a time as fast as it can; the other tests have ended by then.
+IMAGE_TESTS := $(BIN)/python -m pytest tests/image -o faulthandler_timeout=1500
+
+test-image: setup  ## the worker's image, made and booted for real (root, qemu; some minutes)
+	@tools/qemu.sh
+	@EC2SPAWNER_TEST_IMAGE=lean $(IMAGE_TESTS)
+
+test-image-full: setup  ## the same, and all that takes longer
+	@tools/qemu.sh
+	@EC2SPAWNER_TEST_IMAGE=full $(IMAGE_TESTS) -rA
 
 lint: setup  ## ruff, mypy --strict, and the layers of the modules
 	@$(BIN)/ruff check $(SOURCES)

@@ -106,9 +106,14 @@ def _interface(ec2: State, instance: Instance) -> dict[str, Any]:
             "DeleteOnTermination": True,
         },
         "InterfaceType": "interface",
-        "MacAddress": "02:"
-        + ":".join(instance.interface_id[-10:][i : i + 2] for i in range(0, 10, 2)),
+        "MacAddress": mac_address(instance),
     }
+
+
+def mac_address(instance: Instance) -> str:
+    """Of the instance's one interface, and so the same for as long as it exists."""
+    digits = instance.interface_id[-10:]
+    return "02:" + ":".join(digits[i : i + 2] for i in range(0, 10, 2))
 
 
 def network_interface_view(ec2: State, instance: Instance) -> dict[str, Any]:
