@@ -196,11 +196,11 @@ class VmWorkers:
 
     def close(self) -> None:
         """See Driver."""
-        machines = list(self._machines.values())
-        for machine in machines:
+        for machine in self._machines.values():
             machine.process.kill()
-        for machine in machines:
+        for instance_id, machine in list(self._machines.items()):
             machine.process.wait()
+            self._forget(instance_id, machine)
 
 
 def _present_volumes(directory: Path) -> list[str]:

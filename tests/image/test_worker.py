@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from hub.hubs import Hub, User, at_once
 from hub.processes import eventually
 
@@ -73,6 +72,7 @@ def test_a_user_s_files_survive_on_a_real_machine(cloud: VmCloud, hubs: Callable
     system_is_healthy(day)
     notebooks_run_apart_from_the_server(day)
     metadata_are_root_s(day)
+    what_users_install_is_theirs(day)
     day.user.write("notes.txt", "kept")
 
     began = time.monotonic()
@@ -123,6 +123,29 @@ def notebooks_run_apart_from_the_server(day: Day) -> None:
     assert day.user.ask("GET", "api/kernelspecs").json()["kernelspecs"].keys() == {"python3"}
 
 
+BREAK_THE_SERVER = """
+import zipfile
+name = "broken-1.0"
+with zipfile.ZipFile(f"{name}-py3-none-any.whl", "w") as wheel:
+    for module in ("tornado", "jupyterlab", "mine"):
+        wheel.writestr(f"{module}/__init__.py", "broken = True")
+    about = "Metadata-Version: 2.1\\nName: broken\\nVersion: 1.0"
+    wheel.writestr(f"{name}.dist-info/METADATA", about)
+    wheel.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any")
+    wheel.writestr(f"{name}.dist-info/RECORD", "")
+"""
+
+
+def what_users_install_is_theirs(day: Day) -> None:
+    """It lands in the home, and however broken it is, the next start does not see it."""
+    kernel = day.user.kernel()
+    kernel.run(BREAK_THE_SERVER)
+    said = kernel.run("!pip install --no-index --no-deps ./broken-1.0-py3-none-any.whl")
+    assert "Successfully installed broken-1.0" in said, said
+    where = day.user.kernel().run("import mine; print(mine.__file__)")
+    assert where.startswith("/home/jovyan/.local/lib/python3"), where
+
+
 def metadata_are_root_s(day: Day) -> None:
     assert day.shell.output(ASK_METADATA) == day.user.worker()["id"]
     refused = day.user.kernel().run(REACH_METADATA)
@@ -157,8 +180,3 @@ class Other:
 
     def end(self) -> None:
         self._cloud.on_worker(self._id, "terminate")
-
-
-@pytest.mark.full
-def test_nothing_yet() -> None:
-    pass
