@@ -99,9 +99,11 @@ def _hash(*parts: bytes) -> str:
 
 
 def _fingerprint(recipe: Recipe) -> str:
-    """Of the files that end up in the image or make it; tests and docs are none of them."""
-    folders = (REPOSITORY / "ec2spawner", REPOSITORY / "launch_cluster", TOOLS)
+    """Of what runs on a worker, and of what makes its image; the hub's own code is none of it."""
+    package = REPOSITORY / "ec2spawner"
+    folders = (package / "worker", TOOLS)
     files = [p for f in folders for p in f.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    files += [package / f"{name}.py" for name in ("__init__", "errors", "model", "version")]
     files += [REPOSITORY / "pyproject.toml", Path(__file__)]
     names = {path: str(path.relative_to(REPOSITORY)) for path in sorted(files)}
     contents = [name.encode() + b"\0" + path.read_bytes() for path, name in names.items()]
