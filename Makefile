@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test test-image-full lint docs format bench soak lock picture screenshots clean
+.PHONY: help setup demo demo-clean test test-image test-image-full lint docs format bench soak lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,12 +22,19 @@ demo-clean:  ## forget the demo's users, files and machines
 
 test: setup lint docs  ## all checks and tests; the browser's need Debian's chromium
 	@tools/chromium.sh
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest --numprocesses 2 --ignore tests/image
+	@$(MAKE) --no-print-directory test-image
 
-test-image-full: setup  ## the manager, made and booted for real (root, qemu; half an hour)
+# One machine boots at a time as fast as it can; the other tests have ended by then.
+IMAGE_TESTS := $(BIN)/python -m pytest -o faulthandler_timeout=2400
+
+test-image: setup  ## the worker's image, made and booted for real (root, qemu; some minutes)
 	@tools/qemu.sh
-	@EC2SPAWNER_TEST_IMAGE=full $(BIN)/python -m pytest tests/manager -rA \
-	    -o faulthandler_timeout=2400
+	@EC2SPAWNER_TEST_IMAGE=lean $(IMAGE_TESTS) tests/image
+
+test-image-full: setup  ## the same, all that takes longer, and the manager (an hour)
+	@tools/qemu.sh
+	@EC2SPAWNER_TEST_IMAGE=full $(IMAGE_TESTS) -rA tests/image tests/manager
 
 lint: setup  ## ruff, mypy --strict, and the layers of the modules
 	@$(BIN)/ruff check $(SOURCES)

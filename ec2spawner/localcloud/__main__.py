@@ -12,8 +12,11 @@ from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
 from ec2spawner.localcloud.ec2.state import Timings
 from ec2spawner.localcloud.server import Options, ServeError, serve
 from ec2spawner.localcloud.store import StoreError
+from ec2spawner.localcloud.vm_options import VmOptions
 
 MAX_PENDING_SECONDS = 5.0
+STOP_SECONDS = 3.0
+VM_STOP_SECONDS = 90.0
 
 
 def _seconds(text: str) -> float:
@@ -39,10 +42,10 @@ def parser() -> argparse.ArgumentParser:
     ).add_argument
     add("--port", type=_port, default=5000, help="port of the AWS endpoint; 0: any free one")
     add("--state-dir", type=Path, required=True, help="all that is kept; made if it is not there")
-    add("--workers", choices=("process", "stub"), default="process", help="what a worker is")
+    add("--workers", choices=("process", "stub", "vm"), default="process", help="what a worker is")
     add("--boot-seconds", type=_seconds, default=5.0, help="launch to SSH (default 5)")
     add("--builder-seconds", type=_seconds, help="what an image takes to build (default: boot)")
-    add("--stop-seconds", type=_seconds, default=3.0, help="stop call to stopped (default 3)")
+    add("--stop-seconds", type=_seconds, help="stop call to stopped (3; vm: at most, 90)")
     add("--pending-seconds", type=_seconds, help="launch to running (default: boot, at most 5)")
     add("--terminate-seconds", type=_seconds, help="terminate to terminated (default: stop)")
     add("--snapshot-seconds", type=_seconds, default=2.0, help="snapshot to completed (default 2)")
@@ -54,6 +57,15 @@ def parser() -> argparse.ArgumentParser:
     add("--throttle", choices=("aws", "off"), default="aws", help="AWS's request limits, or none")
     add("--capacity", type=Path, help="JSON file of what can run; read again when it changes")
     add("--ssh-port", type=_port, default=2222, help="port of the workers' sshd (default 2222)")
+    vm = VmOptions()
+    add("--vm-image", type=Path, help="vm: folder with root.img, vmlinuz and initrd.img")
+    add("--vm-memory-mib", type=int, default=vm.memory_mib, help="vm: memory (default 1024)")
+    add("--vm-cpus", type=int, default=vm.cpus, help="vm: processors (default 2)")
+    add("--vm-accelerator", choices=("tcg", "kvm"), default=vm.accelerator, help="vm: tcg or kvm")
+    add(
+        "--vm-notebook-port", type=_port, default=vm.notebook_port, help="vm: led there, too (8888)"
+    )
+    add("--vm-append", default="", help="vm: more for the kernel's command line")
     add("--seed", help="the same ids in every new state directory")
     add("--machine-command", help=argparse.SUPPRESS)  # a stand-in for the machine, in tests
     add("--verbose", action="store_true", help="log every call")
@@ -63,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
 def options_of(given: argparse.Namespace) -> Options:
     """Options of the parsed command line."""
     pending = given.pending_seconds
+    if given.stop_seconds is None:
+        given.stop_seconds = VM_STOP_SECONDS if given.workers == "vm" else STOP_SECONDS
     timings = Timings(
         pending_seconds=min(given.boot_seconds, MAX_PENDING_SECONDS)
         if pending is None
@@ -93,6 +107,14 @@ def options_of(given: argparse.Namespace) -> Options:
         boot_seconds=given.boot_seconds,
         timings=timings,
         machine_command=given.machine_command.split() if given.machine_command else None,
+        vm=VmOptions(
+            image=given.vm_image or Path(),
+            memory_mib=given.vm_memory_mib,
+            cpus=given.vm_cpus,
+            accelerator=given.vm_accelerator,
+            notebook_port=given.vm_notebook_port,
+            append=given.vm_append,
+        ),
     )
 
 

@@ -6,6 +6,7 @@ never removed before its snapshot is taken. Must not know processes.
 
     volumes/vol-.../filesystem   absent or empty: blank; "ext4": ours; else foreign
     volumes/vol-.../data/        the files
+    volumes/vol-.../gib          its size; a real machine keeps its files in an image, disk
     instances/i-.../nvme/vol...  link to the volume, by its serial (the id without dash)
 """
 
@@ -101,6 +102,7 @@ class Disks:
         volume = core.volumes.get(volume_id)
         if volume is None or volume.is_root or not volume.has_data:
             return
+        (self.volumes / volume_id / "gib").write_text(str(volume.size_gib))
         device = self._device(volume_id, instance_id)
         device.parent.mkdir(parents=True, exist_ok=True)
         if not device.is_symlink():

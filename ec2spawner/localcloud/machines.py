@@ -22,7 +22,7 @@ from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
 from ec2spawner.localcloud.ec2.records import Instance
 from ec2spawner.localcloud.ec2.spot import action_of
 from ec2spawner.localcloud.ec2.state import Event
-from ec2spawner.localcloud.ec2.views import moment
+from ec2spawner.localcloud.ec2.views import mac_address, moment
 from ec2spawner.model import TAG_ROLE, InstanceState, Role
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ class MachineSpec:
     boot_seconds: float
     watchdog_seconds: float = 60.0
     is_spot: bool = False
+    mac: str = ""
+    zone: str = ""
+    image_id: str = ""
+    instance_type: str = ""
 
     def write(self) -> None:
         """Put it on the machine's disk."""
@@ -57,6 +61,10 @@ class MachineSpec:
             "boot_seconds": self.boot_seconds,
             "watchdog_seconds": self.watchdog_seconds,
             "is_spot": self.is_spot,
+            "mac": self.mac,
+            "zone": self.zone,
+            "image_id": self.image_id,
+            "instance_type": self.instance_type,
         }
         path = self.directory / "machine.json"
         partial = path.with_suffix(".new")
@@ -107,13 +115,18 @@ class Machines:
         boot_seconds: Callable[[], float],
         watchdog_seconds: Callable[[], float],
         tick: Callable[[], float | None],
+        ends_with_machine: bool = False,
     ) -> None:
+        """With ``ends_with_machine``, a stop takes as long as the machine's, and the emulated time
+        is its bound; else it takes the emulated time.
+        """
         self._driver = driver
         self._disks = disks
         self._ssh_port = ssh_port
         self._boot_seconds = boot_seconds
         self._watchdog_seconds = watchdog_seconds
         self._tick = tick
+        self._ends_with_machine = ends_with_machine
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._cores: dict[str, EmulatedEC2] = {}
         self._should_run: set[str] = set()
@@ -187,6 +200,10 @@ class Machines:
             self._boot_seconds(),
             self._watchdog_seconds(),
             instance.is_spot,
+            mac_address(instance),
+            instance.zone,
+            instance.image_id,
+            instance.instance_type,
         )
 
     def _boot(self, spec: MachineSpec) -> None:
@@ -239,6 +256,8 @@ class Machines:
 
     def _ended(self, instance_id: str, code: int) -> None:
         if instance_id not in self._should_run:
+            if self._ends_with_machine and instance_id in self._cores:
+                self._cores[instance_id].went_off(instance_id)
             return
         self._should_run.discard(instance_id)
         core = self._cores[instance_id]

@@ -7,23 +7,27 @@ directory. A program of its own, started for every connection that the machine m
 169.254.169.254: it imports little, and nothing of this package.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
-TOKEN = b"emulated-metadata-token"
+TOKEN = b"emulated-metadata-token"  # it opens nothing
 NOTICE_FILE = "instance-action.json"
 REQUEST_MAX_BYTES = 16_384
 _REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found"}
 
 
-def tree(machine, notice):
+def tree(machine: dict[str, Any], notice: str) -> dict[str, Any]:
     """All that /latest/ holds: dicts are folders, texts are values."""
     mac = machine["mac"]
     address = machine["private_ip"]
     host = "ip-" + address.replace(".", "-")
     zone = machine["zone"]
-    meta = {
+    meta: dict[str, Any] = {
         "ami-id": machine["image_id"],
         "hostname": host,
         "instance-id": machine["instance_id"],
@@ -44,7 +48,7 @@ def tree(machine, notice):
     return {"meta-data": meta, "dynamic": {"instance-identity": {"document": _identity(machine)}}}
 
 
-def _identity(machine):
+def _identity(machine: dict[str, Any]) -> str:
     zone = machine["zone"]
     return json.dumps(
         {
@@ -58,7 +62,7 @@ def _identity(machine):
     )
 
 
-def find(node, path):
+def find(node: Any, path: str) -> str | None:
     """What is at a path: a value, a folder's listing, or None."""
     for part in filter(None, path.split("/")):
         if not isinstance(node, dict):
@@ -71,10 +75,10 @@ def find(node, path):
             f"{name}/" if isinstance(below, dict) and "=" not in name else name
             for name, below in node.items()
         )
-    return node
+    return None if node is None else str(node)
 
 
-def answer(request, directory):
+def answer(request: bytes, directory: Path) -> tuple[int, bytes]:
     """(status, body) of a request's head."""
     lines = request.split(b"\r\n")
     method, _, rest = lines[0].partition(b" ")
@@ -87,11 +91,9 @@ def answer(request, directory):
         return 200, TOKEN
     if method != b"GET" or headers.get(b"x-aws-ec2-metadata-token") != TOKEN:
         return 401, b""
-    with open(os.path.join(directory, "machine.json"), "rb") as file:
-        machine = json.load(file)
+    machine = json.loads((directory / "machine.json").read_text())
     try:
-        with open(os.path.join(directory, NOTICE_FILE), encoding="utf-8") as file:
-            notice = file.read()
+        notice = (directory / NOTICE_FILE).read_text()
     except FileNotFoundError:
         notice = ""
     version, _, below = path.strip("/").partition("/")
@@ -99,7 +101,7 @@ def answer(request, directory):
     return (404, b"") if found is None else (200, found.encode())
 
 
-def main():
+def main() -> None:
     """Read a request, answer it, and hang up."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) < REQUEST_MAX_BYTES:
@@ -107,7 +109,7 @@ def main():
         if not chunk:
             return
         request += chunk
-    status, body = answer(request.partition(b"\r\n\r\n")[0], sys.argv[1])
+    status, body = answer(request.partition(b"\r\n\r\n")[0], Path(sys.argv[1]))
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\nServer: EC2ws\r\nContent-Type: text/plain\r\n"
         f"X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\n"

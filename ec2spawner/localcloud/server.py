@@ -28,6 +28,7 @@ from ec2spawner.localcloud.front import Front
 from ec2spawner.localcloud.machines import Driver, Machines
 from ec2spawner.localcloud.managers import Managers
 from ec2spawner.localcloud.motoside import import_moto
+from ec2spawner.localcloud.vm_options import VmOptions
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Options:
     boot_seconds: float = 5.0
     timings: Timings = field(default_factory=Timings)
     machine_command: list[str] | None = None
+    vm: VmOptions = field(default_factory=VmOptions)
 
 
 class Served:
@@ -62,6 +64,8 @@ class Served:
         with contextlib.ExitStack() as undo:
             self._listener = undo.enter_context(_listen(options.host, options.port))
             self.port: int = self._listener.getsockname()[1]
+            if options.workers == "vm" and (lack := options.vm.lack()):
+                raise ServeError(f"no real machines here: {lack}")
             undo.callback(os.close, _lock_state(options.state_dir))
             capacity = CapacityFile(options.capacity)
             capacity.load()
@@ -87,6 +91,7 @@ class Served:
             boot_seconds=lambda: options.boot_seconds,
             watchdog_seconds=lambda: self.cloud.timings.watchdog_seconds,
             tick=self._tick,
+            ends_with_machine=options.workers == "vm",
         )
         self.managers = Managers(self.disks, lambda: options.boot_seconds)
         self.cloud.on_new_core = self._adopt
@@ -150,6 +155,10 @@ def _driver(options: Options) -> Driver:
         from ec2spawner.localcloud.stub_workers import StubWorkers
 
         return StubWorkers()
+    if options.workers == "vm":
+        from ec2spawner.localcloud.vm_workers import VmWorkers
+
+        return VmWorkers(options.vm)
     from ec2spawner.localcloud.process_workers import ProcessWorkers
 
     return ProcessWorkers(options.machine_command)

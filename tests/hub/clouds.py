@@ -70,6 +70,7 @@ class Cloud:
         self.workers = workers
         self.ssh_port = FIRST_SSH_PORT + number
         self.notebook_port = FIRST_NOTEBOOK_PORT + number
+        self.options: tuple[str, ...] = ()  # more of the command line
         self.log = folder / "cloud.log"
         self.process: Process | None = None
         self.endpoint = ""
@@ -91,6 +92,7 @@ class Cloud:
                 *("--pending-seconds", "0.2", "--snapshot-seconds", "0.5"),
                 *("--builder-seconds", "0", "--image-seconds", "0"),
                 *("--throttle", "off", "--ssh-port", str(self.ssh_port)),
+                *self.options,
             ],
             self.folder,
             self.log,
@@ -123,11 +125,11 @@ class Cloud:
             AWS_EC2_METADATA_DISABLED="true",
         )
 
-    def launch_cluster(self, cidr: str) -> None:
+    def launch_cluster(self, cidr: str, hub_connect_url: str = "http://127.0.0.1:8081") -> None:
         """Run the real launch command."""
         outcome = self.run(
             *("launch.py", "hubtest", "--no-manager", "--yes", "--vpc-cidr", cidr),
-            *("--hub-connect-url", "http://127.0.0.1:8081", "--hub-address", "127.0.0.1"),
+            *("--hub-connect-url", hub_connect_url, "--hub-address", "127.0.0.1"),
             *("--worker-ssh-port", str(self.ssh_port)),
             *("--config-out", str(self.folder / "server_config.json")),
         )

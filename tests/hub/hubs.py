@@ -98,6 +98,7 @@ class Hub:
         self.config: dict[str, dict[str, Any]] = {"Spawner": {"poll_interval": 1}}
         self.constants: dict[str, Any] = {INVENTORY_DEFAULTS: {"full_seconds": 2.0}}
         self._death: dict[str, Any] = {}
+        self.patience_seconds = 20.0  # for one answer of a user's server
         self.process: Process | None = None
         self.log = folder / "hub.log"
         self.clock = folder / "clock"
@@ -362,7 +363,8 @@ class User:
         """Stop a server and wait until the hub has let it go."""
         answer = self.ask_stop(server, remove=remove)
         assert answer.status_code in (202, 204), answer.text
-        eventually(lambda: self.server_model(server) is None, 15, "the server is stopped")
+        patience = self.hub.patience_seconds
+        eventually(lambda: self.server_model(server) is None, patience, "the server is stopped")
 
     def delete(self) -> None:
         """Delete the user, as the panel does."""
@@ -417,7 +419,8 @@ class User:
         """A request to the user's server through the proxy, with the user's token."""
         headers = {"Authorization": f"token {self.token}"}
         url = self.server_url(path, server)
-        return self.hub.http.request(method, url, headers=headers, timeout=20, **more)
+        timeout = self.hub.patience_seconds
+        return self.hub.http.request(method, url, headers=headers, timeout=timeout, **more)
 
     def write(self, name: str, text: str, server: str = "") -> None:
         """Save a file by the contents API."""
@@ -453,7 +456,10 @@ class Kernel:
         url = self.user.server_url(path, self.server).replace("http:", "ws:")
         header = [f"Authorization: token {self.user.token}"]
         connection: websocket.WebSocket = websocket.create_connection(
-            url, header=header, timeout=20, http_no_proxy=["127.0.0.1"]
+            url,
+            header=header,
+            timeout=self.user.hub.patience_seconds,
+            http_no_proxy=["127.0.0.1"],
         )
         return connection
 

@@ -122,6 +122,12 @@ class EmulatedEC2(State):
             self.settle()
             power.machine_powered_off(self, instance_id)
 
+    def went_off(self, instance_id: str) -> None:
+        """The machine of an instance that stops or terminates is off: no need to wait longer."""
+        with self.lock:
+            self.settle()
+            lifecycle.hasten(self, instance_id)
+
     def copied(self, kind: str, id_: str) -> None:
         """The files of a new volume or snapshot are in place."""
         with self.lock:

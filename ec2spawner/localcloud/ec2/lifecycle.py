@@ -119,6 +119,15 @@ def begin_terminate(ec2: State, instance: Instance, reason: tuple[str, str]) -> 
     ec2.happened("terminating", instance.id)
 
 
+def hasten(ec2: State, instance_id: str) -> None:
+    """End the stop or the termination of an instance now, unless it is stuck."""
+    instance = ec2.instances.get(instance_id)
+    ending = (InstanceState.STOPPING, InstanceState.SHUTTING_DOWN)
+    if instance and instance.state in ending and instance.due_at is not None:
+        instance.due_at = ec2.clock()
+        ec2.touch(instance)
+
+
 def _give_reason(ec2: State, instance: Instance, reason: tuple[str, str]) -> None:
     code, words = reason
     instance.reason_code, instance.reason_message = code, f"{code}: {words}"

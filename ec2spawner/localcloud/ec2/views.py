@@ -106,8 +106,7 @@ def _interface(ec2: State, instance: Instance) -> dict[str, Any]:
             "DeleteOnTermination": not instance.interface_is_kept,
         },
         "InterfaceType": "interface",
-        "MacAddress": "02:"
-        + ":".join(instance.interface_id[-10:][i : i + 2] for i in range(0, 10, 2)),
+        "MacAddress": mac_address(instance),
     }
 
 
@@ -117,6 +116,12 @@ def public_ip(ec2: State, instance: Instance) -> str:
         found = ec2.surroundings.interface(instance.interface_id)
         return found.public_ip if found else ""
     return instance.public_ip
+
+
+def mac_address(instance: Instance) -> str:
+    """Of the instance's one interface, and so the same for as long as it exists."""
+    digits = instance.interface_id[-10:]
+    return "02:" + ":".join(digits[i : i + 2] for i in range(0, 10, 2))
 
 
 def network_interface_view(ec2: State, instance: Instance) -> dict[str, Any]:
