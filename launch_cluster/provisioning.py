@@ -5,52 +5,49 @@ Owns which parameters the manager's script is given. Must not know what the scri
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import tarfile
+import shlex
+from collections.abc import Mapping
 
 from ec2spawner.cloud import Effect, Gateway
 
-from .bootstrap import render_bootstrap
 from .hosting import DATA_VOLUME, PARAMETER_MAX_BYTES
+from .planning import StackChange
 from .request import UpRequest
 
 
-async def put_package(gateway: Gateway, bucket: str) -> str:
-    """Put the package into the bucket; its sha256."""
-    data = _package()
-    sha256 = hashlib.sha256(data).hexdigest()
-    params = {"Bucket": bucket, "Key": f"package/{sha256}.tar.gz", "Body": data}
-    await gateway.call("s3", "put_object", params, effect=Effect.REPEATABLE)
-    return sha256
+async def manager_script(
+    gateway: Gateway, request: UpRequest, bucket: str, change: StackChange
+) -> str:
+    """The user data of a manager that is made now; what it fetches is in the bucket then.
 
-
-def _package() -> bytes:
-    """The placeholder of the package: an empty archive, the same at every run."""
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w"):
-        pass
-    packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as file:
-        file.write(plain.getvalue())
-    return packed.getvalue()
-
-
-def manager_script(request: UpRequest, bucket: str, sha256: str, domain: str, email: str) -> str:
-    """The user data of a manager that is made now. It holds no secret: anybody there reads it.
-
-    Where the id of the data volume belongs it says ``DATA_VOLUME``, once.
+    It holds no secret: anybody on the machine reads it. Where the id of the data volume belongs it
+    says ``DATA_VOLUME``, once.
     """
     parameters = {
-        "CLUSTER_NAME": request.cluster,
+        "CLUSTER": request.cluster,
         "REGION": request.choices.REGION,
         "BUCKET": bucket,
         "DATA_VOLUME_ID": DATA_VOLUME,
-        "DOMAIN": domain,
-        "EMAIL": email,
+        "DOMAIN": change.spec.parameters["Domain"],
+        "EMAIL": change.spec.parameters["Email"],
     }
-    script = render_bootstrap(bucket, sha256, "manager", parameters)
+    return check_script(await _make_script(gateway, bucket, parameters))
+
+
+async def _make_script(gateway: Gateway, bucket: str, parameters: Mapping[str, str]) -> str:
+    """A placeholder, until the package and its bootstrap are there: it says what it would fetch."""
+    data = b""
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"package/{sha256}.tar.gz"
+    params = {"Bucket": bucket, "Key": key, "Body": data}
+    await gateway.call("s3", "put_object", params, effect=Effect.REPEATABLE)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in parameters.items()]
+    return "\n".join(["#!/bin/sh", *lines, f"echo s3://{bucket}/{key}", ""])
+
+
+def check_script(script: str) -> str:
+    """The script, if both of its halves fit into the stack's parameters; ValueError if not."""
     halves = script.split(DATA_VOLUME)
     if len(halves) != 2 or any(len(half.encode()) > PARAMETER_MAX_BYTES for half in halves):
         raise ValueError("the manager's script does not fit into the stack's parameters")

@@ -173,7 +173,7 @@ class Stacks:
                 for key, value in spec.parameters.items()
             ],
             "Tags": [{"Key": key, "Value": value} for key, value in spec.tags.items()],
-            "Capabilities": ["CAPABILITY_IAM"],
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],  # roles with the cluster's name
             **({"OnStackFailure": "DELETE"} if change.is_new else {}),
         }
         try:

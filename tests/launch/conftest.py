@@ -71,11 +71,12 @@ def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @dataclass
 class Calls:
-    """What the command asked of AWS; a test may let a call fail, or act just before it."""
+    """What the command asked of AWS; a test may let a call fail, or act just before or after it."""
 
     made: list[str] = field(default_factory=list)
     requests: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     @property
     def changing(self) -> list[str]:
@@ -107,7 +108,10 @@ def calls(monkeypatch: pytest.MonkeyPatch, shared_session: Any) -> Calls:
             calls.requests.append((operation, params or {}))
             if operation in calls.before:
                 calls.before[operation]()
-            return await super().call(service, operation, params, **more)
+            reply = await super().call(service, operation, params, **more)
+            if operation in calls.after:
+                calls.after[operation]()
+            return reply
 
     monkeypatch.setattr(common, "Gateway", RecordingGateway)
     return calls
