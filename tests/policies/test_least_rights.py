@@ -171,6 +171,9 @@ def tell(story: Story) -> None:
             lifecycle.begin_terminate(story.core, instance, lifecycle.USER_STOP)
 
     story.class_begins(pause=90.0)
+    for who in range(3):
+        story.deletion_is_cut_off(who=who, seconds=1.0, pause=20.0)
+    story.class_begins(pause=90.0)
     story.time_passes(200.0)
     story.class_ends(pause=20.0)
     story.time_passes(200.0)
@@ -189,9 +192,6 @@ def tell(story: Story) -> None:
         story.time_passes(900.0)
     story.capacity_is_back()
     story.machine_panics(who=0, pause=90.0)
-    for seconds in (1.0, 1.0, 4.0):  # before its machine is ended, and after
-        story.deletion_is_cut_off(who=int(seconds), seconds=seconds, pause=20.0)
-    story.class_begins(pause=90.0)
     for _ in range(3):
         story.time_passes(900.0)
     story.delete(who=2, same_name=False, is_seen=True, pause=90.0)
