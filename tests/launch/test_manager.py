@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from click.testing import Result
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import Unreachable
 from ec2spawner.settings import load_server_config, server_config_text
+from launch_cluster import answering, managing, provisioning
+from launch_cluster import up as up_module
 
 from .conftest import Calls
 
@@ -246,9 +249,7 @@ def test_a_template_that_would_replace_the_machine_is_refused_too(
 ) -> None:
     assert up().exit_code == 0
     (before,) = machines(gateway, cluster)
-    from launch_cluster import up as module
-
-    read = module.read_templates
+    read = up_module.read_templates
 
     def changed() -> Any:
         templates = read()
@@ -259,7 +260,7 @@ def test_a_template_that_would_replace_the_machine_is_refused_too(
         assert larger != templates.manager
         return type(templates)(templates.network, templates.cluster, larger)
 
-    monkeypatch.setattr(module, "read_templates", changed)
+    monkeypatch.setattr(up_module, "read_templates", changed)
     result = up()
     assert result.exit_code == 1
     assert "BlockDeviceMappings would replace the manager's machine" in result.stderr
@@ -273,7 +274,6 @@ def test_a_newer_base_image_and_script_leave_a_living_manager_alone(
 ) -> None:
     assert up().exit_code == 0
     known = stack()
-    from launch_cluster import provisioning
 
     async def other(gateway: Gateway, bucket: str, parameters: Any) -> str:
         return f"#!/bin/sh\necho {provisioning.DATA_VOLUME} {bucket} of a newer package\n"
@@ -320,9 +320,9 @@ def test_a_running_worker_is_not_touched_by_any_of_it(
 
 STEPS = [
     *(("create_change_set", 3), ("execute_change_set", 3), ("put_object", 1)),
-    *(("create_change_set", 4), ("execute_change_set", 4), ("get_console_output", 1)),
+    *(("create_change_set", 4), ("execute_change_set", 4)),
 ]
-"""Calls of the manager's part: its stack, the files, its machine, the wait."""
+"""Calls of the manager's part: its stack, the files, its machine."""
 
 
 @pytest.mark.parametrize(("operation", "nth"), STEPS)
@@ -371,6 +371,23 @@ def test_broken_off_at_any_step_it_converges_when_run_again(
     assert len(addresses) == 2  # the manager's, and NAT's
 
 
+def test_interrupted_while_it_waits_for_the_hub_it_waits_on_when_run_again(
+    up: Run, aws: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(managing, "wait_for_hub", interrupt)
+        assert up().exit_code == 130
+        assert up().exit_code == 130  # although nothing is to be done any more
+    calls.made.clear()
+    result = up()
+    assert (result.exit_code, calls.changing) == (0, [])
+    assert "nothing to do" in result.stdout
+    assert "The hub answers at" in result.stdout
+
+
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_replacement_that_is_broken_off_goes_on_with_the_new_machine(
     up: Run, aws: Path, calls: Calls, gateway: Gateway, cluster: str, nth: int
@@ -397,14 +414,11 @@ def test_a_replacement_that_is_broken_off_goes_on_with_the_new_machine(
 def test_a_machine_that_finds_no_room_leaves_addresses_and_data_for_the_next_run(
     up: Run, aws: Path, calls: Calls, gateway: Gateway, cluster: str, endpoint: str, stack: Any
 ) -> None:
-    import urllib.request
-
     def capacity(document: dict[str, Any]) -> None:
         request = urllib.request.Request(
             f"{endpoint}/_localcloud/capacity",
             json.dumps(document).encode(),
             {"Content-Type": "application/json"},
-            method="PUT",
         )
         urllib.request.urlopen(request, timeout=10).close()
 
@@ -426,8 +440,6 @@ def test_a_machine_that_finds_no_room_leaves_addresses_and_data_for_the_next_run
 def test_a_hub_that_never_answers_ends_the_command_with_its_consoles_last_lines(
     up: Run, aws: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from launch_cluster import answering
-
     monkeypatch.setattr(answering, "WAIT_SECONDS", 1.0)
     monkeypatch.setattr(answering, "HEALTH", "/nowhere")
     result = up()
