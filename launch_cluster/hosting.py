@@ -131,6 +131,7 @@ def manager_spec(
         "WorkerSecurityGroupId": outputs.get("WorkerSecurityGroupId", UNKNOWN),
         "WorkerSubnetArns": _subnet_arns(request, facts, network),
         "WorkerKeyName": request.key_name,
+        "UsesSpot": "yes" if _uses_spot(request) else "no",
         "BuilderRoleArn": outputs.get("BuilderRoleArn", ""),
         **_chosen(asked, old),
     }
@@ -158,6 +159,10 @@ def _chosen(asked: ManagerRequest, old: Mapping[str, str]) -> dict[str, str]:
 
 def _subnet(old: Mapping[str, str], network: Network | None) -> str:
     return old.get("SubnetId") or (network and network.public_subnet) or UNKNOWN
+
+
+def _uses_spot(request: UpRequest) -> bool:
+    return any("spot" in profile.MARKET for profile in request.choices.PROFILES)
 
 
 def _zone(network: Network | None) -> str:

@@ -15,7 +15,7 @@ from ec2spawner.configfile import Fault
 ROLE_ARN = r"arn:aws[a-z-]*:iam::\d{12}:(role|instance-profile)/[\w+=,.@/-]+"
 POLICY_ARN = r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/[\w+=,.@/-]+"
 DOMAIN = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])"
-EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
+EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]+"
 KEY_NAME = r"[ -~]{1,255}"  # EC2 API reference, "CreateKeyPair", read 2026
 NONE = "none"
 

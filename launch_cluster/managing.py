@@ -82,10 +82,8 @@ class Managing:
         if change is None:
             return facts
         if plan.starts:
-            bucket, chosen = outputs["Bucket"], change.spec.parameters
-            sha256 = await provisioning.put_package(self.gateway, bucket)
-            script = provisioning.manager_script(
-                self.request, bucket, sha256, chosen["Domain"], chosen["Email"]
+            script = await provisioning.manager_script(
+                self.gateway, request, outputs["Bucket"], change
             )
             spec = manager_spec(request, facts, self.template, network, outputs, script)
             change = replace(change, spec=spec)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .intrinsics import NOTHING, Resolver, read_template
+from .intrinsics import Resolver, read_template
 
 Policy = dict[str, Any]
 
@@ -42,18 +42,30 @@ class Place:
         )
 
 
-def role_policies(template: str, place: Place, parameters: Mapping[str, str]) -> dict[str, Policy]:
-    """By the role's name in the template: all that it may do, as one policy."""
+def role_policies(
+    template: str, place: Place, parameters: Mapping[str, str]
+) -> dict[str, dict[str, Policy]]:
+    """By the role's name in the template: its policies by name, those of its own and others'."""
     read = read_template(template)
     resolver = Resolver(read, {**parameters, **place.names})
-    found: dict[str, Policy] = {}
+    found: dict[str, dict[str, Policy]] = {}
     for name, resource in read["Resources"].items():
-        if resource["Type"] != "AWS::IAM::Role":
-            continue
-        policies = resolver.resolve(resource["Properties"].get("Policies", []))
-        statements = [s for p in policies for s in p["PolicyDocument"]["Statement"]]
-        found[name] = _policy([s for s in statements if s is not NOTHING])
+        values = resource.get("Properties", {})
+        if resource["Type"] == "AWS::IAM::Role":
+            own = resolver.resolve(values.get("Policies", []))
+            found.setdefault(name, {}).update(
+                {policy["PolicyName"]: policy["PolicyDocument"] for policy in own}
+            )
+        elif resource["Type"] == "AWS::IAM::ManagedPolicy":
+            for role in values["Roles"]:
+                document = resolver.resolve(values["PolicyDocument"])
+                found.setdefault(role["Ref"], {})[name] = document
     return found
+
+
+def merged(policies: Mapping[str, Policy]) -> Policy:
+    """Several policies as one: all that they allow, less all that they deny."""
+    return _policy([s for policy in policies.values() for s in policy["Statement"]])
 
 
 def _policy(statements: list[dict[str, Any]]) -> Policy:
@@ -77,21 +89,26 @@ def operator_policy(place: Place) -> Policy:
     return _policy(
         [
             _allow("Look", LOOKS, "*"),
-            _allow("Stacks", STACKS, arn("cloudformation", f"stack/{name}*/*")),
+            _allow(
+                "Stacks",
+                STACKS,
+                [arn("cloudformation", f"stack/{name}{s}/*") for s in ("", "-network", "-manager")],
+            ),
             _allow("ByCloudFormation", MADE_BY_CLOUDFORMATION, "*", by_cloudformation),
             _allow(
                 "Roles",
                 ROLES,
                 [
-                    arn("iam", f"role/{name}-*", region=False),
-                    arn("iam", f"instance-profile/{name}-*", region=False),
+                    arn("iam", f"role/{name}-{place.region}-*", region=False),
+                    arn("iam", f"instance-profile/{name}-{place.region}-*", region=False),
+                    arn("iam", f"policy/{name}-{place.region}-*", region=False),
                 ],
                 by_cloudformation,
             ),
             _allow(
                 "PassRoles",
                 ["iam:PassRole"],
-                arn("iam", f"role/{name}-*", region=False),
+                arn("iam", f"role/{name}-{place.region}-*", region=False),
                 {
                     "StringEquals": {
                         "iam:PassedToService": ["ec2.amazonaws.com", "dlm.amazonaws.com"]
@@ -195,65 +212,50 @@ MADE_BY_CLOUDFORMATION = [
     "dlm:*LifecyclePolicy",
     "dlm:TagResource",
     "dlm:UntagResource",
-    "ec2:AllocateAddress",
-    "ec2:AssociateAddress",
-    "ec2:AssociateRouteTable",
-    "ec2:AttachInternetGateway",
+    "ec2:*Address",
+    "ec2:*IamInstanceProfile*",
+    "ec2:*InternetGateway",
+    "ec2:*LaunchTemplate*",
+    "ec2:*NatGateway",
+    "ec2:*NetworkInterface*",
+    "ec2:*Route",
+    "ec2:*RouteTable*",
+    "ec2:*SecurityGroup*",
+    "ec2:*Tags",
     "ec2:AttachVolume",
-    "ec2:AuthorizeSecurityGroup*",
-    "ec2:CreateInternetGateway",
-    "ec2:CreateLaunchTemplate*",
-    "ec2:CreateNatGateway",
-    "ec2:CreateNetworkInterface",
-    "ec2:CreateRoute*",
-    "ec2:CreateSecurityGroup",
     "ec2:CreateSubnet",
-    "ec2:CreateTags",
     "ec2:CreateVolume",
     "ec2:CreateVpc",
     "ec2:CreateVpcEndpoint",
-    "ec2:DeleteInternetGateway",
-    "ec2:DeleteLaunchTemplate",
-    "ec2:DeleteNatGateway",
-    "ec2:DeleteNetworkInterface",
-    "ec2:DeleteRoute*",
-    "ec2:DeleteSecurityGroup",
     "ec2:DeleteSubnet",
-    "ec2:DeleteTags",
     "ec2:DeleteVolume",
     "ec2:DeleteVpc",
     "ec2:DeleteVpcEndpoints",
-    "ec2:DetachInternetGateway",
     "ec2:DetachVolume",
-    "ec2:DisassociateAddress",
-    "ec2:DisassociateRouteTable",
-    "ec2:*IamInstanceProfile*",
     "ec2:ModifyInstance*",
-    "ec2:ModifyNetworkInterfaceAttribute",
     "ec2:ModifySubnetAttribute",
     "ec2:ModifyVolume*",
     "ec2:ModifyVpcAttribute",
     "ec2:ModifyVpcEndpoint",
-    "ec2:ReleaseAddress",
-    "ec2:ReplaceRoute*",
-    "ec2:RevokeSecurityGroup*",
     "ec2:RunInstances",
     "ec2:StartInstances",
     "ec2:StopInstances",
     "ec2:TerminateInstances",
-    "ec2:UpdateSecurityGroupRuleDescriptions*",
     "ssm:DescribeAssociation",
     "ssm:ListAssociations",
 ]
 
 ROLES = [
     "iam:*InstanceProfile",
-    "iam:*RolePolicy",
+    "iam:*Policy",
+    "iam:*PolicyVersion",
+    "iam:*PolicyVersions",
     "iam:*RolePermissionsBoundary",
     "iam:CreateRole",
     "iam:DeleteRole",
     "iam:GetRole",
     "iam:ListAttachedRolePolicies",
+    "iam:ListEntitiesForPolicy",
     "iam:ListRolePolicies",
     "iam:TagRole",
     "iam:UntagRole",
@@ -274,4 +276,5 @@ BUCKET = [
     "s3:PutLifecycleConfiguration",
     "s3:PutObject",
     "s3:TagResource",
+    "s3:UntagResource",
 ]

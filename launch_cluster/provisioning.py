@@ -5,35 +5,45 @@ Owns which parameters the manager's script is given. Must not know what the scri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ec2spawner.cloud import Gateway
 from ec2spawner.model import Role
 
-from .bootstrap import Package, render_bootstrap
+from .bootstrap import render_bootstrap
 from .bundle import find_sources, put_bundle
 from .hosting import DATA_VOLUME, PARAMETER_MAX_BYTES
+from .planning import StackChange
 from .request import UpRequest
 
 
-async def put_package(gateway: Gateway, bucket: str) -> str:
-    """Put the package into the bucket; its sha256."""
-    return (await put_bundle(gateway, bucket, find_sources())).sha256
+async def manager_script(
+    gateway: Gateway, request: UpRequest, bucket: str, change: StackChange
+) -> str:
+    """The user data of a manager that is made now; what it fetches is in the bucket then.
 
-
-def manager_script(request: UpRequest, bucket: str, sha256: str, domain: str, email: str) -> str:
-    """The user data of a manager that is made now. It holds no secret: anybody there reads it.
-
-    Where the id of the data volume belongs it says ``DATA_VOLUME``, once.
+    It holds no secret: anybody on the machine reads it. Where the id of the data volume belongs it
+    says ``DATA_VOLUME``, once.
     """
     parameters = {
         "CLUSTER": request.cluster,
         "REGION": request.choices.REGION,
         "BUCKET": bucket,
         "DATA_VOLUME_ID": DATA_VOLUME,
-        "DOMAIN": domain,
-        "EMAIL": email,
+        "DOMAIN": change.spec.parameters["Domain"],
+        "EMAIL": change.spec.parameters["Email"],
     }
-    package = Package(bucket, request.choices.REGION, f"package/{sha256}.tar.gz", sha256)
-    script = render_bootstrap(package, Role.MANAGER, parameters)
+    return check_script(await _make_script(gateway, bucket, parameters))
+
+
+async def _make_script(gateway: Gateway, bucket: str, parameters: Mapping[str, str]) -> str:
+    bundle = await put_bundle(gateway, bucket, find_sources())
+    package = bundle.package(bucket, parameters["REGION"])
+    return render_bootstrap(package, Role.MANAGER, parameters)
+
+
+def check_script(script: str) -> str:
+    """The script, if both of its halves fit into the stack's parameters; ValueError if not."""
     halves = script.split(DATA_VOLUME)
     if len(halves) != 2 or any(len(half.encode()) > PARAMETER_MAX_BYTES for half in halves):
         raise ValueError("the manager's script does not fit into the stack's parameters")

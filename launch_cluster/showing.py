@@ -63,8 +63,8 @@ def policies_of(up: Up, facts: Facts, templates: Templates) -> dict[str, Any]:
     place = Place(request.cluster, request.choices.REGION, facts.account, facts.partition)
     outputs = facts.cluster.outputs if facts.cluster and facts.cluster.is_usable else {}
     found: dict[str, Any] = {"operator": operator_policy(place)}
-    for name, policy in role_policies(templates.cluster, place, outputs).items():
-        found["builder" if "Builder" in name else name] = policy
+    for name, policies in role_policies(templates.cluster, place, outputs).items():
+        found["builder" if "Builder" in name else name] = policies
     if request.manager:
         network = network_of(request, facts)
         spec = manager_spec(request, facts, templates.manager, network, outputs)

@@ -79,6 +79,21 @@ def _delete_interface(backend: Any, interface: Any) -> None:
         backend.delete_network_interface(interface.id)
 
 
+def _delete_role(backend: Any, role: Any) -> None:
+    type(role).delete_from_cloudformation_json(
+        role.name, {}, backend.account_id, backend.region_name
+    )
+
+
+def _delete_policy(backend: Any, policy: Any) -> None:
+    from moto.iam.models import iam_backends
+
+    ours = iam_backends[backend.account_id]["aws"]
+    for role in ours.roles.values():
+        role.managed_policies.pop(policy.arn, None)
+    ours.managed_policies.pop(policy.arn, None)
+
+
 def _delete_address(backend: Any, address: Any) -> None:
     backend.release_address(allocation_id=address.allocation_id)
 
@@ -138,6 +153,8 @@ def delete_rule(backend: Any, rule: Any) -> None:
 _DELETERS: dict[str, Deleter] = {
     "AWS::EC2::NatGateway": _delete_nat,
     "AWS::EC2::EIP": _delete_address,
+    "AWS::IAM::ManagedPolicy": _delete_policy,
+    "AWS::IAM::Role": _delete_role,
     "AWS::EC2::NetworkInterface": _delete_interface,
     "AWS::EC2::InternetGateway": _delete_gateway,
     "AWS::EC2::VPCGatewayAttachment": _detach_gateway,

@@ -337,6 +337,7 @@ def mends() -> list[Mend]:
 
     return [
         (moto.cloudformation.parsing, "parse_and_update_resource", _keep_what_cannot_change),
+        (moto.cloudformation.parsing, "clean_json", _leave_out_no_value),
         (
             NetworkInterface,
             "create_from_cloudformation_json",
@@ -362,6 +363,16 @@ def _keep_what_cannot_change(original: Callable[..., Any]) -> Callable[..., Any]
         return original(logical_id, resource_json, resources_map, **more) or known
 
     return parse_and_update_resource
+
+
+def _leave_out_no_value(original: Callable[..., Any]) -> Callable[..., Any]:
+    """moto leaves a hole in a list for ``AWS::NoValue``."""
+
+    def clean_json(value: Any, resources_map: Any) -> Any:
+        cleaned = original(value, resources_map)
+        return [c for c in cleaned if c is not None] if isinstance(value, list) else cleaned
+
+    return clean_json
 
 
 def _create_interface(

@@ -76,7 +76,7 @@ class Killed(BaseException):
 
 @dataclass
 class Calls:
-    """What the command asked of AWS; a test may let a call fail, or act just before it."""
+    """What the command asked of AWS; a test may let a call fail, or act just before or after it."""
 
     made: list[str] = field(default_factory=list)
     requests: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)

@@ -11,22 +11,30 @@ from typing import Any
 import pytest
 import yaml
 
-from ec2spawner.settings import InstanceConfig
-from launch_cluster import planning, schemas
-from launch_cluster.images import image_parameter
+from ec2spawner.settings import InstanceConfig, worker_image_parameter
+from launch_cluster import hosting, planning, schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "launch_cluster" / "templates"
-NAMES = ("network", "cluster")
+TEMPLATE_MAX_BYTES = 51_200  # CloudFormation user guide, "Quotas", 2026
+NAMES = ("network", "cluster", "manager")
 CANNOT_BE_TAGGED = {
     "AWS::EC2::VPCGatewayAttachment",
     "AWS::EC2::Route",
     "AWS::EC2::SubnetRouteTableAssociation",
     "AWS::EC2::SecurityGroupIngress",
-    "AWS::S3::BucketPolicy",
+    "AWS::EC2::EIPAssociation",
+    "AWS::EC2::VolumeAttachment",
     "AWS::IAM::InstanceProfile",
+    "AWS::IAM::ManagedPolicy",
+    "AWS::S3::BucketPolicy",
 }
-NAME_KEYS = (*("GroupName", "LaunchTemplateName", "BucketName", "RoleName", "InstanceProfileName"),)
+
+
+NAMING = (
+    *("BucketName", "GroupName", "InstanceProfileName", "LaunchTemplateName"),
+    *("ManagedPolicyName", "RoleName"),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -126,7 +134,7 @@ def test_a_builder_may_read_what_it_builds_from_within_the_clusters_network_only
 def test_workers_have_no_role_and_the_image_that_the_parameter_names() -> None:
     data = template("cluster")["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
     assert "IamInstanceProfile" not in data
-    name = image_parameter("${ClusterName}")
+    name = worker_image_parameter("${ClusterName}")
     assert data["ImageId"] == {"Sub": f"resolve:ssm:{name}"}
 
 
@@ -142,10 +150,72 @@ def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses(
         assert association["RouteTableId"] == {"Ref": "PrivateRoutes"}
 
 
+def test_the_managers_stack_opens_port_22_only_to_whom_it_is_told() -> None:
+    (rule,) = resources("manager", "AWS::EC2::SecurityGroupIngress").values()
+    assert rule["Condition"] == "HasSsh"
+    properties = rule["Properties"]
+    assert (properties["FromPort"], properties["ToPort"]) == (22, 22)
+    assert properties["CidrIp"] == {"Ref": "SshCidr"}
+    assert template("manager")["Parameters"]["SshCidr"]["Default"] == ""
+
+
+def test_the_managers_machine_is_what_it_must_be() -> None:
+    manager = template("manager")["Resources"]["Manager"]["Properties"]
+    assert manager["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+        "InstanceMetadataTags": "disabled",
+    }
+    root = manager["BlockDeviceMappings"][0]["Ebs"]
+    assert (root["VolumeType"], root["Encrypted"]) == ("gp3", True)
+    assert manager["NetworkInterfaces"] == [
+        {"DeviceIndex": "0", "NetworkInterfaceId": {"Ref": "Interface"}}
+    ]
+    assert manager["KeyName"] == {"If": ["HasKey", {"Ref": "KeyName"}, {"Ref": "AWS::NoValue"}]}
+    assert not {"SecurityGroupIds", "SubnetId"} & set(manager)
+
+
+def test_the_managers_data_is_encrypted_saved_daily_and_outlives_its_stack() -> None:
+    data = template("manager")["Resources"]["DataVolume"]
+    assert (data["DeletionPolicy"], data["UpdateReplacePolicy"]) == (
+        "RetainExceptOnCreate",
+        "Retain",
+    )
+    assert (data["Properties"]["VolumeType"], data["Properties"]["Encrypted"]) == ("gp3", True)
+    policy = template("manager")["Resources"]["DailySnapshots"]["Properties"]["PolicyDetails"]
+    (target,) = policy["TargetTags"]
+    assert target in data["Properties"]["Tags"]
+    (schedule,) = policy["Schedules"]
+    assert schedule["CopyTags"] is True
+    assert (schedule["CreateRule"]["Interval"], schedule["CreateRule"]["IntervalUnit"]) == (
+        24,
+        "HOURS",
+    )
+
+
+def test_all_roles_are_bounded_where_that_is_asked_and_taken_on_by_one_service_each() -> None:
+    roles = resources("manager", "AWS::IAM::Role")
+    assert set(roles) == {"ManagerRole", "SnapshotRole"}
+    services = set()
+    for role in roles.values():
+        boundary = role["Properties"]["PermissionsBoundary"]
+        assert boundary["If"][:2] == ["HasBoundary", {"Ref": "PermissionsBoundary"}]
+        (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        services.add(trust["Principal"]["Service"])
+        assert role["Condition"] == "MakesRoles"
+    assert services == {"ec2.amazonaws.com", "dlm.amazonaws.com"}
+
+
+def test_each_template_fits_into_a_request() -> None:
+    for name in NAMES:
+        assert (FOLDER / f"{name}.yaml").stat().st_size <= TEMPLATE_MAX_BYTES
+
+
 def test_names_of_stacks_own_things_hold_the_cluster_so_that_clusters_do_not_collide() -> None:
     for name in NAMES:
         for resource in template(name)["Resources"].values():
-            for key in NAME_KEYS:
+            for key in NAMING:
                 if key in resource["Properties"]:
                     assert "${ClusterName}" in resource["Properties"][key]["Sub"]
 
@@ -153,6 +223,7 @@ def test_names_of_stacks_own_things_hold_the_cluster_so_that_clusters_do_not_col
 def test_the_templates_say_what_the_plan_reads() -> None:
     assert set(planning.NETWORK_OUTPUTS) <= set(template("network")["Outputs"])
     assert set(planning.CLUSTER_OUTPUTS) <= set(template("cluster")["Outputs"])
+    assert set(hosting.MANAGER_OUTPUTS) <= set(template("manager")["Outputs"])
 
 
 def test_the_generated_files_are_what_the_models_say() -> None:

@@ -26,6 +26,9 @@ class Request:
     resource: str
     context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash((self.action, self.resource, *self.context.items()))
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -89,6 +92,10 @@ def _operator(operator: str, wanted: list[str], found: Any) -> bool:
     quantifier, _, name = operator.rpartition(":")
     if name == "Null":
         return (found is None) is (wanted == ["true"])
+    if name.endswith("IfExists"):
+        if found is None:
+            return True
+        name = name.removesuffix("IfExists")
     is_negated = name in ("StringNotEquals", "StringNotLike", "ArnNotEquals", "ArnNotLike")
     test = _TESTS[name.replace("Not", "")]
     values = () if found is None else (found,) if isinstance(found, str) else tuple(found)

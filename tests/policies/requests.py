@@ -7,7 +7,7 @@ or uses, and a call that tags what it makes is asked for ``ec2:CreateTags`` on i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class World:
     account: str
     tags: Mapping[str, Tags]
     templates: Mapping[str, Mapping[str, Any]]
+    facts: Callable[[str], Mapping[str, str]] = lambda resource_id: {}
+    """Condition keys of a resource other than its tags."""
 
     def arn(self, kind: str, name: str) -> str:
         """An ARN of EC2."""
@@ -42,7 +44,8 @@ class World:
     def of(self, resource_id: str) -> tuple[str, dict[str, str]]:
         """ARN and tags of what is there."""
         kind = KINDS[resource_id.partition("-")[0]]
-        return self.arn(kind, resource_id), resource_tags(self.tags.get(resource_id, {}))
+        tags = resource_tags(self.tags.get(resource_id, {}))
+        return self.arn(kind, resource_id), {**tags, **self.facts(resource_id)}
 
 
 def resource_tags(tags: Tags) -> dict[str, str]:
@@ -54,7 +57,9 @@ def request_tags(tags: Tags) -> dict[str, Any]:
     return {**named, "aws:TagKeys": tuple(tags)} if tags else {}
 
 
-def requests_of(world: World, service: str, action: str, params: Mapping[str, Any]) -> list[Request]:
+def requests_of(
+    world: World, service: str, action: str, params: Mapping[str, Any]
+) -> list[Request]:
     """What IAM is asked about one call."""
     if service != "ec2":
         return [_ELSEWHERE[service](world, action, params)]
@@ -69,7 +74,9 @@ def requests_of(world: World, service: str, action: str, params: Mapping[str, An
         return list(_making(world, action, params))
     more = {}
     if action == "ModifyInstanceAttribute":
-        more = {f"ec2:Attribute/{key}": "x" for key in params if key not in ("InstanceId", "DryRun")}
+        more = {
+            f"ec2:Attribute/{key}": "x" for key in params if key not in ("InstanceId", "DryRun")
+        }
     return [Request(name, arn, {**tags, **more}) for arn, tags in map(world.of, _ids(params))]
 
 
@@ -147,7 +154,8 @@ def _making(world: World, action: str, params: Mapping[str, Any]) -> Iterator[Re
 
 
 def _s3(world: World, action: str, params: Mapping[str, Any]) -> Request:
-    return Request(f"s3:{action}", f"arn:aws:s3:::{params['Bucket']}/{params['Key']}")
+    place = f"arn:aws:s3:::{params['Bucket']}"
+    return Request(f"s3:{action}", f"{place}/{params['Key']}" if "Key" in params else place)
 
 
 def _ssm(world: World, action: str, params: Mapping[str, Any]) -> Request:
@@ -162,4 +170,9 @@ def _quota(world: World, action: str, params: Mapping[str, Any]) -> Request:
     return Request(f"servicequotas:{action}", resource)
 
 
-_ELSEWHERE = {"s3": _s3, "ssm": _ssm, "service-quotas": _quota}
+def _stack(world: World, action: str, params: Mapping[str, Any]) -> Request:
+    place = f"arn:aws:cloudformation:{world.region}:{world.account}"
+    return Request(f"cloudformation:{action}", f"{place}:stack/{params['StackName']}/0-0")
+
+
+_ELSEWHERE = {"cloudformation": _stack, "s3": _s3, "ssm": _ssm, "service-quotas": _quota}

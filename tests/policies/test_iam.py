@@ -30,8 +30,13 @@ def test_what_nothing_speaks_of_is_denied() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "is_match"),
-    [("*", True), ("arn:aws:ec2:*:instance/*", True), ("arn:aws:ec2:*:instance/i-?", True)]
-    + [("arn:aws:ec2:us-east-1:1:instance/", False), ("arn:aws:ec2:us-east-1:1:instance/i-[0-9]", False)],
+    [
+        ("*", True),
+        ("arn:aws:ec2:*:instance/*", True),
+        ("arn:aws:ec2:*:instance/i-?", True),
+        ("arn:aws:ec2:us-east-1:1:instance/", False),
+        ("arn:aws:ec2:us-east-1:1:instance/i-[0-9]", False),
+    ],
 )
 def test_wildcards_of_resources(pattern: str, is_match: bool) -> None:
     assert allows({"Resource": pattern}) is is_match
@@ -67,9 +72,17 @@ def test_each_resource_of_a_call_must_be_allowed() -> None:
         ("StringNotEquals", "a", "a", False),
         ("StringNotEquals", ["a", "b"], "b", False),
         ("StringNotEquals", "a", None, True),
+        ("StringEqualsIfExists", "a", None, True),
+        ("StringEqualsIfExists", "a", "a", True),
+        ("StringEqualsIfExists", "a", "b", False),
         ("StringLike", "a*", "abc", True),
         ("ArnEquals", "arn:aws:ec2:r:1:launch-template/lt-1", None, False),
-        ("ArnEquals", "arn:aws:ec2:r:1:launch-template/*", "arn:aws:ec2:r:1:launch-template/x", True),
+        (
+            "ArnEquals",
+            "arn:aws:ec2:r:1:launch-template/*",
+            "arn:aws:ec2:r:1:launch-template/x",
+            True,
+        ),
         ("ArnEquals", "arn:aws:*:launch-template/*", "arn:aws:ec2:r:1:launch-template/x", False),
         ("Bool", "true", "true", True),
         ("Bool", "true", "false", False),
