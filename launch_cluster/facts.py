@@ -122,3 +122,4 @@ class Facts:
     subnets: Mapping[str, SubnetFacts] = field(default_factory=lambda: MappingProxyType({}))
     recorded: ServerConfig | None = None  # the file that the last run wrote
     manager: ManagerFacts | None = None  # None: none is asked for
+    nat_image_id: str | None = None  # for a NAT instance; None: there is none to be had

@@ -65,6 +65,7 @@ class Options:
     hub_address: str | None = None
     worker_ssh_port: int | None = None
     vpc_id: str | None = None
+    nat: str | None = None
     manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
@@ -82,6 +83,7 @@ class UpRequest:
     hub_connect_url: str | None = None
     hub_address: str | None = None
     vpc_id: str | None = None
+    nat: str | None = None  # gateway, instance or none
     manager: ManagerRequest | None = None  # None: the hub runs elsewhere
 
     @property
@@ -132,6 +134,8 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         faults.append(
             Fault("--vpc-cidr", "", "is for a network that is made, but subnets are given")
         )
+    if (subnets or options.vpc_id) and options.nat:
+        faults.append(Fault("--nat", "", "is for a network that is made, but one is named"))
     if faults:
         raise OptionError(faults)
     request = UpRequest(
@@ -145,6 +149,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         hub_connect_url=options.hub_connect_url,
         hub_address=options.hub_address,
         vpc_id=options.vpc_id,
+        nat=options.nat,
         manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:
