@@ -32,18 +32,22 @@ async def manager_script(
         "DOMAIN": change.spec.parameters["Domain"],
         "EMAIL": change.spec.parameters["Email"],
     }
-    return check_script(await _make_script(gateway, bucket, parameters))
+    return check_script(render_script(await _put_package(gateway, bucket), parameters))
 
 
-async def _make_script(gateway: Gateway, bucket: str, parameters: Mapping[str, str]) -> str:
-    """A placeholder, until the package and its bootstrap are there: it says what it would fetch."""
+async def _put_package(gateway: Gateway, bucket: str) -> str:
+    """A placeholder, until there is a package: an empty object; its place."""
     data = b""
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = f"package/{sha256}.tar.gz"
+    key = f"package/{hashlib.sha256(data).hexdigest()}.tar.gz"
     params = {"Bucket": bucket, "Key": key, "Body": data}
     await gateway.call("s3", "put_object", params, effect=Effect.REPEATABLE)
+    return f"s3://{bucket}/{key}"
+
+
+def render_script(package: str, parameters: Mapping[str, str]) -> str:
+    """A placeholder, until there is a bootstrap: it says what it would fetch."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in parameters.items()]
-    return "\n".join(["#!/bin/sh", *lines, f"echo s3://{bucket}/{key}", ""])
+    return "\n".join(["#!/bin/sh", *lines, f"echo {package}", ""])
 
 
 def check_script(script: str) -> str:

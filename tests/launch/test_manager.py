@@ -275,10 +275,10 @@ def test_a_newer_base_image_and_script_leave_a_living_manager_alone(
     assert up().exit_code == 0
     known = stack()
 
-    async def other(gateway: Gateway, bucket: str, parameters: Any) -> str:
-        return f"#!/bin/sh\necho {provisioning.DATA_VOLUME} {bucket} of a newer package\n"
+    def newer(package: Any, parameters: Any) -> str:
+        return f"#!/bin/sh\necho {provisioning.DATA_VOLUME} {known['Bucket']} of a newer package\n"
 
-    monkeypatch.setattr(provisioning, "_make_script", other)
+    monkeypatch.setattr(provisioning, "render_script", newer)
     (aws / "instance_config.json").write_text('{"COST_TAGS": {"CostCenter": "4711"}}')
     assert up().exit_code == 0
     after = stack()
