@@ -165,6 +165,8 @@ def test_the_managers_data_is_encrypted_saved_daily_and_outlives_its_stack() -> 
         "Retain",
     )
     assert (data["Properties"]["VolumeType"], data["Properties"]["Encrypted"]) == ("gp3", True)
+    attachment = template("manager")["Resources"]["DataAttachment"]
+    assert attachment["DeletionPolicy"] == "Retain"  # else it is torn off a hub that writes
     policy = template("manager")["Resources"]["DailySnapshots"]["Properties"]["PolicyDetails"]
     (target,) = policy["TargetTags"]
     assert target in data["Properties"]["Tags"]
