@@ -88,13 +88,19 @@ def in_bucket(gateway: Gateway, bucket: str, key: str) -> str:
 
 
 def test_a_launch_ends_when_the_hub_answers_and_says_where(
-    up: Run, aws: Path, cluster: str, gateway: Gateway, stack: Any, calls: Calls
+    up: Run,
+    aws: Path,
+    cluster: str,
+    gateway: Gateway,
+    stack: Any,
+    calls: Calls,
+    hub_suffix: str,
 ) -> None:
     result = up("--output", "json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     known = stack()
-    url = f"http://{known['PublicAddress']}"
+    url = f"http://{known['PublicAddress']}{hub_suffix}"
     assert document["hub"] == {
         "url": url,
         "callback": f"{url}/hub/oauth_callback",
