@@ -428,7 +428,8 @@ def test_a_machine_that_finds_no_room_leaves_addresses_and_data_for_the_next_run
         )
         urllib.request.urlopen(request, timeout=10).close()
 
-    full = {"type": "t3.medium", "zone": "*", "market": "*", "max_running": 0}
+    (aws / "instance_config.json").write_text('{"MANAGER_INSTANCE_TYPE": "m5.large"}')
+    full = {"type": "m5.large", "zone": "*", "market": "*", "max_running": 0}
     capacity({"rules": [full]})
     try:
         result = up()
