@@ -20,6 +20,8 @@ from .reporter import Elapsed, Reporter
 
 HEALTH = "/hub/health"
 PROBE_SECONDS = 5.0
+REDIRECTS = (301, 302, 307, 308)
+"""To HTTPS: the manager has certificates of its own, for a name that only they tell."""
 POLL_SECONDS = (0.2, 5.0)
 """Pauses between looks: in the first seconds, and then."""
 WAIT_SECONDS = 1500.0
@@ -72,7 +74,7 @@ class Answer:
 def look_at(site: Site) -> Answer:
     """Ask once; blocks for some seconds."""
     if not site.domain:
-        return Answer(_status(f"{site.url}{HEALTH}") == 200)
+        return Answer(_status(f"{site.url}{HEALTH}") in (200, *REDIRECTS))
     if not _points_to(site.domain, site.address):
         is_up = _status(f"http://{site.address}:{site.http_port}/") is not None
         return Answer(is_up, f"{site.domain} does not point to {site.address} yet")

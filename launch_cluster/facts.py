@@ -131,3 +131,4 @@ class Facts:
     current_image: str | None = None  # which new workers get; None: nothing is said yet
     recorded: ServerConfig | None = None  # the file that the last run wrote
     manager: ManagerFacts | None = None  # None: none is asked for
+    nat_image_id: str | None = None  # for a NAT instance; None: there is none to be had

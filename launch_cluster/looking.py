@@ -32,6 +32,10 @@ UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}
 UBUNTU_ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "arm64": "arm64"}
 
 
+NAT_KIND = TypeFacts("t4g.nano", ("arm64",), has_nvme=True, has_credits=True, zones=())
+"""Of a NAT instance, as the network's template has it."""
+
+
 async def account_of(gateway: Gateway) -> str:
     """The account of the credentials in use; a CloudError soon if there is none to be had."""
     return (await _place(gateway))[0]
@@ -71,8 +75,11 @@ async def look(
     wanted = wanted_image(request, find_by_id(made, current))
     is_named = request.image_id is not None
     image_id, image = await _look_at_image(gateway, kind, wanted, is_named=is_named)
+    is_chosen = network is not None and "NatImageId" in network.parameters
+    nat_image_id = None if private or is_chosen else await newest_ubuntu(gateway, NAT_KIND)
     return Facts(
         account=account,
+        nat_image_id=nat_image_id,
         partition=partition,
         network=network,
         cluster=cluster,

@@ -246,9 +246,16 @@ def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
         "VpcCidr": cidr,
         "ZoneA": zones[0] or "",
         "ZoneB": zones[1] or "",
+        **_nat(request, facts, old),
         **subnet_cidrs(cidr),
     }
     return StackSpec(request.network_stack, template, parameters, stack_tags(request))
+
+
+def _nat(request: UpRequest, facts: Facts, old: Mapping[str, str]) -> dict[str, str]:
+    """How private subnets reach the outside; an instance keeps the image that it has."""
+    image = old.get("NatImageId") or facts.nat_image_id or _image(facts).image_id
+    return {"Nat": request.nat or old.get("Nat") or "gateway", "NatImageId": image}
 
 
 def subnet_cidrs(vpc_cidr: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from ec2spawner.cloud import Gateway
 from ec2spawner.model import Role
 
 from .bootstrap import render_bootstrap
-from .bundle import find_sources, put_bundle
+from .bundle import Bundle, find_sources, put_bundle
 from .hosting import DATA_VOLUME, PARAMETER_MAX_BYTES
 from .planning import StackChange
 from .request import UpRequest
@@ -33,12 +33,16 @@ async def manager_script(
         "DOMAIN": change.spec.parameters["Domain"],
         "EMAIL": change.spec.parameters["Email"],
     }
-    return check_script(await _make_script(gateway, bucket, parameters))
+    return check_script(render_script(await _put_package(gateway, bucket), parameters))
 
 
-async def _make_script(gateway: Gateway, bucket: str, parameters: Mapping[str, str]) -> str:
-    bundle = await put_bundle(gateway, bucket, find_sources())
-    package = bundle.package(bucket, parameters["REGION"])
+async def _put_package(gateway: Gateway, bucket: str) -> Bundle:
+    return await put_bundle(gateway, bucket, find_sources())
+
+
+def render_script(bundle: Bundle, parameters: Mapping[str, str]) -> str:
+    """The bootstrap of a manager that is provisioned from ``bundle``."""
+    package = bundle.package(parameters["BUCKET"], parameters["REGION"])
     return render_bootstrap(package, Role.MANAGER, parameters)
 
 

@@ -72,6 +72,7 @@ class Options:
     worker_ssh_port: int | None = None
     builder_role: str | None = None
     vpc_id: str | None = None
+    nat: str | None = None
     manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
@@ -90,6 +91,7 @@ class UpRequest:
     hub_address: str | None = None
     builder_role: str | None = None
     vpc_id: str | None = None
+    nat: str | None = None  # gateway, instance or none
     manager: ManagerRequest | None = None  # None: the hub runs elsewhere
     newest_base: bool = False  # instead of the one that the image in use was built from
 
@@ -147,6 +149,8 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         faults.append(
             Fault("--vpc-cidr", "", "is for a network that is made, but subnets are given")
         )
+    if (subnets or options.vpc_id) and options.nat:
+        faults.append(Fault("--nat", "", "is for a network that is made, but one is named"))
     if faults:
         raise OptionError(faults)
     request = UpRequest(
@@ -161,6 +165,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         hub_address=options.hub_address,
         builder_role=options.builder_role,
         vpc_id=options.vpc_id,
+        nat=options.nat,
         manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:

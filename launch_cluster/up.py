@@ -367,7 +367,9 @@ def _stack_line(change: StackChange) -> str:
     what = "security groups, launch template, bucket"
     if "VpcCidr" in spec.parameters:
         where = f"{spec.parameters['ZoneA']} and {spec.parameters['ZoneB']}"
-        what = f"VPC {spec.parameters['VpcCidr']}, subnets in {where}, NAT gateway"
+        nat = {"gateway": "NAT gateway", "instance": "NAT instance", "none": "no NAT"}
+        given = spec.parameters
+        what = f"VPC {given['VpcCidr']}, subnets in {where}, {nat[given['Nat']]}"
     return f"make the stack {spec.name} ({what}){again}"
 
 

@@ -54,6 +54,7 @@ def mends() -> list[Mend]:
         (ResourceMap, "build_resource_diff", _build_resource_diff),
         (ResourceMap, "update", _update),
         (CloudFormationResponse, "_validate_different_update", lambda original: _let_pass),
+        (SecurityGroup, "create_from_cloudformation_json", _with_ports),
         (SecurityGroup, "update_from_cloudformation_json", lambda o: classmethod(_keep_group)),
     ]
 
@@ -264,6 +265,20 @@ def _add_tags(resource: Any, tags: dict[str, str]) -> None:
     resource.ec2_backend.create_tags([resource.id], {**own, **tags})
 
 
+def _with_ports(original: Any) -> Any:
+    """A rule for all protocols has no ports, which moto cannot do without."""
+
+    def create(
+        cls: type[Any], /, resource_name: str, cloudformation_json: Any, *args: Any, **more: Any
+    ) -> Any:
+        for rule in cloudformation_json["Properties"].get("SecurityGroupIngress", ()):
+            if str(rule["IpProtocol"]) == "-1":
+                rule.update(FromPort=-1, ToPort=-1)
+        return original.__func__(cls, resource_name, cloudformation_json, *args, **more)
+
+    return classmethod(create)
+
+
 def _keep_group(
     cls: Any,
     original_resource: Any,
@@ -276,7 +291,8 @@ def _keep_group(
     backend = original_resource.ec2_backend
     for rule in cloudformation_json["Properties"].get("SecurityGroupIngress", []):
         source = rule.get("SourceSecurityGroupId")
-        wanted = (str(rule["IpProtocol"]), str(rule["FromPort"]), str(rule["ToPort"]))
+        ports = rule.get("FromPort", -1), rule.get("ToPort", -1)
+        wanted = (str(rule["IpProtocol"]), str(ports[0]), str(ports[1]))
         have = {
             (str(r.ip_protocol), str(r.from_port), str(r.to_port))
             for r in original_resource.ingress_rules
@@ -285,8 +301,8 @@ def _keep_group(
             backend.authorize_security_group_ingress(
                 group_name_or_id=original_resource.id,
                 ip_protocol=rule["IpProtocol"],
-                from_port=rule["FromPort"],
-                to_port=rule["ToPort"],
+                from_port=ports[0],
+                to_port=ports[1],
                 ip_ranges=rule.get("CidrIp", []),
                 source_groups=[{"GroupId": source}] if source else [],
                 vpc_id=original_resource.vpc_id,

@@ -57,6 +57,8 @@ def _delete_resource(original: Callable[..., None]) -> Callable[..., None]:
     def delete_resource(resources: Any, resource: Any, resource_json: dict[str, Any]) -> None:
         from moto.ec2.models import ec2_backends
 
+        if resource_json.get("DeletionPolicy") == "Retain":  # an update has removed it
+            return
         delete = _DELETERS.get(resource_json["Type"])
         if delete is None:
             original(resources, resource, resource_json)

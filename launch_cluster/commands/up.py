@@ -71,6 +71,12 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Addresses of the network that is made when no subnets are given"
                 f" [{DEFAULT_VPC_CIDR}].",
             ),
+            click.option(
+                "--nat",
+                type=click.Choice(["gateway", "instance", "none"]),
+                help="How workers of such a network reach the outside: an instance costs a tenth of"
+                " a gateway, and is yours to keep [gateway].",
+            ),
         )
     ):
         command = option(command)
@@ -163,6 +169,7 @@ def options_of(typed: dict[str, Any]) -> Options:
         worker_ssh_port=typed["worker_ssh_port"],
         builder_role=typed["builder_role"] or None,
         vpc_id=typed["vpc_id"],
+        nat=typed["nat"],
         manager=ManagerOptions(
             is_left_out=typed["no_manager"],
             domain=typed["domain"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ec2spawner.cloud import Effect, Gateway, default_effect
+from ec2spawner.localcloud.managers import PORTS
 from launch_cluster import building, cli
 from launch_cluster import bundle as bundle_module
+from launch_cluster.answering import HTTP_PORT
 from launch_cluster.commands import common
 
 READS = frozenset({"get_caller_identity"})
@@ -48,6 +51,23 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.stdout.close()
 
 
+def _hub_port() -> int:
+    """Where the emulated managers' hubs answer: on port 80, if that may be had here."""
+    with socket.socket() as attempt:
+        try:
+            attempt.bind(("127.78.255.254", PORTS[0]))
+        except OSError:
+            return PORTS[1]
+    return PORTS[0]
+
+
+@pytest.fixture(scope="session")
+def hub_suffix() -> str:
+    """What follows a manager's public address in the hub's URL."""
+    port = _hub_port()
+    return "" if port == HTTP_PORT else f":{port}"
+
+
 @pytest.fixture
 def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An environment with credentials and the emulated cloud; the empty folder in which we are."""
@@ -57,6 +77,7 @@ def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "EC2SPAWNER_HTTP_PORT": str(_hub_port()),
         "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
     }.items():

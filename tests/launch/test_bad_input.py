@@ -61,6 +61,7 @@ def is_one_clear_message(result: Result, *words: str) -> bool:
         ((*UP, "foo-manager"), ["'foo-manager' ends in \"-manager\"", "for example 'foo'"]),
         ((*UP, "x1", "--domain", "hub.org"), ["--domain is for the manager, but --no-manager"]),
         ((*UP, "x1", "--replace-manager"), ["--replace-manager is for the manager"]),
+        ((*UP, "x1", "--nat", "instance", "--vpc-id", "vpc-0123456789abcdef0"), ["--nat is for"]),
         ((*UP, "x1", "--vpc-id", "vpc-1"), ["--vpc-id: 'vpc-1' is not an id"]),
         (
             (*UP, "x1", "--vpc-id", "vpc-0123456789abcdef0", "--vpc-cidr", "10.0.0.0/16"),

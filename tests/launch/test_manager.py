@@ -88,13 +88,19 @@ def in_bucket(gateway: Gateway, bucket: str, key: str) -> str:
 
 
 def test_a_launch_ends_when_the_hub_answers_and_says_where(
-    up: Run, aws: Path, cluster: str, gateway: Gateway, stack: Any, calls: Calls
+    up: Run,
+    aws: Path,
+    cluster: str,
+    gateway: Gateway,
+    stack: Any,
+    calls: Calls,
+    hub_suffix: str,
 ) -> None:
     result = up("--output", "json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     known = stack()
-    url = f"http://{known['PublicAddress']}"
+    url = f"http://{known['PublicAddress']}{hub_suffix}"
     assert document["hub"] == {
         "url": url,
         "callback": f"{url}/hub/oauth_callback",
@@ -275,10 +281,10 @@ def test_a_newer_base_image_and_script_leave_a_living_manager_alone(
     assert up().exit_code == 0
     known = stack()
 
-    async def other(gateway: Gateway, bucket: str, parameters: Any) -> str:
-        return f"#!/bin/sh\necho {provisioning.DATA_VOLUME} {bucket} of a newer package\n"
+    def newer(package: Any, parameters: Any) -> str:
+        return f"#!/bin/sh\necho {provisioning.DATA_VOLUME} {known['Bucket']} of a newer package\n"
 
-    monkeypatch.setattr(provisioning, "_make_script", other)
+    monkeypatch.setattr(provisioning, "render_script", newer)
     (aws / "instance_config.json").write_text('{"COST_TAGS": {"CostCenter": "4711"}}')
     assert up().exit_code == 0
     after = stack()
@@ -422,8 +428,8 @@ def test_a_machine_that_finds_no_room_leaves_addresses_and_data_for_the_next_run
         )
         urllib.request.urlopen(request, timeout=10).close()
 
-    (aws / "instance_config.json").write_text('{"MANAGER_INSTANCE_TYPE": "t3.large"}')
-    full = {"type": "t3.large", "zone": "*", "market": "*", "max_running": 0}
+    (aws / "instance_config.json").write_text('{"MANAGER_INSTANCE_TYPE": "m5.large"}')
+    full = {"type": "m5.large", "zone": "*", "market": "*", "max_running": 0}
     capacity({"rules": [full]})
     try:
         result = up()
@@ -465,7 +471,8 @@ def test_a_role_or_profile_of_others_is_used_and_none_is_made(
     assert "Daily snapshots of the manager's data are not set up" in result.stderr
     assert stack()["GivenRoleName"] == name
     roles = ask(gateway, "iam", "list_roles")["Roles"]
-    assert [r for r in roles if f"ec2spawner-{cluster}-" in r["RoleName"]] == []
+    made = [r["RoleName"] for r in roles if f"ec2spawner-{cluster}-" in r["RoleName"]]
+    assert [name for name in made if not name.endswith("-builder")] == []
     assert "nothing to do" in up().stdout
 
 

@@ -142,7 +142,13 @@ def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses(
     network = template("network")["Resources"]
     for subnet in resources("network", "AWS::EC2::Subnet").values():
         assert subnet["Properties"]["MapPublicIpOnLaunch"] is False
-    assert "NatGatewayId" in network["PrivateDefaultRoute"]["Properties"]
+    route = network["PrivateDefaultRoute"]["Properties"]
+    assert route["NatGatewayId"]["If"][:2] == ["HasNatGateway", {"Ref": "NatGateway"}]
+    assert route["NetworkInterfaceId"]["If"][:2] == ["HasNatInstance", {"Ref": "NatInterface"}]
+    assert network["PrivateDefaultRoute"]["Condition"] == "HasNat"
+    assert network["NatInterface"]["Properties"]["SourceDestCheck"] is False
+    rules = network["NatSecurityGroup"]["Properties"]["SecurityGroupIngress"]
+    assert [rule["CidrIp"] for rule in rules] == [{"Ref": "VpcCidr"}]
     assert "GatewayId" not in network["PrivateDefaultRoute"]["Properties"]
     for which in "AB":
         association = network[f"PrivateRoutes{which}"]["Properties"]
@@ -183,6 +189,8 @@ def test_the_managers_data_is_encrypted_saved_daily_and_outlives_its_stack() -> 
         "Retain",
     )
     assert (data["Properties"]["VolumeType"], data["Properties"]["Encrypted"]) == ("gp3", True)
+    attachment = template("manager")["Resources"]["DataAttachment"]
+    assert attachment["DeletionPolicy"] == "Retain"  # else it is torn off a hub that writes
     policy = template("manager")["Resources"]["DailySnapshots"]["Properties"]["PolicyDetails"]
     (target,) = policy["TargetTags"]
     assert target in data["Properties"]["Tags"]

@@ -441,3 +441,25 @@ def test_the_script_of_a_checkout_runs_from_any_folder_and_ctrl_c_ends_it(
         assert process.wait(20) == 130
         assert "Interrupted" in process.stderr.read()
     assert not (aws / "server_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("nat", "target"),
+    [("gateway", "NatGatewayId"), ("instance", "NetworkInterfaceId"), ("none", None)],
+)
+def test_private_subnets_go_out_as_was_asked(
+    up: Run, aws: Path, gateway: Gateway, nat: str, target: str | None
+) -> None:
+    result = up("--nat", nat)
+    assert result.exit_code == 0, result.stderr
+    vpc = [{"Name": "vpc-id", "Values": [written(aws).VPC_ID]}]
+    private = {s.SUBNET_ID for s in written(aws).WORKER_SUBNETS}
+    tables = ask(gateway, "ec2", "describe_route_tables", Filters=vpc)["RouteTables"]
+    ours = [t for t in tables if private & {a.get("SubnetId") for a in t["Associations"]}]
+    assert len(ours) == 1
+    routes = [r for r in ours[0]["Routes"] if r.get("DestinationCidrBlock") == "0.0.0.0/0"]
+    assert [bool(r.get(target or "")) for r in routes] == ([True] if target else [])
+    assert "nothing to do" in up().stdout
+    filters = [*vpc, {"Name": "instance-state-name", "Values": ["running", "pending"]}]
+    found = ask(gateway, "ec2", "describe_instances", Filters=filters)["Reservations"]
+    assert len(found) == (nat == "instance")
