@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import count
@@ -247,7 +250,7 @@ def test_a_build_that_fails_shows_the_last_lines_keeps_the_log_and_ends_the_buil
         if fault == "hang":
             short.setattr(building, "BUILD_DEADLINE_SECONDS", 1.0)
         result = shop.build(*course)
-    assert result.exit_code == 3  # the package was put, the builder was there
+    assert result.exit_code == 1
     for word in words:
         assert word in result.stderr, result.stderr
     log = aws / f"ec2spawner-{shop.name}-image.log"
@@ -268,7 +271,7 @@ def test_a_builder_that_somebody_ends_is_told(shop: Shop, calls: Calls) -> None:
 
     calls.before["get_console_output"] = end
     result = shop.build(*shop.course())
-    assert result.exit_code == 3
+    assert result.exit_code == 1
     assert "was ended by somebody else" in result.stderr
     assert shop.is_tidy()
 
@@ -345,6 +348,29 @@ def made_of(shop: Shop, course: tuple[str, str]) -> list[dict[str, Any]]:
     tags = {i["id"]: i["tags"] for i in shop.images()}
     wanted = tags[shop.current]["ec2spawner:content"]
     return [i for i in shop.images() if i["tags"]["ec2spawner:content"] == wanted]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_real_process_that_is_told_to_end_or_killed(
+    shop: Shop, run: Run, number: int, code: int
+) -> None:
+    """SIGINT ends the builder, too; SIGKILL leaves it to the next run, which goes on with it."""
+    course = shop.course()
+    control("builders/next", fault="hang")
+    script = "from launch_cluster.cli import main; main()"
+    command = [sys.executable, "-c", script, "image", "build", shop.name, "--yes", *course]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr
+        assert any(b"installing Python" in line for line in process.stderr)
+        process.send_signal(number)
+        process.stderr.read()
+        assert process.wait(30) == code
+    left = [builder["id"] for builder in shop.builders()]
+    assert len(left) == (number == signal.SIGKILL)
+    if left:
+        control(f"workers/{left[0]}/power-off", now=True)
+    assert shop.build(*course).exit_code == 0
+    assert shop.is_tidy()
 
 
 def test_a_builder_that_listings_do_not_show_yet_is_not_launched_twice(
