@@ -154,7 +154,12 @@ class Images:
     # ---- use
 
     async def usage(self, images: Iterable[WorkerImage], template_id: str | None) -> Usage:
-        """What uses each of ``images``: the parameter, instances of anyone here, the template."""
+        """What uses each of ``images``: the parameter, the template, instances of anyone here.
+
+        What another account does with an image that is shared with it cannot be seen: it counts as
+        used.
+        """
+        images = list(images)
         users: dict[str, list[str]] = defaultdict(list)
         current = await self.current()
         if current:
@@ -166,6 +171,8 @@ class Images:
             shown = ", ".join(sorted(instances)[:3])
             more = f" and {len(instances) - 3} more" if len(instances) > 3 else ""
             users[image_id].append(f"{shown}{more}")
+        for image in images:
+            users[image.image_id] += [f"account {a}" for a in sorted(await self.shared_with(image))]
         return Usage(MappingProxyType({k: tuple(v) for k, v in users.items()}))
 
     async def _named_by_template(self, template_id: str) -> set[str]:

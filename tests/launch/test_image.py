@@ -607,8 +607,13 @@ def test_an_unencrypted_image_is_shared_with_its_snapshots(
         Attribute="createVolumePermission",
     )
     assert attribute["CreateVolumePermissions"] == [{"UserId": "210987654321"}]
+    assert shop.build("--again").exit_code == 0
+    pruned = run("image", "prune", "--keep", "0", "--yes")
+    assert f"{image['id']}: used by account 210987654321" in pruned.stdout
+    assert image["id"] in {i["id"] for i in shop.images()}
     calls.made.clear()
-    assert "already" in run("image", "share", "210987654321", "--yes").stdout
+    again = run("image", "share", "210987654321", "--image", image["id"], "--yes")
+    assert "already" in again.stdout
     assert calls.changing == []
 
 
