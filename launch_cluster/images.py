@@ -229,9 +229,9 @@ class Images:
         reply = await self._gateway.call("ec2", "describe_image_attribute", params)
         return {p["UserId"] for p in reply.get("LaunchPermissions") or () if "UserId" in p}
 
-    async def share(self, image: WorkerImage, account: str) -> None:
-        """Let another account launch the image and copy its snapshots; repeatable."""
-        grant = {"Add": [{"UserId": account}]}
+    async def share(self, image: WorkerImage, account: str, *, revoke: bool = False) -> None:
+        """Let another account launch the image and copy its snapshots, or no more; repeatable."""
+        grant = {"Remove" if revoke else "Add": [{"UserId": account}]}
         for snapshot_id in image.snapshots:
             await self._gateway.call(
                 "ec2",

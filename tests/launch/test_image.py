@@ -19,6 +19,7 @@ import pytest
 from click.testing import Result
 
 from ec2spawner.cloud import Gateway
+from ec2spawner.ec2 import EC2
 from ec2spawner.settings import load_server_config
 from launch_cluster import building
 from launch_cluster.images import Images
@@ -444,6 +445,49 @@ def test_a_throttled_call_is_repeated(shop: Shop, action: str) -> None:
     assert shop.is_tidy()
 
 
+def test_a_profile_that_ec2_does_not_know_yet_is_waited_for(shop: Shop) -> None:
+    control(
+        "faults",
+        action="RunInstances",
+        fault="error",
+        code="InvalidParameterValue",
+        message="Value (x) for parameter iamInstanceProfile.arn is invalid.",
+        status=400,
+        count=2,
+    )
+    assert shop.build(*shop.course()).exit_code == 0
+    assert shop.is_tidy()
+
+
+def test_another_wrong_value_is_not_tried_again(shop: Shop, calls: Calls) -> None:
+    control(
+        "faults",
+        action="RunInstances",
+        fault="error",
+        code="InvalidParameterValue",
+        message="Value (x) for parameter keyName is invalid.",
+        status=400,
+    )
+    assert shop.build(*shop.course()).exit_code == 1
+    assert calls.made.count("run_instances") == 1
+
+
+def test_a_builder_that_is_done_and_stays_on_is_stopped(
+    shop: Shop, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control("builders/next", fault="hang")
+    monkeypatch.setattr(building, "POWER_OFF_SECONDS", 0.05)
+
+    async def console(self: EC2, instance_id: str, max_chars: int = 0) -> str:
+        return "ec2spawner-image: done\n"
+
+    monkeypatch.setattr(EC2, "console", console)
+    result = shop.build(*shop.course())
+    assert result.exit_code == 0, result.stderr
+    assert "stop_instances" in calls.made
+    assert shop.is_tidy()
+
+
 def test_an_image_that_vanishes_is_told_and_made_anew(
     shop: Shop, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -613,8 +657,13 @@ def test_an_unencrypted_image_is_shared_with_its_snapshots(
     assert image["id"] in {i["id"] for i in shop.images()}
     calls.made.clear()
     again = run("image", "share", "210987654321", "--image", image["id"], "--yes")
-    assert "already" in again.stdout
+    assert "is already shared with 210987654321" in again.stdout
     assert calls.changing == []
+    back = ("image", "share", "210987654321", "--image", image["id"], "--revoke", "--yes")
+    assert run(*back).exit_code == 0
+    assert "is not shared with 210987654321" in run(*back).stdout
+    assert run("image", "prune", "--keep", "0", "--yes").exit_code == 0
+    assert image["id"] not in {i["id"] for i in shop.images()}
 
 
 # ---- what is said
