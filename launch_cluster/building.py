@@ -89,7 +89,7 @@ class Workshop:
 
 @dataclass
 class Building:
-    """One run that leads to an image; ``done`` tells what was changed so far."""
+    """One run that leads to an image; ``done`` tells what of it stays, however it ends."""
 
     gateway: Gateway
     images: Images
@@ -167,7 +167,7 @@ class Building:
                 refusal = error
                 continue
             self._launched = builder.instance_id
-            self._note(f"builder {builder.instance_id}")
+            self.reporter.progress(f"Launched the builder {builder.instance_id} in {subnet}.")
             return builder
         raise refusal or NotFound("The cluster has no subnet for a builder.")
 

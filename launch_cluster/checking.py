@@ -97,6 +97,9 @@ def _of_type(request: UpRequest, facts: Facts) -> Iterator[Finding]:
 def _of_image(request: UpRequest, facts: Facts) -> Iterator[Finding]:
     subject = f"The image {facts.image_id}"
     other = "Name another as BASE_AMI, or leave it out for the newest Ubuntu 24.04."
+    if request.choices.CUSTOM_WORKER_AMI:
+        subject = f"CUSTOM_WORKER_AMI {facts.image_id}"
+        other = f"Write another into {INSTANCE_CONFIG_NAME}, or none: then an image is built."
     if facts.image is None:
         if facts.image_id is None and facts.kind is not None:
             why = "cannot be found: Canonical's parameter in SSM is not there"

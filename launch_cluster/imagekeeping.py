@@ -204,8 +204,10 @@ class ImageKeeping:
 
     # ---- share
 
-    async def share(self, account: str, image_id: str | None, *, dry_run: bool) -> dict[str, Any]:
-        """Let another account use an image, the current one unless named."""
+    async def share(
+        self, account: str, image_id: str | None, *, revoke: bool, dry_run: bool
+    ) -> dict[str, Any]:
+        """Let another account use an image, the current one unless named; or no more."""
         images = await self._look()
         wanted = image_id or await self._images.current()
         image = find_by_id(images, wanted)
@@ -214,31 +216,22 @@ class ImageKeeping:
                 f"{wanted or 'A worker image'} is not among the images of {self.cluster}.",
                 next_step=f"launch-cluster image list {self.cluster} shows them.",
             )
-        if account in await self._images.shared_with(image):
-            self.reporter.show([f"{account} may launch {image.image_id} already."])
+        if (account in await self._images.shared_with(image)) is not revoke:
+            word = "not" if revoke else "already"
+            self.reporter.show([f"{image.image_id} is {word} shared with {account}."])
             return self._shared(image, account, "nothing to do")
-        snapshots = ", ".join(image.snapshots)
-        lines = [
-            f"Let the account {account} launch {image.image_id}, and read {snapshots}: everything"
-            " that is in the image."
-        ]
-        if image.is_encrypted:
-            lines.append(
-                "The image is encrypted. EC2 shares it only if that was done with a key of your"
-                " own (not aws/ebs), and the other account must be let use that key, too (KMS key"
-                " policy)."
-            )
-        self.reporter.show(lines)
+        self.reporter.show(_what_sharing_means(image, account, revoke=revoke))
         if dry_run:
             return self._shared(image, account, "planned")
         await self.confirm()
-        await self._share(image, account)
-        self.reporter.show(["Shared. In the other account: CUSTOM_WORKER_AMI, same Region."])
+        await self._share(image, account, revoke=revoke)
+        if not revoke:
+            self.reporter.show(["Shared. In the other account: CUSTOM_WORKER_AMI, same Region."])
         return self._shared(image, account, "done")
 
-    async def _share(self, image: WorkerImage, account: str) -> None:
+    async def _share(self, image: WorkerImage, account: str, *, revoke: bool) -> None:
         try:
-            await self._images.share(image, account)
+            await self._images.share(image, account, revoke=revoke)
         except Rejected as error:
             if not image.is_encrypted or error.aws_code not in CANNOT_SHARE:
                 raise
@@ -260,3 +253,22 @@ class ImageKeeping:
             "account": account,
             "encrypted": image.is_encrypted,
         }
+
+
+def _what_sharing_means(image: WorkerImage, account: str, *, revoke: bool) -> list[str]:
+    snapshots = ", ".join(image.snapshots)
+    if revoke:
+        return [
+            f"Let the account {account} no longer launch {image.image_id} nor read {snapshots}."
+            " What it has launched or copied stays with it."
+        ]
+    lines = [
+        f"Let the account {account} launch {image.image_id}, and read {snapshots}: everything"
+        " that is in the image."
+    ]
+    if image.is_encrypted:
+        lines.append(
+            "The image is encrypted. EC2 shares it only if that was done with a key of your own"
+            " (not aws/ebs), and the other account must be let use that key, too (KMS key policy)."
+        )
+    return lines

@@ -150,7 +150,12 @@ class Images:
     # ---- use
 
     async def usage(self, images: Iterable[WorkerImage], template_id: str | None) -> Usage:
-        """What uses each of ``images``: the parameter, instances of anyone here, the template."""
+        """What uses each of ``images``: the parameter, the template, instances of anyone here.
+
+        What another account does with an image that is shared with it cannot be seen: it counts as
+        used.
+        """
+        images = list(images)
         users: dict[str, list[str]] = defaultdict(list)
         current = await self.current()
         if current:
@@ -162,6 +167,8 @@ class Images:
             shown = ", ".join(sorted(instances)[:3])
             more = f" and {len(instances) - 3} more" if len(instances) > 3 else ""
             users[image_id].append(f"{shown}{more}")
+        for image in images:
+            users[image.image_id] += [f"account {a}" for a in sorted(await self.shared_with(image))]
         return Usage(MappingProxyType({k: tuple(v) for k, v in users.items()}))
 
     async def _named_by_template(self, template_id: str) -> set[str]:
@@ -218,9 +225,9 @@ class Images:
         reply = await self._gateway.call("ec2", "describe_image_attribute", params)
         return {p["UserId"] for p in reply.get("LaunchPermissions") or () if "UserId" in p}
 
-    async def share(self, image: WorkerImage, account: str) -> None:
-        """Let another account launch the image and copy its snapshots; repeatable."""
-        grant = {"Add": [{"UserId": account}]}
+    async def share(self, image: WorkerImage, account: str, *, revoke: bool = False) -> None:
+        """Let another account launch the image and copy its snapshots, or no more; repeatable."""
+        grant = {"Remove" if revoke else "Add": [{"UserId": account}]}
         for snapshot_id in image.snapshots:
             await self._gateway.call(
                 "ec2",

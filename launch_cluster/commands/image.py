@@ -170,10 +170,16 @@ def prune(**typed: Any) -> None:
 @click.argument("account")
 @click.argument("cluster_name", required=False)
 @click.option("--image", "image_id", metavar="AMI", help="Which one [that of new workers].")
+@click.option("--revoke", is_flag=True, help="Take it back.")
 @_keeping_options
 def share(**typed: Any) -> None:
     """Let another AWS ACCOUNT launch an image and read its snapshots."""
     _keep(
         typed,
-        lambda job: job.share(typed["account"], typed["image_id"], dry_run=typed["dry_run"]),
+        lambda job: job.share(
+            typed["account"],
+            typed["image_id"],
+            revoke=typed["revoke"],
+            dry_run=typed["dry_run"],
+        ),
     )

@@ -22,8 +22,12 @@ from launch_cluster import bundle as bundle_module
 from launch_cluster.answering import HTTP_PORT
 from launch_cluster.commands import common
 
+from .shops import Shop
+
 READS = frozenset({"get_caller_identity"})
 _numbers = count(1)
+_clusters = count(1)
+_shared: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -185,3 +189,28 @@ def gateway(aws: Path, shared_session: Any) -> Iterator[Gateway]:
     gateway = Gateway(region="us-east-1", session_factory=lambda: shared_session)
     yield gateway
     gateway.close()
+
+
+@pytest.fixture
+def make_shop(
+    run: Callable[..., Result], gateway: Gateway, aws: Path, calls: Calls
+) -> Callable[[], Shop]:
+    def make_shop() -> Shop:
+        name = f"image{next(_clusters)}"
+        result = run("up", name, "--no-manager", "--yes")
+        assert result.exit_code == 0, result.stderr
+        calls.made.clear()
+        calls.requests.clear()
+        return Shop(run, gateway, aws, name)
+
+    return make_shop
+
+
+@pytest.fixture
+def shop(
+    make_shop: Callable[[], Shop], run: Callable[..., Result], gateway: Gateway, aws: Path
+) -> Shop:
+    """A cluster that the tests of builds share: each builds an image of its own in it."""
+    if not _shared:
+        _shared.append(make_shop().name)
+    return Shop(run, gateway, aws, _shared[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from ec2spawner.cloud import Gateway
 from ec2spawner.errors import Denied
 
 from .conftest import Calls
@@ -147,6 +149,24 @@ def test_what_aws_does_not_know_is_named_all_at_once(run: Run, aws: Path, calls:
         "- The subnet subnet-00000000000000000 does not exist in us-east-1",
         "nothing was changed",
     )
+    assert calls.changing == []
+
+
+def test_a_custom_image_that_is_not_there_or_does_not_fit_is_refused(
+    run: Run, aws: Path, calls: Calls, gateway: Gateway
+) -> None:
+    file = aws / "instance_config.json"
+    file.write_text('{"CUSTOM_WORKER_AMI": "ami-00000000000000000"}')
+    result = run(*UP, "x1")
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, "- CUSTOM_WORKER_AMI ami-0", "then an image is built")
+    filters = [{"Name": "architecture", "Values": ["arm64"]}]
+    params = {"Owners": ["099720109477"], "Filters": filters}
+    found = asyncio.run(gateway.call("ec2", "describe_images", params))["Images"]
+    file.write_text(json.dumps({"CUSTOM_WORKER_AMI": found[0]["ImageId"]}))
+    result = run(*UP, "x1")
+    assert result.exit_code == 1
+    assert is_one_clear_message(result, "is for arm64, but t3.medium runs x86_64")
     assert calls.changing == []
 
 

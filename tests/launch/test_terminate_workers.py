@@ -36,6 +36,7 @@ from launch_cluster.workers import (
     plan_removal,
 )
 
+from .clouds import control, of_cluster
 from .conftest import Calls
 
 Run = Callable[..., Result]
@@ -112,6 +113,31 @@ def test_the_workers_end_their_homes_stay_and_another_cluster_is_untouched(
     for name, params in calls.requests:
         if name == "terminate_instances":
             assert set(params["InstanceIds"]) <= set(ids)
+
+
+def test_a_builder_at_work_is_left_alone(
+    run: Run, make_cluster: Callable[[str], Cluster], calls: Calls
+) -> None:
+    mine = make_cluster("-a")
+    (worker,) = mine.launch(1)
+    control("builders/next", fault="hang")
+    listed = [
+        {"Key": "ec2spawner:cluster", "Value": mine.name},
+        {"Key": "ec2spawner:role", "Value": "builder"},
+    ]
+    params = {
+        "LaunchTemplate": {"LaunchTemplateId": mine.config.LAUNCH_TEMPLATE_ID},
+        "SubnetId": mine.config.WORKER_SUBNETS[0].SUBNET_ID,
+        "TagSpecifications": [{"ResourceType": "instance", "Tags": listed}],
+        "MinCount": 1,
+        "MaxCount": 1,
+    }
+    asyncio.run(mine.gateway.call("ec2", "run_instances", params))
+    result = run("terminate-workers", mine.name, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert worker in result.stdout
+    (builder,) = of_cluster(control("state")["instances"], mine.name, "builder")[-1:]
+    assert builder["state"] in ("pending", "running")
 
 
 def test_homes_are_deleted_only_if_told_each_after_its_snapshot(
