@@ -415,6 +415,21 @@ def test_a_later_package_comes_into_use_and_drops_no_connection(
     assert "is in use already" in guest.must(f"/opt/ec2spawner/upgrade.sh {sha256}", 900)
 
 
+def test_an_upgrade_that_is_killed_is_settled(
+    guest: Guest, cloud: Cloud, packages: Packages, tmp_path: Path
+) -> None:
+    before = state_of(guest)
+    sha256 = put_package(cloud, packages["first"], tmp_path / "package.tar.gz")
+    unit = f"ec2spawner-upgrade@{sha256}.service"
+    guest.must(f"systemctl start --no-block {unit}")
+    guest.until("test -e /opt/ec2spawner/upgrade.state", 300)
+    guest.must(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+    guest.until("test ! -e /opt/ec2spawner/upgrade.state", HUB_SECONDS + 300)
+    assert "settled: " in guest.must(f"journalctl -u {unit}")
+    await_hub(guest)
+    assert state_of(guest)[1:] == before[1:]
+
+
 def test_after_a_power_cut_all_of_it_is_back(guest: Guest) -> None:
     before = state_of(guest)
     guest.power_cut()
