@@ -115,6 +115,8 @@ def caddyfile(
         f"storage file_system {data}",
         f"http_port {ports.http}",
         f"https_port {ports.https}",
+        # HTTP/3 comes by UDP, which the security group lets nobody use.
+        _block("servers", ["protocols h1 h2"]),
     ]
     if certificate or not is_tls:
         options.append("auto_https off")

@@ -34,7 +34,12 @@ install_packages() {
             grep -qx installed || break
         [ "$package" != unattended-upgrades ] || return 0
     done
-    apt-get -q -o DPkg::Lock::Timeout=600 update
+    left=30 # the system may be looking for updates at this moment
+    until apt-get -q update; do
+        left=$((left - 1))
+        [ $left -gt 0 ] || fail "apt-get update"
+        sleep 10
+    done
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 \
         install --no-install-recommends "$@"
 }
@@ -127,10 +132,24 @@ switch() {
     put 644 "$release/manager/files/metadata.nft" "$root/etc/ec2spawner/metadata.nft"
     put 644 "$release/manager/files/52ec2spawner-updates" \
         "$root/etc/apt/apt.conf.d/52ec2spawner-updates"
+    put 644 "$release/manager/files/needrestart.conf" \
+        "$root/etc/needrestart/conf.d/ec2spawner.conf"
     put 755 "$release/manager/upgrade.sh" "$base/upgrade.sh"
     point "$base/proxy" "$(readlink "$release/proxy")"
     point "$base/current" "releases/$1" # last: who finds it has all of it
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
+    enable_units
+}
+
+# Each once: what somebody disabled later stays so.
+enable_units() {
+    touch "$base/enabled"
+    for unit in "$release"/manager/units/*; do
+        grep -q '^\[Install\]' "$unit" || continue
+        grep -qxF "${unit##*/}" "$base/enabled" && continue
+        systemctl --quiet enable "${unit##*/}"
+        echo "${unit##*/}" >>"$base/enabled"
+    done
 }
 
 # ---- what this machine is
@@ -162,10 +181,6 @@ END
 
 begin() {
     say "services"
-    systemctl --quiet enable ec2spawner-hub.service ec2spawner-proxy.service \
-        ec2spawner-caddy.service ec2spawner-metadata.service ec2spawner-recover.service \
-        var-lib-jupyterhub.mount etc-jupyterhub.mount \
-        ec2spawner-backup.timer ec2spawner-image.timer
     [ -d /run/systemd/system ] || return 0
     systemctl start ec2spawner-metadata.service ec2spawner-backup.timer ec2spawner-image.timer
     # They wait for the volume and for the configuration, which may come later than this.

@@ -46,12 +46,11 @@ run() {
     say "phase saving the database"
     save_database "$from"
     save_files
-    begin_state "$from" "$to"
+    begin_state "$from" "$to" "$sha256"
     news=$(use "$to" refresh)
     say "$news"
     if [ "$from" = "$to" ] && [ "$news" = "nothing new in the bucket" ]; then
         end_state
-        prune "$from"
         say "done: $to is in use already"
         return
     fi
@@ -94,7 +93,7 @@ save_files() {
 }
 
 begin_state() {
-    echo "$1 $2" >"$state.new"
+    echo "$1 $2 $3" >"$state.new"
     sync -f "$state.new"
     mv -fT "$state.new" "$state"
 }
@@ -156,7 +155,7 @@ restore() {
 # After an end in the middle. Nothing to do after any other.
 settle() {
     [ -e "$state" ] || return 0
-    read -r from to <"$state"
+    read -r from to _ <"$state"
     if [ "$(current)" = "$to" ] && healthy "$to"; then
         end_state
         say "settled: $to is in use"
@@ -168,7 +167,7 @@ settle() {
 
 settle_before_the_hub() {
     [ -e "$state" ] || return 0
-    read -r from to <"$state"
+    read -r from to _ <"$state"
     restore "$from" "$to"
     end_state
     say "settled: back at $from"
@@ -188,10 +187,16 @@ call() {
 main() {
     umask 022
     exec 9>"$base/upgrade.lock"
-    case ${1:-} in --*) flock --wait 60 9 ;; esac
     case ${1:-} in
-    --run) run "$2" ;;
-    --settle) settle ;;
+    --run)
+        flock --nonblock 9 || { say "failed: another upgrade is on its way" && exit 1; }
+        run "$2"
+        ;;
+    --settle) # what another one has begun is its own to settle
+        grep -qs " $2\$" "$state" || exit 0
+        flock --wait 60 9
+        settle
+        ;;
     --settle-before-the-hub) settle_before_the_hub ;;
     *[!0-9a-f]* | "") echo "usage: upgrade.sh SHA256" >&2 && exit 2 ;;
     *) call "$1" ;;

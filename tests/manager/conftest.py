@@ -15,6 +15,16 @@ from .packages import REPOSITORY
 CACHE = REPOSITORY / ".test-output/caddy"
 
 
+def fetch() -> str:
+    """Have Debian's package; why not, if not."""
+    download = ["apt-get", "download", "-o", "APT::Sandbox::User=root", "caddy"]
+    for command in (download, ["apt-get", "-q", "update"], download):
+        done = subprocess.run(command, cwd=CACHE, capture_output=True, text=True, timeout=120)
+        if command is download and done.returncode == 0 and any(CACHE.glob("caddy_*.deb")):
+            return ""
+    return done.stderr.strip()[-200:]
+
+
 def find_caddy() -> Path | str:
     """Caddy, out of Debian's package if need be; or why there is none."""
     if found := shutil.which("caddy"):
@@ -29,15 +39,9 @@ def find_caddy() -> Path | str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if program.exists():
             return program
-        done = subprocess.run(
-            ["apt-get", "download", "-o", "APT::Sandbox::User=root", "caddy"],
-            cwd=CACHE,
-            capture_output=True,
-            text=True,
-        )
+        if why := fetch():
+            return f"Caddy cannot be fetched: {why}"
         packages = list(CACHE.glob("caddy_*.deb"))
-        if done.returncode != 0 or not packages:
-            return f"Caddy cannot be fetched: {done.stderr.strip()[-200:]}"
         fresh = CACHE / "root.new"
         shutil.rmtree(fresh, ignore_errors=True)
         subprocess.run(["dpkg", "-x", str(packages[0]), str(fresh)], check=True)

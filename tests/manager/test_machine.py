@@ -44,7 +44,18 @@ ROOT_GIB = 5
 HUB_SECONDS = 600
 """A hub's start on emulated processors."""
 BROKEN = "raise SystemExit('this release is broken')\n"
-PAGE = "import urllib.request as u; print(u.urlopen('http://169.254.169.254/', timeout=5).status)"
+METADATA = """
+import socket
+server = socket.create_server(("169.254.169.254", 81))  # Caddy has port 80 of all addresses
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"somebody's rights")
+    connection.close()
+"""
+ASK = """
+import socket
+print(socket.create_connection(("169.254.169.254", 81), 20).recv(9).decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -267,12 +278,12 @@ def test_plain_http_is_warned_of(guest: Guest) -> None:
 
 def test_only_root_and_the_hub_reach_the_metadata(guest: Guest) -> None:
     guest.must("ip address add 169.254.169.254/32 dev lo")
+    guest.write("/usr/local/lib/tests-metadata.py", METADATA)
     guest.must(
-        "systemd-run --unit=tests-metadata"
-        " /usr/bin/python3 -m http.server --bind 169.254.169.254 --directory /srv 80"
+        "systemd-run --unit=tests-metadata /usr/bin/python3 /usr/local/lib/tests-metadata.py"
     )
-    ask = f"/usr/bin/python3 -c {shlex.quote(PAGE)}"
-    guest.until(ask, 60)
+    ask = f"/usr/bin/python3 -c {shlex.quote(ASK)}"
+    assert guest.until(ask, 60) == "somebody'\n"
     for user, answers in {
         "ec2spawner-hub": True,
         "ec2spawner-proxy": False,
@@ -281,6 +292,7 @@ def test_only_root_and_the_hub_reach_the_metadata(guest: Guest) -> None:
     }.items():
         done = guest.run(f"setpriv --reuid={user} --clear-groups {ask}")
         assert (done.code == 0) is answers, f"{user}: {done.output}"
+        assert answers or "refused" in done.output
 
 
 def test_a_restart_of_the_hub_drops_no_connection(guest: Guest) -> None:
@@ -401,6 +413,21 @@ def test_a_later_package_comes_into_use_and_drops_no_connection(
     assert state_of(guest)[1:] == before[1:]
     guest.must("/opt/ec2spawner/current/bin/python -I -c 'import ec2spawner.later'")
     assert "is in use already" in guest.must(f"/opt/ec2spawner/upgrade.sh {sha256}", 900)
+
+
+def test_an_upgrade_that_is_killed_is_settled(
+    guest: Guest, cloud: Cloud, packages: Packages, tmp_path: Path
+) -> None:
+    before = state_of(guest)
+    sha256 = put_package(cloud, packages["first"], tmp_path / "package.tar.gz")
+    unit = f"ec2spawner-upgrade@{sha256}.service"
+    guest.must(f"systemctl start --no-block {unit}")
+    guest.until("test -e /opt/ec2spawner/upgrade.state", 300)
+    guest.must(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+    guest.until("test ! -e /opt/ec2spawner/upgrade.state", HUB_SECONDS + 300)
+    assert "settled: " in guest.must(f"journalctl -u {unit}")
+    await_hub(guest)
+    assert state_of(guest)[1:] == before[1:]
 
 
 def test_after_a_power_cut_all_of_it_is_back(guest: Guest) -> None:

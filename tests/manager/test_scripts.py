@@ -12,6 +12,7 @@ import pytest
 from ec2spawner.manager import fetching, place
 
 from .packages import MANAGER
+from .upgrading import Bench
 
 SCRIPTS = ("provision.sh", "upgrade.sh")
 
@@ -60,12 +61,12 @@ def test_no_secret_is_in_an_argument() -> None:
         assert not re.search(r"token|secret|password", script(name), re.I)
 
 
-def test_every_unit_that_is_not_started_by_another_is_enabled() -> None:
-    enabled = re.search(r"systemctl --quiet enable ((?:.|\\\n)*?[^\\])\n", script("provision.sh"))
-    assert enabled
+def test_units_are_enabled_once_and_stay_disabled_if_somebody_wants_so(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
     wanted = {
-        unit.name
-        for unit in (MANAGER / "units").iterdir()
-        if "[Install]" in unit.read_text() and "@" not in unit.name
+        unit.name for unit in (MANAGER / "units").iterdir() if "[Install]" in unit.read_text()
     }
-    assert set(enabled[1].replace("\\\n", " ").split()) == wanted
+    assert {"ec2spawner-hub.service", "ec2spawner-image.timer"} < wanted
+    assert bench.enabled == sorted(wanted)
+    assert bench.upgrade().code == 0
+    assert bench.enabled == sorted(wanted)

@@ -203,6 +203,7 @@ def test_headers_shut_browsers_in(together: Together) -> None:
     assert headers["Referrer-Policy"] == "strict-origin-when-cross-origin"
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]  # the hub's own
     assert "Server" not in headers
+    assert "Alt-Svc" not in headers  # no HTTP/3, which would come by UDP
 
 
 def test_plain_http_is_sent_to_https(together: Together) -> None:

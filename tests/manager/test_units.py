@@ -31,12 +31,12 @@ EXPOSED_AT_MOST = {  # systemd-analyze security; 10 is a service without any res
     "ec2spawner-hub.service": 2.5,
     "ec2spawner-proxy.service": 2.5,
     "ec2spawner-caddy.service": 2.5,
-    "ec2spawner-config.service": 4.5,
+    "ec2spawner-config.service": 2.5,
     "ec2spawner-backup.service": 2.5,
     "ec2spawner-image.service": 2.5,
-    "ec2spawner-volume.service": 4.5,
-    "ec2spawner-data.service": 4.5,
-    "ec2spawner-metadata.service": 5.0,
+    "ec2spawner-volume.service": 2.5,
+    "ec2spawner-data.service": 2.5,
+    "ec2spawner-metadata.service": 4.0,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 from collections.abc import Iterator
@@ -120,6 +121,27 @@ def test_what_is_older_than_the_last_release_goes(bench: Bench) -> None:
     assert (bench.base / "proxies/proxy-1").exists()
 
 
+def test_the_last_release_outlives_a_repetition(bench: Bench) -> None:
+    for _ in range(2):
+        bench.upgrade()
+    assert {p.name for p in (bench.base / "releases").iterdir()} == {OLD, bench.new}
+
+
+def test_of_two_at_once_the_second_is_refused(bench: Bench) -> None:
+    with (bench.base / "upgrade.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = bench.upgrade()
+    assert done.code == 1
+    assert "another upgrade is on its way" in done.output
+    assert is_old(bench)
+
+
+def test_what_another_one_has_begun_is_its_own_to_settle(bench: Bench) -> None:
+    (bench.base / "upgrade.state").write_text(f"{OLD} {bench.new} {'b' * 64}\n")
+    assert bench.upgrade("--settle", SHA).code == 0
+    assert not bench.is_settled
+
+
 @pytest.mark.parametrize("word", ["", "--what", "xyz", f"{SHA}; reboot"])
 def test_what_is_no_digest_is_refused(bench: Bench, word: str) -> None:
     assert bench.upgrade(word).code != 0
@@ -145,7 +167,7 @@ def killed(folder: Path, is_broken: bool, fatal: int, is_boot: bool) -> Iterator
         settled = bench.upgrade("--settle-before-the-hub")
         bench.start_hub()
     else:
-        settled = bench.upgrade("--settle")
+        settled = bench.upgrade("--settle", SHA)
         if bench.hub == "stopped":
             yield "the hub is left stopped"
     if settled.code != 0 or not bench.is_settled:

@@ -205,6 +205,12 @@ class Bench:
         return len(file.read_text().splitlines()) if file.exists() else 0
 
     @property
+    def enabled(self) -> list[str]:
+        """What systemd was told to enable, sorted."""
+        words = [line.split() for line in (self.root / "systemctl.log").read_text().splitlines()]
+        return sorted(line[2] for line in words if line[:2] == ["--quiet", "enable"])
+
+    @property
     def is_settled(self) -> bool:
         return not (self.base / "upgrade.state").exists()
 
