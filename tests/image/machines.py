@@ -20,6 +20,7 @@ from ec2spawner.model import TAG_ROLE, Role
 
 BOOT_SECONDS = 900.0
 """For a machine whose processors are emulated, on a computer that may do other things, too."""
+SHELL_PAUSE_SECONDS = 5.0
 SHELL_WORDS = "systemd.debug_shell=ttyS1"
 
 
@@ -92,15 +93,26 @@ class Shell:
         words = f"{command}\nprintf '%s-%s %s\\n' END {token} $?\n"
         prelude = "exec sh\nstty -echo -onlcr\nPS1= PS2=\n"
         begin = f"printf '%s-%s\\n' BEGIN {token}\n"
+        deadline = time.monotonic() + seconds
         with self._connected(seconds) as port:
-            port.sendall((prelude + begin + words).encode())
-            text = ""
+            text = heard = ""
             while not (end := re.search(rf"END-{token} (\d+)", text)):
-                chunk = port.recv(65_536)
-                assert chunk, "the machine went off"
-                text += chunk.decode(errors="replace")
+                assert time.monotonic() < deadline, f"no end of: {command}\n{text}"
+                if not heard and f"BEGIN-{token}" not in text:  # at first, or nobody listened
+                    port.sendall((prelude + begin + words).encode())
+                heard = self._heard(port)
+                text += heard
         output = text[: end.start()].rpartition(f"BEGIN-{token}")[2]
         return int(end[1]), output.replace("\r", "").strip()
+
+    @staticmethod
+    def _heard(port: socket.socket) -> str:
+        """What is said within some seconds, to the end of what comes at once."""
+        with contextlib.suppress(TimeoutError):
+            chunk = port.recv(65_536)
+            assert chunk, "the machine went off"
+            return chunk.decode(errors="replace")
+        return ""
 
     def output(self, command: str, seconds: float = 60.0) -> str:
         """What a command that succeeds says."""
@@ -115,7 +127,7 @@ class Shell:
         folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as port:
-                port.settimeout(seconds)
+                port.settimeout(SHELL_PAUSE_SECONDS)
                 while True:
                     try:
                         port.connect(f"/proc/self/fd/{folder}/shell.sock")

@@ -164,7 +164,8 @@ class Other:
 
     def await_boot(self) -> None:
         def has_key() -> bool:
-            return self._shell.run("test -s /etc/ssh/ssh_host_ed25519_key.pub")[0] == 0
+            asked = "test -s /etc/ssh/ssh_host_ed25519_key.pub"
+            return self._shell.run(asked, BOOT_SECONDS)[0] == 0
 
         eventually(has_key, BOOT_SECONDS, "the second machine has a host key")
 
