@@ -114,11 +114,12 @@ make_users() {
     visudo -q -c || give_up "sudo's rules are wrong"
 }
 
-# The users whom base images bring have every right, and nobody needs them.
+# The users whom base images bring have every right, and nobody needs them; one who is the notebook
+# user stays, without the rights.
 remove_base_users() {
     rm -f /etc/sudoers.d/90-cloud-init-users
     for user in $base_users; do
-        if getent passwd "$user" >/dev/null; then
+        if [ "$user" != "$username" ] && getent passwd "$user" >/dev/null; then
             userdel --remove --force "$user" 2>/dev/null || give_up "cannot remove the user $user"
         fi
     done
