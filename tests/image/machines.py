@@ -87,7 +87,7 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def run(self, command: str, seconds: float = 60.0) -> tuple[int, str]:
+    def run(self, command: str, seconds: float = 240.0) -> tuple[int, str]:
         """Exit code and output of a command; lines are joined as a terminal shows them."""
         token = secrets.token_hex(8)
         words = f"{command}\nprintf '%s-%s %s\\n' END {token} $?\n"
@@ -114,7 +114,7 @@ class Shell:
             return chunk.decode(errors="replace")
         return ""
 
-    def output(self, command: str, seconds: float = 60.0) -> str:
+    def output(self, command: str, seconds: float = 240.0) -> str:
         """What a command that succeeds says."""
         code, output = self.run(command, seconds)
         assert code == 0, f"{command}: {code}: {output}"
