@@ -95,13 +95,15 @@ class Shell:
         begin = f"printf '%s-%s\\n' BEGIN {token}\n"
         deadline = time.monotonic() + seconds
         with self._connected(seconds) as port:
-            text = heard = ""
+            text = ""
+            while "HERE" not in text:  # what is sent before the shell is there waits for it
+                assert time.monotonic() < deadline, "nobody listens at the serial port"
+                port.sendall(b"echo HERE\n")
+                text += self._heard(port)
+            port.sendall((prelude + begin + words).encode())
             while not (end := re.search(rf"END-{token} (\d+)", text)):
                 assert time.monotonic() < deadline, f"no end of: {command}\n{text}"
-                if not heard and f"BEGIN-{token}" not in text:  # at first, or nobody listened
-                    port.sendall((prelude + begin + words).encode())
-                heard = self._heard(port)
-                text += heard
+                text += self._heard(port)
         output = text[: end.start()].rpartition(f"BEGIN-{token}")[2]
         return int(end[1]), output.replace("\r", "").strip()
 
