@@ -20,6 +20,13 @@ from ec2spawner.model import TAG_ROLE, Role
 
 BOOT_SECONDS = 900.0
 """For a machine whose processors are emulated, on a computer that may do other things, too."""
+PATIENCE = {
+    "ec2spawner.replacing:BOOT_BOUND_SECONDS": BOOT_SECONDS / 2,
+    "ec2spawner.spawner:SERVER_TIMEOUT_SECONDS": round(BOOT_SECONDS / 2),
+    "ec2spawner.remote:LOGIN_SECONDS": 60.0,
+    "ec2spawner.remote:ANSWER_SECONDS": 60.0,
+}
+"""Constants of a hub whose machines are as slow as that."""
 SHELL_PAUSE_SECONDS = 5.0
 SHELL_WORDS = "systemd.debug_shell=ttyS1"
 
@@ -76,7 +83,7 @@ def reach_from_machines(hub: Hub) -> Hub:
     """Have the hub tell its workers the address at which real machines reach it, and wait."""
     hub.choices["HUB_CONNECT_URL"] = f"http://{HOST_ADDRESS}:{hub.api_port}"
     hub.choices.setdefault("START_TIMEOUT_SECONDS", round(BOOT_SECONDS))
-    hub.constants["ec2spawner.replacing:BOOT_BOUND_SECONDS"] = BOOT_SECONDS / 2
+    hub.constants |= PATIENCE
     hub.patience_seconds = 120.0
     return hub
 
