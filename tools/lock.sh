@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
     --upgrade --generate-hashes --no-header --no-annotate --quiet \
     --output-file tools/requirements.lock
 
-# What the worker image holds: its servers' environment, and the one that students' code runs in.
+# What the worker image holds: its servers' environment, the one that students' code runs in, and
+# what makes the latter where a course brings an environment.yml.
 # Left out of the former: rfc3987-syntax, which jsonschema does without and whose import is slow.
 image=ec2spawner/worker/image
 compile_for_image() {
@@ -22,7 +23,9 @@ compile_for_image() {
 }
 compile_for_image pyproject.toml --extra worker --no-emit-package rfc3987-syntax \
     --no-emit-package lark --output-file $image/worker.lock
-compile_for_image $image/notebook.in --output-file $image/notebook.lock
+for name in notebook conda; do
+    compile_for_image $image/$name.in --output-file $image/$name.lock
+done
 
 # What the manager installs: the hub, the proxy's Node, and the driver of PostgreSQL.
 .venv/bin/uv pip compile pyproject.toml --extra manager --universal --python-version 3.11 \

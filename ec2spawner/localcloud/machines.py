@@ -266,7 +266,9 @@ class Machines:
             core.powered_off(instance_id)
         else:
             log.warning(
-                "%s: its machine ended with code %s; see its machine.log", instance_id, code
+                "%s: its machine ended with code %s; see the logs beside its disk",
+                instance_id,
+                code,
             )
 
     def in_thread(self, work: Callable[[], Any], timeout_seconds: float = 10.0) -> Any:

@@ -137,7 +137,8 @@ class Hub:
             command = [sys.executable, "-m", "jupyterhub", *arguments]
             self.process = start_process(command, self.folder, self.log, environment)
         if wait:
-            eventually(self._is_up, START_SECONDS, "the hub answers")
+            bound = max(START_SECONDS, self.patience_seconds)
+            eventually(self._is_up, bound, "the hub answers")
         return self
 
     def _write_files(self) -> None:

@@ -20,6 +20,14 @@ from ec2spawner.model import TAG_ROLE, Role
 
 BOOT_SECONDS = 900.0
 """For a machine whose processors are emulated, on a computer that may do other things, too."""
+PATIENCE = {
+    "ec2spawner.replacing:BOOT_BOUND_SECONDS": BOOT_SECONDS / 2,
+    "ec2spawner.spawner:SERVER_TIMEOUT_SECONDS": round(BOOT_SECONDS / 2),
+    "ec2spawner.remote:LOGIN_SECONDS": 60.0,
+    "ec2spawner.remote:ANSWER_SECONDS": 60.0,
+}
+"""Constants of a hub whose machines are as slow as that."""
+SHELL_PAUSE_SECONDS = 5.0
 SHELL_WORDS = "systemd.debug_shell=ttyS1"
 
 
@@ -75,7 +83,7 @@ def reach_from_machines(hub: Hub) -> Hub:
     """Have the hub tell its workers the address at which real machines reach it, and wait."""
     hub.choices["HUB_CONNECT_URL"] = f"http://{HOST_ADDRESS}:{hub.api_port}"
     hub.choices.setdefault("START_TIMEOUT_SECONDS", round(BOOT_SECONDS))
-    hub.constants["ec2spawner.replacing:BOOT_BOUND_SECONDS"] = BOOT_SECONDS / 2
+    hub.constants |= PATIENCE
     hub.patience_seconds = 120.0
     return hub
 
@@ -86,23 +94,36 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def run(self, command: str, seconds: float = 60.0) -> tuple[int, str]:
+    def run(self, command: str, seconds: float = 240.0) -> tuple[int, str]:
         """Exit code and output of a command; lines are joined as a terminal shows them."""
         token = secrets.token_hex(8)
         words = f"{command}\nprintf '%s-%s %s\\n' END {token} $?\n"
         prelude = "exec sh\nstty -echo -onlcr\nPS1= PS2=\n"
         begin = f"printf '%s-%s\\n' BEGIN {token}\n"
+        deadline = time.monotonic() + seconds
         with self._connected(seconds) as port:
-            port.sendall((prelude + begin + words).encode())
             text = ""
+            while "HERE" not in text:  # what is sent before the shell is there waits for it
+                assert time.monotonic() < deadline, "nobody listens at the serial port"
+                port.sendall(b"echo HERE\n")
+                text += self._heard(port)
+            port.sendall((prelude + begin + words).encode())
             while not (end := re.search(rf"END-{token} (\d+)", text)):
-                chunk = port.recv(65_536)
-                assert chunk, "the machine went off"
-                text += chunk.decode(errors="replace")
+                assert time.monotonic() < deadline, f"no end of: {command}\n{text}"
+                text += self._heard(port)
         output = text[: end.start()].rpartition(f"BEGIN-{token}")[2]
         return int(end[1]), output.replace("\r", "").strip()
 
-    def output(self, command: str, seconds: float = 60.0) -> str:
+    @staticmethod
+    def _heard(port: socket.socket) -> str:
+        """What is said within some seconds, to the end of what comes at once."""
+        with contextlib.suppress(TimeoutError):
+            chunk = port.recv(65_536)
+            assert chunk, "the machine went off"
+            return chunk.decode(errors="replace")
+        return ""
+
+    def output(self, command: str, seconds: float = 240.0) -> str:
         """What a command that succeeds says."""
         code, output = self.run(command, seconds)
         assert code == 0, f"{command}: {code}: {output}"
@@ -115,7 +136,7 @@ class Shell:
         folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as port:
-                port.settimeout(seconds)
+                port.settimeout(SHELL_PAUSE_SECONDS)
                 while True:
                     try:
                         port.connect(f"/proc/self/fd/{folder}/shell.sock")

@@ -119,7 +119,11 @@ def notebooks_run_apart_from_the_server(day: Day) -> None:
     where = kernel.run("import site; print(site.ENABLE_USER_SITE, site.getusersitepackages())")
     assert where.startswith("True /home/jovyan/.local/lib/python3")
     assert "/opt/notebook/bin/pip" in kernel.run("!which pip")
+    in_terminals = kernel.run("!bash -lc 'command -v python pip'").split()
+    assert in_terminals == ["/opt/notebook/bin/python", "/opt/notebook/bin/pip"]
     assert day.user.ask("GET", "lab").status_code == 200
+    widgets = "lab/extensions/@jupyter-widgets/jupyterlab-manager/package.json"
+    assert day.user.ask("GET", widgets).status_code == 200  # of the notebooks' environment
     assert day.user.ask("GET", "api/kernelspecs").json()["kernelspecs"].keys() == {"python3"}
 
 
@@ -164,7 +168,8 @@ class Other:
 
     def await_boot(self) -> None:
         def has_key() -> bool:
-            return self._shell.run("test -s /etc/ssh/ssh_host_ed25519_key.pub")[0] == 0
+            asked = "test -s /etc/ssh/ssh_host_ed25519_key.pub"
+            return self._shell.run(asked, BOOT_SECONDS)[0] == 0
 
         eventually(has_key, BOOT_SECONDS, "the second machine has a host key")
 

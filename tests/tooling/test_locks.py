@@ -2,20 +2,24 @@
 
 import json
 import re
+from fnmatch import fnmatch
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "tools" / "requirements.lock"
 PROXY = ROOT / "launch_cluster" / "manager" / "proxy"
+IMAGE = ROOT / "ec2spawner" / "worker" / "image"
+WORKER, NOTEBOOK = IMAGE / "worker.lock", IMAGE / "notebook.lock"
 
 
-def locked() -> list[tuple[Requirement, list[str]]]:
+def locked(lock: Path = REQUIREMENTS) -> list[tuple[Requirement, list[str]]]:
     """Each locked requirement with its hashes."""
-    text = REQUIREMENTS.read_text().replace("\\\n", " ")
+    text = lock.read_text().replace("\\\n", " ")
     entries = []
     for line in text.splitlines():
         requirement, *hashes = re.split(r"\s+--hash=", line.strip())
@@ -24,7 +28,7 @@ def locked() -> list[tuple[Requirement, list[str]]]:
 
 
 def test_no_lock_holds_an_address() -> None:
-    locks = [REQUIREMENTS, PROXY / "package.json", PROXY / "package-lock.json"]
+    locks = [REQUIREMENTS, WORKER, NOTEBOOK, PROXY / "package.json", PROXY / "package-lock.json"]
     for lock in locks:
         assert "://" not in lock.read_text(), lock
         assert " @ " not in lock.read_text(), lock
@@ -32,9 +36,10 @@ def test_no_lock_holds_an_address() -> None:
         assert "--find-links" not in lock.read_text(), lock
 
 
-def test_every_python_package_has_one_version_and_hashes() -> None:
-    entries = locked()
-    assert len(entries) > 100
+@pytest.mark.parametrize(("lock", "least"), [(REQUIREMENTS, 100), (WORKER, 80), (NOTEBOOK, 20)])
+def test_every_python_package_has_one_version_and_hashes(lock: Path, least: int) -> None:
+    entries = locked(lock)
+    assert len(entries) > least
     for requirement, hashes in entries:
         assert [s.operator for s in requirement.specifier] == ["=="], requirement
         assert hashes, requirement
@@ -62,3 +67,30 @@ def test_lock_meets_what_the_project_asks_for() -> None:
         ]
         assert versions, f"{want} is not locked; run `make lock`"
         assert all(want.specifier.contains(v) for v in versions), want
+
+
+def test_a_worker_s_lock_meets_what_a_worker_asks_for_but_for_the_slow_import() -> None:
+    names = {canonicalize_name(r.name) for r, _ in locked(WORKER)}
+    wanted = [Requirement(r) for r in requires("ec2spawner") or ()]
+    worker = [w for w in wanted if w.marker and w.marker.evaluate({"extra": "worker"})]
+    assert len(worker) >= 4
+    assert {canonicalize_name(w.name) for w in worker} <= names
+    assert "rfc3987-syntax" not in names
+
+
+@pytest.mark.parametrize("lock", [WORKER, NOTEBOOK])
+def test_workers_have_the_versions_that_were_tested(lock: Path) -> None:
+    """As far as both locks have a package; on the Python of the image."""
+    tested = {(canonicalize_name(r.name), str(r.specifier)) for r, _ in locked()}
+    names = {name for name, _ in tested}
+    ours = {(canonicalize_name(r.name), str(r.specifier)) for r, _ in locked(lock)}
+    assert {one for one in ours if one[0] in names} <= tested
+
+
+def test_what_makes_an_image_is_in_the_wheel() -> None:
+    found = re.search(r'^"\*" = (\[.*\])$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found
+    kept = json.loads(found[1])
+    files = [p for p in IMAGE.iterdir() if p.is_file() and p.suffix not in (".py", ".in")]
+    assert len(files) > 15
+    assert [p.name for p in files if not any(fnmatch(p.name, k) for k in kept)] == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ec2spawner.worker import notice_file, systemd
+from ec2spawner.worker import image, notice_file, systemd
 from ec2spawner.worker.records import SERVER_FILE
 from ec2spawner.worker.systemd_host import SystemdHost
 
@@ -18,6 +18,9 @@ FOLDER = Path(systemd.__file__).parent
 SERVER = "ec2spawner-server@.service"
 WATCHDOG = ("ec2spawner-watchdog.service", "ec2spawner-watchdog.timer")
 NOTICES = ("ec2spawner-notices.service",)
+IMAGE = Path(image.__file__).parent
+FIREWALL, HOST_KEY = "ec2spawner-firewall.service", "ec2spawner-hostkey.service"
+IMAGE_UNITS = (FIREWALL, HOST_KEY, "ec2spawner-settled.service")
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
 
 
@@ -114,6 +117,44 @@ def test_this_test_sees_mistakes_in_it(root: Path, good: str, bad: str) -> None:
     file = root / "etc/systemd/system" / NOTICES[0]
     file.write_text(file.read_text().replace(good, bad))
     assert verify(root, NOTICES) != (0, "")
+
+
+@pytest.fixture
+def image_root(root: Path) -> Path:
+    """The same with what the image adds."""
+    for program in ("usr/sbin/nft", "usr/bin/ssh-keygen", "usr/bin/touch", "usr/bin/sync"):
+        (root / program).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "opt/ec2spawner/bin/python", root / program)
+    for program in ("usr/bin/rm", "usr/bin/mv"):
+        shutil.copy(root / "opt/ec2spawner/bin/python", root / program)
+    units = root / "etc/systemd/system"
+    for unit in IMAGE_UNITS:
+        shutil.copy(IMAGE / unit, units)
+    (units / f"{SERVER}.d").mkdir()
+    shutil.copy(IMAGE / "server.conf", units / f"{SERVER}.d/image.conf")
+    return root
+
+
+def test_systemd_has_nothing_to_say_about_the_image_s_units(image_root: Path) -> None:
+    assert verify(image_root, (*IMAGE_UNITS, "ec2spawner-server@jovyan.service")) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("unit", "good", "bad"),
+    [
+        (FIREWALL, "/usr/sbin/nft", "/usr/sbin/nft-elsewhere"),
+        (HOST_KEY, "/usr/bin/mv /etc", "/usr/bin/move /etc"),
+        (HOST_KEY, "Type=oneshot", "Type=onceshot"),
+        (IMAGE_UNITS[2], "ConditionFileNotEmpty=", "ConditionFileFull="),
+    ],
+)
+def test_this_test_sees_mistakes_in_the_image_s(
+    image_root: Path, unit: str, good: str, bad: str
+) -> None:
+    file = image_root / "etc/systemd/system" / unit
+    assert good in file.read_text()
+    file.write_text(file.read_text().replace(good, bad))
+    assert verify(image_root, IMAGE_UNITS) != (0, "")
 
 
 def test_notices_are_left_where_the_server_looks(tmp_path: Path) -> None:

@@ -114,11 +114,12 @@ make_users() {
     visudo -q -c || give_up "sudo's rules are wrong"
 }
 
-# The users whom base images bring have every right, and nobody needs them.
+# The users whom base images bring have every right, and nobody needs them; one who is the notebook
+# user stays, without the rights.
 remove_base_users() {
     rm -f /etc/sudoers.d/90-cloud-init-users
     for user in $base_users; do
-        if getent passwd "$user" >/dev/null; then
+        if [ "$user" != "$username" ] && getent passwd "$user" >/dev/null; then
             userdel --remove --force "$user" 2>/dev/null || give_up "cannot remove the user $user"
         fi
     done
@@ -182,14 +183,31 @@ make_notebook() {
     is_made_of $notebook "$want" && return
     phase "installing what notebooks run in"
     rm -rf $notebook
-    # With the system's packages, for then what a student adds lands in the home and is found.
-    python3 -m venv --system-site-packages $notebook
-    pip $notebook --no-compile --no-deps --require-hashes --only-binary :all: \
-        --ignore-installed -r "$here/notebook.lock"
+    if [ -n "$course" ] && [ -f "$course/environment.yml" ]; then
+        make_conda_environment
+    else
+        # With the system's packages, for then what a student adds lands in the home and is found.
+        python3 -m venv --system-site-packages $notebook
+        pip $notebook --no-compile --no-deps --require-hashes --only-binary :all: \
+            --ignore-installed -r "$here/notebook.lock"
+    fi
     install_course
     write_kernelspec
     compile $notebook
     echo "$want" >$notebook/.made-of
+}
+
+make_conda_environment() {
+    phase "making the course's conda environment"
+    tool=$(mktemp -d)
+    python3 -m venv "$tool"
+    pip "$tool" --no-deps --require-hashes --only-binary :all: -r "$here/conda.lock"
+    HOME=$tool XDG_CACHE_HOME=$tool/cache \
+        "$tool/bin/python" -I "$here/conda_environment.py" "$course/environment.yml" $notebook
+    rm -rf "$tool"
+    if [ -s $notebook/pip-requirements.txt ]; then
+        pip $notebook --no-compile -r $notebook/pip-requirements.txt
+    fi
 }
 
 install_course() {
