@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 NOTHING = object()
 """What ``AWS::NoValue`` stands for: the property, or the list's member, is left out."""
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # likewise
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # its types are a package of their own
     """Reads ``!Ref x`` as ``{"Ref": "x"}``, and other short forms alike."""
 
 

@@ -48,11 +48,13 @@ class ManagerRequest:
     may_be_replaced: bool = False
 
 
+BOUNDARY = "--permissions-boundary"
+"""The one of them that holds for the builders' role, too."""
 FLAGS: tuple[tuple[str, str], ...] = (
     ("domain", "--domain"),
     ("email", "--email"),
     ("role_arn", "--manager-role"),
-    ("permissions_boundary", "--permissions-boundary"),
+    ("permissions_boundary", BOUNDARY),
     ("ssh_cidr", "--ssh-cidr"),
     ("key_name", "--key-name"),
     ("may_be_replaced", "--replace-manager"),
@@ -66,7 +68,8 @@ def read_manager(
     if options.is_left_out:
         given = [flag for name, flag in FLAGS if getattr(options, name)]
         why = "is for the manager, but --no-manager leaves it out"
-        return None, [Fault(flag, "", why) for flag in given]
+        wrong = [fault for fault in _faults(options) if fault.key == BOUNDARY]
+        return None, [*(Fault(flag, "", why) for flag in given if flag != BOUNDARY), *wrong]
     faults = list(_faults(options))
     if hub_connect_url is not None:
         why = "is for a hub that runs elsewhere: a manager has an address of its own"
@@ -103,7 +106,7 @@ def _faults(options: ManagerOptions) -> Iterator[Fault]:
             '"arn:aws:iam::123456789012:role/hub"',
         ),
         (
-            "--permissions-boundary",
+            BOUNDARY,
             options.permissions_boundary,
             _like(POLICY_ARN, "the ARN of a policy"),
             '"arn:aws:iam::123456789012:policy/boundary"',
@@ -117,9 +120,6 @@ def _faults(options: ManagerOptions) -> Iterator[Fault]:
             yield Fault(flag, repr(value), reason, f"one such as {instead}")
     if options.email and options.domain == "":
         yield Fault("--email", repr(options.email), "is for certificates, which need --domain")
-    if options.role_arn and options.permissions_boundary:
-        why = "is for a role that is made, but --manager-role names one"
-        yield Fault("--permissions-boundary", "", why)
 
 
 def _like(pattern: str, what: str) -> Callable[[str], str | None]:

@@ -317,14 +317,19 @@ def cluster_spec(
 
 
 def _builder_parameters(request: UpRequest, facts: Facts) -> dict[str, str]:
-    """The builders' role or profile that was named, now or before; none: the stack makes them."""
+    """The builders' role or profile that was named, now or before; none: the stack makes them,
+
+    within the bound that was named.
+    """
+    old = facts.cluster.parameters if facts.cluster and facts.cluster.is_usable else {}
+    bound = request.permissions_boundary
+    bounds = {"PermissionsBoundary": old.get("PermissionsBoundary", "") if bound is None else bound}
     none = {"BuilderRoleName": "none", "BuilderProfileArn": "none"}
     if request.builder_role is None:
-        old = facts.cluster.parameters if facts.cluster and facts.cluster.is_usable else {}
-        return {key: old.get(key) or value for key, value in none.items()}
+        return bounds | {key: old.get(key) or value for key, value in none.items()}
     if ":instance-profile/" in request.builder_role:
-        return none | {"BuilderProfileArn": request.builder_role}
-    return none | {"BuilderRoleName": request.builder_role.rpartition("/")[2]}
+        return bounds | none | {"BuilderProfileArn": request.builder_role}
+    return bounds | none | {"BuilderRoleName": request.builder_role.rpartition("/")[2]}
 
 
 def _image(facts: Facts) -> ImageFacts:

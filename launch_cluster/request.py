@@ -90,6 +90,7 @@ class UpRequest:
     hub_connect_url: str | None = None
     hub_address: str | None = None
     builder_role: str | None = None
+    permissions_boundary: str | None = None  # of roles that are made; "": none
     vpc_id: str | None = None
     nat: str | None = None  # gateway, instance or none
     manager: ManagerRequest | None = None  # None: the hub runs elsewhere
@@ -164,6 +165,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         hub_connect_url=options.hub_connect_url,
         hub_address=options.hub_address,
         builder_role=options.builder_role,
+        permissions_boundary=options.manager.permissions_boundary,
         vpc_id=options.vpc_id,
         nat=options.nat,
         manager=manager,

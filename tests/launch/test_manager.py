@@ -492,8 +492,9 @@ def test_a_permissions_boundary_bounds_the_roles_that_are_made(
     )["Policy"]["Arn"]
     result = up("--permissions-boundary", boundary)
     assert result.exit_code == 0, result.stderr
-    role = ask(gateway, "iam", "get_role", RoleName=f"ec2spawner-{cluster}-us-east-1-manager")
-    assert role["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
+    for whose in ("manager", "builder"):
+        role = ask(gateway, "iam", "get_role", RoleName=f"ec2spawner-{cluster}-us-east-1-{whose}")
+        assert role["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
 
 
 def test_a_vpc_of_others_is_searched_for_its_subnets(
