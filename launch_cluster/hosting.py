@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ec2spawner.costs import MANAGER_DATA_GIB, MANAGER_ROOT_GIB
 from ec2spawner.settings import INSTANCE_CONFIG_NAME, SERVER_CONFIG_NAME
 
 from .facts import Facts, ManagerFacts, StackFacts, StackSpec
@@ -25,8 +26,8 @@ from .planning import (
 from .request import UpRequest
 
 MANAGER_OUTPUTS = ("PrivateAddress", "PublicAddress")
-ROOT_GIB = 16  # Node, two Python environments and a package being unpacked take 5
-DATA_GIB = 10
+ROOT_GIB = MANAGER_ROOT_GIB  # Node, two Python environments and a package being unpacked take 5
+DATA_GIB = MANAGER_DATA_GIB
 CONFIG_KEY = f"config/{SERVER_CONFIG_NAME}"
 CHOICES_KEY = "config/manager.json"
 DATA_VOLUME = "@DATA_VOLUME_ID@"

@@ -252,6 +252,14 @@ def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
     return StackSpec(request.network_stack, template, parameters, stack_tags(request))
 
 
+def has_nat_gateway(request: UpRequest, facts: Facts) -> bool:
+    """Whether a network of the cluster's own has, or gets, a NAT gateway."""
+    if wanted_subnets(request, facts.network, facts.cluster)[0]:
+        return False
+    old = facts.network.parameters if facts.network and facts.network.is_usable else {}
+    return (request.nat or old.get("Nat") or "gateway") == "gateway"
+
+
 def _nat(request: UpRequest, facts: Facts, old: Mapping[str, str]) -> dict[str, str]:
     """How private subnets reach the outside; an instance keeps the image that it has."""
     image = old.get("NatImageId") or facts.nat_image_id or _image(facts).image_id

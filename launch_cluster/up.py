@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ec2spawner.cloud import Gateway
+from ec2spawner.costs import Prices, cost_of_plan
 from ec2spawner.errors import ConfigError, EC2SpawnerError
 from ec2spawner.settings import (
     ServerConfig,
@@ -26,6 +27,7 @@ from .answering import HTTP_PORT
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles
+from .costreport import at_least
 from .course import Course
 from .examining import Diagnosis, examine
 from .facts import Facts, StackFacts
@@ -54,6 +56,7 @@ from .planning import (
     StackChange,
     Templates,
     cluster_spec,
+    has_nat_gateway,
     make_plan,
     network_of,
     server_config,
@@ -101,6 +104,7 @@ class Up:
     done: list[str] = field(default_factory=list)
     sources: Sources = field(default_factory=find_sources)
     http_port: int = HTTP_PORT
+    prices: Prices | None = None  # None: no word of costs
 
     def __post_init__(self) -> None:
         tags = stack_tags(self.request)
@@ -220,7 +224,23 @@ class Up:
             self.reporter.show([f"Cluster {self.request.cluster} ({where}): nothing to do."])
             return
         lines = [f"{number}. {line}" for number, line in enumerate(self._lines(plan), 1)]
-        self.reporter.show([f"Cluster {self.request.cluster} ({where}):", *lines])
+        cost = self._cost_lines(facts)
+        self.reporter.show([f"Cluster {self.request.cluster} ({where}):", *lines, *cost])
+
+    def _cost_lines(self, facts: Facts) -> list[str]:
+        """What the cluster will cost, where prices are at hand."""
+        if self.prices is None:
+            return []
+        bill = cost_of_plan(
+            self.request.choices,
+            has_manager=self.request.manager is not None,
+            nat=has_nat_gateway(self.request, facts),
+            prices=self.prices,
+        )
+        return [
+            f"Without anybody at work, it costs {at_least(bill)} a month, besides homes"
+            " (launch-cluster cost says more)."
+        ]
 
     def _lines(self, plan: Plan) -> list[str]:
         lines = [_stack_line(plan.network)] if plan.network else []

@@ -17,7 +17,9 @@ from typing import Any, NoReturn
 import click
 
 from ec2spawner.cloud import Gateway
+from ec2spawner.costs import Prices
 from ec2spawner.errors import ConfigError, EC2SpawnerError
+from ec2spawner.pricefile import read_prices, user_file
 
 from ..answering import HTTP_PORT
 from ..reporter import Reporter
@@ -35,6 +37,11 @@ class Declined(EC2SpawnerError):
 def open_gateway(region: str | None) -> Gateway:
     """The gateway of one command; a Region of None is left to the AWS configuration."""
     return Gateway(region=region)
+
+
+def known_prices(region: str) -> Prices:
+    """Prices of a Region as the package and the operator's own file have them."""
+    return read_prices(region, user_file(os.environ))
 
 
 REGION = click.option("--region", help="AWS Region, instead of the file's.")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 import click
 
 from ec2spawner.errors import ConfigError
-from ec2spawner.pricefile import read_prices, user_file
 
 from ..belongings import Choice
 from ..down import Down, DownRequest
@@ -63,7 +61,7 @@ def down(
             gateway,
             request,
             reporter,
-            read_prices(where, user_file(os.environ)),
+            common.known_prices(where),
             lambda: common.ask_name(cluster_name, skip=yes),
         )
         return await common.closing(gateway, job.run(dry_run=dry_run))

@@ -36,7 +36,8 @@ def plan(print_policies: bool, dry_run: bool, yes: bool, output: str, **typed: A
         for notice in notices:
             reporter.progress(f"note: {notice}")
         gateway = common.open_gateway(request.choices.REGION)
-        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=yes))
+        prices = common.known_prices(request.choices.REGION)
+        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=yes), prices=prices)
         showing = Showing(job, reporter)
         work = showing.policies() if print_policies else showing.plan()
         return await common.closing(gateway, work)

@@ -147,6 +147,7 @@ def up(dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
             reporter,
             lambda: common.ask_yes(skip=yes),
             http_port=common.http_port(),
+            prices=common.known_prices(request.choices.REGION),
         )
         return await common.closing(gateway, job.run(dry_run=dry_run))
 

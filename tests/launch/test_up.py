@@ -71,6 +71,11 @@ def test_a_launch_makes_network_key_and_cluster_and_writes_the_hubs_file(
     assert all(not s["MapPublicIpOnLaunch"] for s in subnets)
 
 
+def test_the_plan_says_what_the_cluster_costs_while_nobody_works(up: Run) -> None:
+    # A NAT gateway (0.045 an hour) and its address (0.005): 36.50 in a month of 730 hours.
+    assert "it costs 36.50 USD a month" in up("--dry-run").stdout
+
+
 def test_the_launch_template_is_what_workers_need(
     up: Run, aws: Path, cluster: str, gateway: Gateway
 ) -> None:
