@@ -104,7 +104,11 @@ class Belongings:
     async def volumes(self) -> list[Belonging]:
         """Volumes, but for the root disks, which go with their instances."""
         raw = [v for page in await self._pages("describe_volumes") for v in page["Volumes"]]
-        return [_thing(VOLUME, v["VolumeId"], v["State"], v, v["Size"]) for v in raw]
+        return [
+            _thing(VOLUME, v["VolumeId"], v["State"], v, v["Size"])
+            for v in raw
+            if not any(a.get("DeleteOnTermination") for a in v.get("Attachments") or ())
+        ]
 
     async def images(self) -> list[Belonging]:
         """Images that were built."""

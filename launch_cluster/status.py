@@ -40,8 +40,12 @@ class Status:
     @property
     def url(self) -> str | None:
         """The hub's address, where the cluster has a manager."""
-        outputs = [stack.outputs.get("HubUrl") for stack in self.stacks]
-        return next(filter(None, outputs), None)
+        for outputs in (stack.outputs for stack in self.stacks):
+            if outputs.get("Domain"):
+                return f"https://{outputs['Domain']}"
+            if outputs.get("PublicAddress"):
+                return f"http://{outputs['PublicAddress']}"
+        return None
 
     def machines(self) -> dict[str, dict[str, int]]:
         """Workers by profile and by state; those of nobody are spares."""

@@ -122,6 +122,23 @@ def test_all_goes_but_the_homes_and_another_cluster_is_untouched(
     assert len(other.stacks()) == 2
 
 
+def test_a_cluster_with_a_manager_goes_too_and_the_hubs_data_stay_unless_told(
+    run: Run, aws: Path, cluster: str, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
+    assert run("up", cluster, "--yes").exit_code == 0
+    address = json.loads(run("status", cluster, "--output", "json").stdout)["url"]
+    assert address.startswith("http://127.")
+    bucket = f"ec2spawner-{cluster}-{ACCOUNT}-us-east-1"
+    kept = json.loads(run("down", cluster, "--dry-run", "--output", "json").stdout)["stays"]
+    assert [(thing["kind"], thing["role"]) for thing in kept] == [("volume", "manager")]
+    assert run("down", cluster, "--yes").exit_code == 0
+    (data,) = asyncio.run(Belongings(gateway, cluster, bucket).look())
+    assert data.ident == kept[0]["id"]
+    assert run("down", cluster, "--yes", "--delete-hub-data").exit_code == 0
+    assert asyncio.run(Belongings(gateway, cluster, bucket).look()) == []
+
+
 def test_two_clusters_in_one_vpc_collide_in_nothing(run: Run, make_cluster: Make) -> None:
     first = make_cluster("-a")
     subnet = first.config.WORKER_SUBNETS[0].SUBNET_ID
