@@ -52,7 +52,7 @@ def requests_of(cluster: str, service: str, action: str, params: dict[str, Any])
 
 
 def of_builders(cluster: str, action: str, params: dict[str, Any]) -> list[Request]:
-    """About a call for a builder, which bears the cluster's tags and is launched by its template."""
+    """About a call for a builder, which bears the cluster's tags and comes by its template."""
     template = {
         "ImageId": "ami-1",
         "KeyName": f"ec2spawner-{cluster}",
