@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from policies.iam import Request, decide
-from policies.requests import request_tags
+from policies.requests import World, request_tags
+from policies.requests import requests_of as requests_of_call
 
 from ec2spawner.cloud import Gateway, action_name
 from launch_cluster.commands import common
@@ -44,7 +46,28 @@ def requests_of(cluster: str, service: str, action: str, params: dict[str, Any])
     if action == "GetConsoleOutput":
         ours = {"aws:ResourceTag/ec2spawner:cluster": cluster}
         return [Request("ec2:GetConsoleOutput", f"arn:aws:ec2:{place}:instance/i-1", ours)]
+    if action in ("CreateImage", "RunInstances", "TerminateInstances"):
+        return of_builders(cluster, action, params)
     return [Request(f"{service}:{action}", "*")]
+
+
+def of_builders(cluster: str, action: str, params: dict[str, Any]) -> list[Request]:
+    """About a call for a builder, which bears the cluster's tags and comes by its template."""
+    template = {
+        "ImageId": "ami-1",
+        "KeyName": f"ec2spawner-{cluster}",
+        "MetadataOptions": {"HttpTokens": "required"},
+        "SecurityGroupIds": ["sg-1"],
+    }
+    ours: dict[str, dict[str, str]] = defaultdict(lambda: {"ec2spawner:cluster": cluster})
+    named = params.get("LaunchTemplate", {}).get("LaunchTemplateId", "")
+    for i in (params.get("InstanceId"), *params.get("InstanceIds", ())):
+        ours[i or ""]
+    if "IamInstanceProfile" in params:  # its role has the same name
+        role = params["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+        params = {**params, "IamInstanceProfile": {"Role": role}}
+    world = World("us-east-1", ACCOUNT, ours, {named: template})
+    return requests_of_call(world, "ec2", action, params)
 
 
 def test_a_cluster_is_built_changed_and_shown_with_the_operators_rights(
