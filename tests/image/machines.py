@@ -98,7 +98,8 @@ class Shell:
         """Exit code and output of a command; lines are joined as a terminal shows them."""
         token = secrets.token_hex(8)
         words = f"{command}\nprintf '%s-%s %s\\n' END {token} $?\n"
-        prelude = "exec sh\nstty -echo -onlcr\nPS1= PS2=\n"
+        plain = "TERM=dumb SYSTEMD_COLORS=0 SYSTEMD_PAGER=cat COLUMNS=400"
+        prelude = f"exec env {plain} sh\nstty -echo -onlcr cols 400\nPS1= PS2=\n"
         begin = f"printf '%s-%s\\n' BEGIN {token}\n"
         deadline = time.monotonic() + seconds
         with self._connected(seconds) as port:
