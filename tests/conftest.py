@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("hub", "browser", "launch", "localcloud", "tooling", "soak")
+TOGETHER = ("launch", "hub", "browser", "localcloud", "tooling", "soak")
 """Folders of which each is one group, the longest first: it must not begin last."""
 TESTS = Path(__file__).parent
+
+settings.register_profile("any machine", deadline=None)  # tests assert behaviour, not seconds
+settings.load_profile("any machine")
 
 
 def group_of(path: Path) -> str:

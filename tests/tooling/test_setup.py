@@ -18,8 +18,6 @@ def clone(tmp_path: Path) -> Path:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
-    proxy = Path("launch_cluster") / "manager" / "proxy"
-    shutil.copytree(ROOT / proxy, tmp_path / proxy)
     (tmp_path / "bin").mkdir()
     return tmp_path
 
