@@ -26,7 +26,7 @@ test: setup lint  ## all checks and tests; the browser's need Debian's chromium
 	@$(MAKE) --no-print-directory test-image
 
 # One machine boots at a time as fast as it can; the other tests have ended by then.
-IMAGE_TESTS := $(BIN)/python -m pytest tests/image -o faulthandler_timeout=1500
+IMAGE_TESTS := $(BIN)/python -m pytest tests/image -o faulthandler_timeout=1500 --durations 5
 
 test-image: setup  ## the worker's image, made and booted for real (root, qemu; some minutes)
 	@tools/qemu.sh
