@@ -26,7 +26,7 @@ test: setup lint docs  ## all checks and tests; the browser's need Debian's chro
 	@$(MAKE) --no-print-directory test-image
 
 # One machine boots at a time as fast as it can; the other tests have ended by then.
-IMAGE_TESTS := $(BIN)/python -m pytest -o faulthandler_timeout=2400
+IMAGE_TESTS := $(BIN)/python -m pytest -o faulthandler_timeout=2400 --durations 5
 
 test-image: setup  ## the worker's image, made and booted for real (root, qemu; some minutes)
 	@tools/qemu.sh
