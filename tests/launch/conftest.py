@@ -1,4 +1,4 @@
-"""One emulated cloud for all tests of the commands; each test has a cluster of its own in it."""
+"""One emulated cloud for a file of tests of the commands; each test has a cluster of its own."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ _clusters = count(1)
 _shared: list[str] = []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an emulated cloud whose machines are stubs and boot at once."""
+    """Address of an emulated cloud whose machines are stubs and boot at once.
+
+    One for each file of tests: it writes down all that it holds at each change.
+    """
     folder = tmp_path_factory.mktemp("cloud")
     command = [
         *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),

@@ -57,8 +57,10 @@ class Cluster:
         return [worker.instance_id for worker in found]
 
     def belongings(self) -> list[Belonging]:
+        """What is there, but for what is about to be gone: the builder of the image, just now."""
         bucket = f"ec2spawner-{self.name}-{ACCOUNT}-us-east-1"
-        return asyncio.run(Belongings(self.gateway, self.name, bucket).look())
+        things = asyncio.run(Belongings(self.gateway, self.name, bucket).look())
+        return [thing for thing in things if thing.state != "shutting-down"]
 
     def kinds(self) -> set[str]:
         return {thing.kind for thing in self.belongings()}
