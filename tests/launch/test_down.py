@@ -57,10 +57,13 @@ class Cluster:
         return [worker.instance_id for worker in found]
 
     def belongings(self) -> list[Belonging]:
-        """What is there, but for what is about to be gone: the builder of the image, just now."""
+        """What is there, once what is about to be gone (the image's builder, at first) is gone."""
         bucket = f"ec2spawner-{self.name}-{ACCOUNT}-us-east-1"
-        things = asyncio.run(Belongings(self.gateway, self.name, bucket).look())
-        return [thing for thing in things if thing.state != "shutting-down"]
+        while True:
+            things = asyncio.run(Belongings(self.gateway, self.name, bucket).look())
+            if not any(thing.state == "shutting-down" for thing in things):
+                return things
+            time.sleep(0.05)
 
     def kinds(self) -> set[str]:
         return {thing.kind for thing in self.belongings()}
