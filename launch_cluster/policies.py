@@ -193,6 +193,7 @@ LAUNCHED = (
 LOOKS = [
     "cloudformation:DescribeStacks",
     "ec2:Describe*",
+    "iam:SimulatePrincipalPolicy",
     "servicequotas:GetServiceQuota",
     "sts:GetCallerIdentity",
 ]

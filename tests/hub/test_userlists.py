@@ -148,7 +148,6 @@ def test_a_student_who_was_removed_by_mistake_has_the_files_again(
     clerk.run("import", one, "--yes", "--remove")
     eventually(lambda: not ann.workers() and ann.home()["attachment"] is None, 20, "it is over")
     hub.advance(400)
-    monkeypatch.setattr("launch_cluster.restore.WATCH_SECONDS", 6.0)
     for key, value in hub.cloud.environment().items():
         monkeypatch.setenv(key, value)
     assert asyncio.run(restore(hub, "ann"))["volume_id"] == home

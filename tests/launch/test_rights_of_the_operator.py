@@ -48,7 +48,8 @@ def requests_of(cluster: str, service: str, action: str, params: dict[str, Any])
         return [Request("ec2:GetConsoleOutput", f"arn:aws:ec2:{place}:instance/i-1", ours)]
     if action in ("CreateImage", "RunInstances", "TerminateInstances"):
         return of_builders(cluster, action, params)
-    return [Request(f"{service}:{action}", "*")]
+    prefix = {"service-quotas": "servicequotas"}.get(service, service)
+    return [Request(f"{prefix}:{action}", "*")]
 
 
 def of_builders(cluster: str, action: str, params: dict[str, Any]) -> list[Request]:

@@ -268,6 +268,7 @@ class WholeWorld:
     def __init__(self, loop: Wires) -> None:
         self._whole = InProcessCloud(clock=_LoopClock(loop), throttle=True, seed="soak")
         self.is_late = False
+        self.image_id = IMAGE
         self.trouble = self._whole.cloud.trouble
         self.capacity = self._whole.cloud.capacity
         raw = self._whole.client("ec2")
