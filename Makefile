@@ -23,9 +23,8 @@ demo-clean:  ## forget the demo's users, files and machines
 test: setup lint docs  ## all checks and tests; the browser's need Debian's chromium
 	@tools/chromium.sh
 	@$(BIN)/python -m pytest --numprocesses 2 --ignore tests/image
-	@$(MAKE) --no-print-directory test-image
 
-# One machine boots at a time as fast as it can; the other tests have ended by then.
+# Alone: each machine boots as fast as it can.
 IMAGE_TESTS := $(BIN)/python -m pytest -o faulthandler_timeout=2400 --durations 5
 
 test-image: setup  ## the worker's image, made and booted for real (root, qemu; some minutes)

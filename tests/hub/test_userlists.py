@@ -148,6 +148,9 @@ def test_a_student_who_was_removed_by_mistake_has_the_files_again(
     clerk.run("import", one, "--yes", "--remove")
     eventually(lambda: not ann.workers() and ann.home()["attachment"] is None, 20, "it is over")
     hub.advance(400)
+    journal = hub.folder / "ec2spawner_journal.json"
+    # As it is after three minutes: the hub has listed its mark, and promises it no more.
+    eventually(lambda: not json.loads(journal.read_text())["promises"], 60, "it is listed")
     for key, value in hub.cloud.environment().items():
         monkeypatch.setenv(key, value)
     assert asyncio.run(restore(hub, "ann"))["volume_id"] == home
