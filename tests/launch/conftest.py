@@ -27,7 +27,7 @@ from .shops import Shop
 READS = frozenset({"get_caller_identity"})
 _numbers = count(1)
 _clusters = count(1)
-_shared: list[str] = []
+_shared: dict[str, str] = {}  # by the cloud in which it is
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +211,13 @@ def make_shop(
 
 @pytest.fixture
 def shop(
-    make_shop: Callable[[], Shop], run: Callable[..., Result], gateway: Gateway, aws: Path
+    make_shop: Callable[[], Shop],
+    run: Callable[..., Result],
+    gateway: Gateway,
+    aws: Path,
+    endpoint: str,
 ) -> Shop:
     """A cluster that the tests of builds share: each builds an image of its own in it."""
-    if not _shared:
-        _shared.append(make_shop().name)
-    return Shop(run, gateway, aws, _shared[0])
+    if endpoint not in _shared:
+        _shared[endpoint] = make_shop().name
+    return Shop(run, gateway, aws, _shared[endpoint])
