@@ -51,15 +51,15 @@ def stays(thing: Belonging, choice: Choice, of_images: Iterable[str] = ()) -> bo
     """Whether a thing is to be there after ``down``; ``of_images``: snapshots that images need."""
     if thing.kind == IMAGE:
         return choice.keep_images
-    if thing.kind == SNAPSHOT:
-        if thing.ident in of_images:
-            return choice.keep_images
-        return not choice.delete_snapshots
-    if thing.kind == VOLUME and thing.role == Role.WORKER.value:
-        return not choice.delete_homes
-    if thing.kind == VOLUME and thing.role == Role.MANAGER.value:
+    if thing.kind not in (VOLUME, SNAPSHOT):
+        return False
+    if thing.role == Role.IMAGE.value or thing.ident in of_images:
+        return choice.keep_images
+    if thing.role == Role.MANAGER.value:
         return not choice.delete_hub_data
-    return False
+    if thing.kind == SNAPSHOT:
+        return not choice.delete_snapshots
+    return thing.role == Role.WORKER.value and not choice.delete_homes
 
 
 def left_over(things: Sequence[Belonging], choice: Choice) -> tuple[Belonging, ...]:

@@ -180,9 +180,7 @@ class Down:
         await self._delete_stack(by_name.get(manager))
         async with self._no_hub(Objects(self.gateway, bucket)):
             await self._end_builders()
-            await self._workers.carry_out(await self._workers.look())
-        self.done += self._workers.done
-        self.failed += self._workers.failed
+            await self._end_workers()
         await self._delete_hub_data()
         await self._delete_images()
         await self._delete_snapshots()
@@ -245,6 +243,13 @@ class Down:
             with contextlib.suppress(NotFound):  # one is gone: the next look tells which
                 await self._ec2.terminate(ours)
 
+    async def _end_workers(self) -> None:
+        try:
+            await self._workers.carry_out(await self._workers.look())
+        finally:
+            self.done += self._workers.done
+            self.failed += self._workers.failed
+
     async def _delete_hub_data(self) -> None:
         if not self.request.choice.delete_hub_data:
             return
@@ -263,12 +268,11 @@ class Down:
                 )
 
     async def _delete_snapshots(self) -> None:
-        """By choice; and what an image left that was deleted only by half."""
+        """Those that are not to stay; also what is left of an image that was deleted by half."""
         of_images = parts_of_images(await self._belongings.images())
         for snapshot in await self._belongings.snapshots():
-            is_half = snapshot.role == Role.BUILDER.value and not self.request.choice.keep_images
-            is_chosen = self.request.choice.delete_snapshots and snapshot.state == "completed"
-            if snapshot.ident not in of_images and (is_half or is_chosen):
+            is_to_stay = stays(snapshot, self.request.choice, of_images)
+            if snapshot.state == "completed" and not is_to_stay:
                 params = {"SnapshotId": snapshot.ident}
                 await self._delete(snapshot, self._call("delete_snapshot", params))
 

@@ -6,17 +6,15 @@ Owns what is looked at, shown, asked and done, in this order. What may go is dec
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.configfile import Fault
-from ec2spawner.errors import CloudError, ConfigError, EC2SpawnerError, Rejected
+from ec2spawner.errors import CloudError, EC2SpawnerError, Rejected
 from ec2spawner.model import TAG_CLUSTER
-from ec2spawner.settings import find_server_config, load_server_config
 
 from .images import Images
 from .imaging import (
@@ -31,38 +29,11 @@ from .imaging import (
 )
 from .looking import account_of
 from .reporter import Reporter
-from .request import OptionError, check_cluster_name
+from .request import OptionError
 from .stacks import Stacks
 
 CANNOT_SHARE = ("OperationNotPermitted", "InvalidParameter")
 """EC2's words for snapshots under the account's default key (hashicorp/packer#7410, #7499)."""
-
-
-@dataclass(frozen=True)
-class ClusterChoice:
-    """Which cluster a command is about; a Region of None is left to the AWS configuration."""
-
-    cluster: str
-    region: str | None = None
-
-
-def read_cluster_choice(
-    asked: ClusterChoice, config: Path | None, environ: Mapping[str, str]
-) -> ClusterChoice:
-    """Completed from server_config.json where cluster or Region were left out."""
-    if not asked.cluster or config:
-        path = config or find_server_config(environ, Path.cwd())
-        server, _ = load_server_config(path)
-        if asked.cluster and asked.cluster != server.CLUSTER_NAME:
-            raise ConfigError(
-                f"{path} describes the cluster {server.CLUSTER_NAME}, not {asked.cluster}.",
-                next_step="Name the right file with --config, or leave it out.",
-            )
-        asked = replace(asked, cluster=server.CLUSTER_NAME, region=asked.region or server.REGION)
-    faults = check_cluster_name(asked.cluster)
-    if faults:
-        raise OptionError(faults)
-    return asked
 
 
 def check_account(account: str) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,28 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     if request.base_ami and choices.CUSTOM_WORKER_AMI:
         notices += ("CUSTOM_WORKER_AMI is used for the workers; BASE_AMI has no effect.",)
     return request, notices
+
+
+def read_cluster(
+    cluster: str, region: str | None, config: Path | None, environ: Mapping[str, str]
+) -> tuple[str, str | None]:
+    """Cluster and Region of a command, from server_config.json where they were left out.
+
+    A Region of None is left to the AWS configuration. Raises ConfigError.
+    """
+    if not cluster or config:
+        path = config or find_server_config(environ, Path.cwd())
+        server, _ = load_server_config(path)
+        if cluster and cluster != server.CLUSTER_NAME:
+            raise ConfigError(
+                f"{path} describes the cluster {server.CLUSTER_NAME}, not {cluster}.",
+                next_step="Name the right file with --config, or leave it out.",
+            )
+        cluster, region = server.CLUSTER_NAME, region or server.REGION
+    faults = check_cluster_name(cluster)
+    if faults:
+        raise OptionError(faults)
+    return cluster, region
 
 
 def read_region(cluster: str, asked: str | None, home: Path | None = None) -> str:

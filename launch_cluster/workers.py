@@ -28,11 +28,10 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
-from ec2spawner.settings import find_server_config, load_server_config
 
 from .looking import account_of
 from .reporter import Elapsed, Reporter
-from .request import OptionError, check_cluster_name
+from .request import read_cluster
 
 BATCH = (
     200  # TerminateInstances takes 1000 ids (EC2 API reference, 2026); a filter takes 200 values
@@ -57,18 +56,8 @@ def read_terminate_request(
     asked: TerminateRequest, config: Path | None, environ: Mapping[str, str]
 ) -> TerminateRequest:
     """The request completed from server_config.json where cluster or Region were left out."""
-    if not asked.cluster or config:
-        path = config or find_server_config(environ, Path.cwd())
-        server, _ = load_server_config(path)
-        if asked.cluster and asked.cluster != server.CLUSTER_NAME:
-            raise ConfigError(
-                f"{path} describes the cluster {server.CLUSTER_NAME}, not {asked.cluster}.",
-                next_step="Name the right file with --config, or leave it out.",
-            )
-        asked = replace(asked, cluster=server.CLUSTER_NAME, region=asked.region or server.REGION)
-    faults = check_cluster_name(asked.cluster)
-    if faults:
-        raise OptionError(faults)
+    cluster, region = read_cluster(asked.cluster, asked.region, config, environ)
+    asked = replace(asked, cluster=cluster, region=region)
     if not asked.with_snapshots and not asked.delete_homes:
         raise ConfigError(
             "--no-snapshots has a meaning only together with --delete-homes.",

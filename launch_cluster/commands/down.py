@@ -22,8 +22,12 @@ from . import common
 @click.option(
     "--no-snapshots", is_flag=True, help="Delete homes without keeping a snapshot of each."
 )
-@click.option("--delete-snapshots", is_flag=True, help="Delete the snapshots of homes there are.")
-@click.option("--delete-hub-data", is_flag=True, help="Delete the volume of the hub's database.")
+@click.option("--delete-snapshots", is_flag=True, help="Delete the snapshots of homes.")
+@click.option(
+    "--delete-hub-data",
+    is_flag=True,
+    help="Delete the volume of the hub's database, and its daily snapshots.",
+)
 @click.option("--keep-images", is_flag=True, help="Keep the workers' images.")
 @common.common_options
 def down(

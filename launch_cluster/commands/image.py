@@ -16,9 +16,9 @@ from ec2spawner.settings import SERVER_CONFIG_NAME
 
 from ..course import CourseFiles, read_course
 from ..imagebuild import ImageBuild, Wishes
-from ..imagekeeping import ClusterChoice, ImageKeeping, check_account, read_cluster_choice
+from ..imagekeeping import ImageKeeping, check_account
 from ..reporter import Reporter
-from ..request import OptionError, Options, read_request
+from ..request import OptionError, Options, read_cluster, read_request
 from ..up import Up
 from . import common
 
@@ -91,16 +91,16 @@ def _read_build(typed: dict[str, Any]) -> tuple[Wishes, Options]:
         faults.append(Fault("--no-course", "", "is given together with files of a course"))
     if faults:
         raise OptionError(faults)
-    choice = ClusterChoice(typed["cluster_name"] or "", typed["region"])
-    if not choice.cluster:
-        choice = read_cluster_choice(choice, None, os.environ)
+    cluster, region = typed["cluster_name"] or "", typed["region"]
+    if not cluster:
+        cluster, region = read_cluster(cluster, region, None, os.environ)
     base = typed["base_ami"] if typed["base_ami"] != NEWEST else None
     return (
         Wishes(course, typed["no_course"], typed["again"], typed["unencrypted"]),
         Options(
-            cluster=choice.cluster,
+            cluster=cluster,
             base_ami=base or None,
-            region=choice.region,
+            region=region,
             config=typed["config"],
             config_out=typed["config_out"],
         ),
@@ -123,14 +123,12 @@ def _keep(typed: dict[str, Any], work: Callable[[ImageKeeping], Any]) -> None:
 
     async def run() -> dict[str, Any]:
         nonlocal job
-        asked = ClusterChoice(typed["cluster_name"] or "", typed["region"])
-        choice = read_cluster_choice(asked, typed["config"], os.environ)
+        asked = typed["cluster_name"] or "", typed["region"]
+        cluster, region = read_cluster(*asked, typed["config"], os.environ)
         if "account" in typed:
             check_account(typed["account"])
-        gateway = common.open_gateway(choice.region)
-        job = ImageKeeping(
-            gateway, choice.cluster, reporter, lambda: common.ask_yes(skip=typed["yes"])
-        )
+        gateway = common.open_gateway(region)
+        job = ImageKeeping(gateway, cluster, reporter, lambda: common.ask_yes(skip=typed["yes"]))
         return await common.closing(gateway, work(job))
 
     result = common.carry_out(reporter, run, lambda: bool(job and job.done))

@@ -262,6 +262,7 @@ def test_ended_at_any_call_it_goes_on_when_run_again(
     steps = (
         "terminate_instances",
         "deregister_image",
+        "delete_snapshot",
         "delete_objects",
         "delete_stack",
         "delete_key_pair",
@@ -289,16 +290,19 @@ def test_what_was_chosen_to_stay_stays() -> None:
     data = Belonging("volume", "vol-2", "available", "manager")
     image = Belonging("image", "ami-1", parts=("snap-1",))
     part, saved = Belonging("snapshot", "snap-1"), Belonging("snapshot", "snap-2")
-    things = [home, data, image, part, saved, Belonging("bucket", "b")]
+    half = Belonging("snapshot", "snap-3", role="image")  # its image is gone
+    daily = Belonging("snapshot", "snap-4", role="manager")
+    things = [home, data, image, part, saved, half, daily, Belonging("bucket", "b")]
+    images = {"ami-1", "snap-1", "snap-3"}
 
     def gone(**choice: bool) -> set[str]:
         return {thing.ident for thing in left_over(things, Choice(**choice))}
 
-    assert gone() == {"ami-1", "snap-1", "b"}
+    assert gone() == {*images, "b"}
     assert gone(keep_images=True) == {"b"}
-    assert gone(delete_homes=True) == {"vol-1", "ami-1", "snap-1", "b"}
-    assert gone(delete_hub_data=True) == {"vol-2", "ami-1", "snap-1", "b"}
-    assert gone(delete_snapshots=True) == {"ami-1", "snap-1", "snap-2", "b"}
+    assert gone(delete_homes=True) == {"vol-1", *images, "b"}
+    assert gone(delete_hub_data=True) == {"vol-2", "snap-4", *images, "b"}
+    assert gone(delete_snapshots=True) == {"snap-2", *images, "b"}
     assert not stays(Belonging("instance", "i-1"), Choice())
 
 
