@@ -70,6 +70,12 @@ class Visitor:
         )
         self._context.set_default_timeout(PAGE_SECONDS * 1000)
         self.page: Page = self._context.new_page()
+        # Jupyter's server answers 404 for a folder in which a file is renamed just while it is
+        # listed; JupyterLab says so, and lists the folder again.
+        self.page.add_locator_handler(
+            self.page.get_by_role("dialog", name="Directory not found"),
+            lambda dialog: dialog.get_by_role("button", name="Close").click(),
+        )
 
     def close(self) -> None:
         """Take the browser away."""
