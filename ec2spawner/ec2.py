@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -323,8 +323,13 @@ class EC2:
             effect=Effect.REPEATABLE,
         )
 
-    async def untag(self, ids: Sequence[str], keys: Iterable[str]) -> None:
-        """Remove tags from all of ``ids`` (at most 1000)."""
+    async def untag(self, ids: Sequence[str], keys: Collection[str]) -> None:
+        """Remove tags from all of ``ids`` (at most 1000).
+
+        Without keys EC2 would remove all tags (API reference, "DeleteTags", 2026): that is refused.
+        """
+        if not keys:
+            raise ValueError("no tag is named that is to be removed")
         await self._gateway.call(
             "ec2",
             "delete_tags",

@@ -161,12 +161,15 @@ def restore_sqlite(url: URL, source: Path) -> None:
     """Put a copy in the place of the hub's database; the hub must be stopped."""
     database = Path(str(url.database))
     fresh = database.with_name(f".{database.name}.restored")
-    shutil.copyfile(source, fresh)
-    fresh.chmod(0o600)
     owner = database.parent.stat()
-    os.chown(fresh, owner.st_uid, owner.st_gid)
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
+    # The folder is the hub's own, and root may do this: no link that lies there is followed.
+    fresh.unlink(missing_ok=True)
+    made = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(made, "wb") as file, source.open("rb") as saved:  # noqa: PTH123 - a descriptor
+        os.fchown(made, owner.st_uid, owner.st_gid)
+        shutil.copyfileobj(saved, file)
+        file.flush()
+        os.fsync(made)
     for end in LEFTOVERS:  # they belong to what is replaced
         database.with_name(database.name + end).unlink(missing_ok=True)
     fresh.replace(database)

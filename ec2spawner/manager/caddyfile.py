@@ -17,6 +17,9 @@ from ec2spawner.manager.place import PUBLIC_PROXY, Manager
 
 PAIRS = (("fullchain.pem", "privkey.pem"), ("cert.pem", "key.pem"), ("server.crt", "server.key"))
 """Names under which certificate and key are looked for, the first first."""
+FORWARDED = ["header_up X-Scheme {scheme}", "header_up -X-Real-Ip", "header_up -Forwarded"]
+"""The proxy behind adds to X-Forwarded-Proto, and the hub believes its last word; it believes
+X-Scheme first. What a client says of its own address is not handed on."""
 HSTS_SECONDS = 365 * 24 * 3600
 SHOWN = "Caddyfile"
 PLAIN_WARNING = (
@@ -154,7 +157,10 @@ def _served(is_tls: bool, proxy_port: int) -> list[str]:
         _block("header", headers),
         # The proxy behind adds to X-Forwarded-Proto, and the hub believes its last word; it
         # believes X-Scheme first.
-        _block(f"reverse_proxy {PUBLIC_PROXY[0]}:{proxy_port}", ["header_up X-Scheme {scheme}"]),
+        _block(
+            f"reverse_proxy {PUBLIC_PROXY[0]}:{proxy_port}",
+            ["header_up X-Scheme {scheme}", "header_up -X-Real-Ip", "header_up -Forwarded"],
+        ),
         _block("handle_errors", ['respond "The hub does not answer. Try again in a minute." 503']),
     ]
 

@@ -185,6 +185,13 @@ async def test_tags_are_set_and_removed_on_all_at_once() -> None:
     ]
 
 
+async def test_no_tag_named_is_no_call_that_would_remove_all() -> None:
+    cloud, session = ec2({})
+    with pytest.raises(ValueError, match="no tag is named"):
+        await cloud.untag(["i-1"], [])
+    assert session.requests == []
+
+
 def made_snapshot(params: dict[str, Any]) -> dict[str, Any]:
     return {
         "SnapshotId": "snap-1",

@@ -107,6 +107,16 @@ def test_a_copy_comes_back_without_what_the_later_hub_left(tmp_path: Path) -> No
     assert stat.S_IMODE(database.stat().st_mode) == 0o600
 
 
+def test_a_link_that_the_hub_has_laid_is_not_followed(tmp_path: Path) -> None:
+    database, copy, other = tmp_path / "hub.sqlite", tmp_path / "copy", tmp_path / "other"
+    make_database(copy, "ada")
+    other.write_text("root's own")
+    (tmp_path / ".hub.sqlite.restored").symlink_to(other)
+    restore_sqlite(parse(url_of(database)), copy)
+    assert names_in(database) == ["ada"]
+    assert other.read_text() == "root's own"
+
+
 async def test_the_bucket_gets_it_by_date(tmp_path: Path) -> None:
     database, bucket = tmp_path / "hub.sqlite", Bucket()
     make_database(database, "ada")

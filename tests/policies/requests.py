@@ -127,8 +127,9 @@ def _launch(world: World, params: Mapping[str, Any]) -> Iterator[Request]:
 
 
 def _tagging(world: World, name: str, params: Mapping[str, Any]) -> Iterator[Request]:
-    tags = {t["Key"]: t.get("Value", "") for t in params["Tags"]}
-    context = request_tags(tags) if name == "ec2:CreateTags" else {"aws:TagKeys": tuple(tags)}
+    tags = {t["Key"]: t.get("Value", "") for t in params.get("Tags", ())}
+    keys = {"aws:TagKeys": tuple(tags)} if tags else {}  # no key at all where none is named
+    context = request_tags(tags) if name == "ec2:CreateTags" else keys
     for arn, known in map(world.of, params["Resources"]):
         yield Request(name, arn, {**known, **context})
 

@@ -73,6 +73,7 @@ TAGS: dict[str, dict[str, str]] = {
 FACTS = {
     "i-untagged": {"ec2:InstanceMarketType": "on-demand"},
     "vol-untagged": {"ec2:Encrypted": "true", "ec2:VolumeType": "gp3"},
+    "vol-manager": {"ec2:Encrypted": "true", "ec2:VolumeType": "gp3"},
 }
 OTHER_TEMPLATE = {**worker_template(), "MetadataOptions": {"HttpTokens": "required"}}
 WORLD = World(
@@ -356,6 +357,21 @@ FORBIDDEN += [
             ("ec2", "DeleteTags", {"Resources": ["vol-home"], "Tags": [{"Key": key}]}),
         )
         for key in ("ec2spawner:owner", "ec2spawner:cluster", "ec2spawner:generation")
+    ),
+    ("remove all tags", ("ec2", "DeleteTags", {"Resources": ["vol-home"]})),
+    (
+        "make the manager's own volume a worker's",
+        (
+            "ec2",
+            "CreateTags",
+            {
+                "Resources": ["vol-manager"],
+                "Tags": [
+                    {"Key": "ec2spawner:cluster", "Value": "class"},
+                    {"Key": "ec2spawner:role", "Value": "worker"},
+                ],
+            },
+        ),
     ),
     (
         "remove the owner's tag together with one that it may remove",
