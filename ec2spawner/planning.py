@@ -326,7 +326,8 @@ class _Owners:
         home = self._view.volumes.get(home_id or "")
         is_home = home is not None and home.generation > 0 and home.owner == demand.owner.key
         is_due = policy.refresh_workers and policy.is_outdated(worker)
-        return is_due and is_home and self._may_launch(demand, worker.zone)
+        is_held = self._draft.on_hold("launch", demand.profile)
+        return is_due and is_home and not is_held and self._may_launch(demand, worker.zone)
 
     def _retag(self, demand: Demand, worker: Worker) -> None:
         tags = ((TAG_PROFILE, demand.profile),)

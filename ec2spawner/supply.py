@@ -110,9 +110,20 @@ class Supply:
         for profile in self._draft.policy.profiles.values():
             pool = self._pool(profile)
             self._draft.taken.update(pool.kept())
+            self._draft.taken.update(self._spared(profile, pool))
             if profile.slug not in waits_for:
                 self._balance(pool)
                 self._top_up(profile, pool.missing())
+
+    def _spared(self, profile: Profile, pool: _Pool) -> list[str]:
+        """Spares of an older image that stay until those that take their places are prepared."""
+        older = [
+            w.instance_id
+            for w in self._draft.free_spares(profile.slug)
+            if _suits_a_newcomer(w) and self._draft.policy.is_outdated(w)
+        ]
+        ready = sum(w.is_prepared for w in (*pool.up, *pool.resting))
+        return older[: max(0, pool.to_run + pool.to_rest - ready)]
 
     def _pool(self, profile: Profile) -> _Pool:
         ahead = self._ahead() if self._is_usual(profile) else 0

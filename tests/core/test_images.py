@@ -10,14 +10,26 @@ from types import MappingProxyType
 
 import pytest
 
-from core.builders import ANN, BOB, NOW, POLICY, RUNNING, STOPPED, home, listing, planned, wants
+from core.builders import (
+    ANN,
+    BOB,
+    NOW,
+    POLICY,
+    RUNNING,
+    STOPPED,
+    home,
+    listing,
+    planned,
+    unwanted_since,
+    wants,
+)
 from core.builders import worker as worker_of
 from core.fakes import FakeCloud
 from core.kit import POLICY as TOWN_POLICY
 from core.kit import Hub, until
 from core.virtual import clock, in_virtual_time
-from ec2spawner.actions import Claim, Launch, Start, Tag
-from ec2spawner.errors import CapacityError, Denied
+from ec2spawner.actions import Claim, Launch, Start, Tag, Terminate
+from ec2spawner.errors import CapacityError, Denied, Rejected
 from ec2spawner.images import LOOK_SECONDS, CurrentImage
 from ec2spawner.listing import Listing
 from ec2spawner.model import (
@@ -106,6 +118,26 @@ def test_spares_of_an_older_image_are_replaced_and_new_ones_bear_the_new() -> No
     actions = planned(spares(OLD, NEW), policy=with_pool(replace(POLICY, image_id=NEW)))
     launches = [a for a in actions if isinstance(a, Launch)]
     assert [(a.count, a.image_id) for a in launches] == [(1, NEW)]
+
+
+def test_an_older_spare_stays_until_one_that_takes_its_place_is_prepared() -> None:
+    policy = with_pool(replace(POLICY, image_id=NEW))
+    ripe = unwanted_since(900, "i-1", "i-2")
+
+    def ended(there: Listing) -> list[str]:
+        actions = planned(there, policy=policy, memory=ripe)
+        return [i for action in actions if isinstance(action, Terminate) for i in action.ids]
+
+    assert ended(spares(OLD, OLD)) == []
+    assert len(ended(spares(OLD, OLD, NEW))) == 1
+    assert sorted(ended(spares(OLD, OLD, NEW, NEW))) == ["i-1", "i-2"]
+
+
+def test_nobodys_worker_is_given_up_while_launches_fail() -> None:
+    hold = Failure(Rejected("no such image"), NOW + 60)
+    memory = Memory(holds=MappingProxyType({("launch", "default"): hold}))
+    (action,) = planned(anns(), wants(ANN), policy=REFRESHING, memory=memory)
+    assert isinstance(action, Start)
 
 
 def test_a_newcomer_gets_a_spare_of_the_new_image_first_but_rather_an_old_one_than_none() -> None:
