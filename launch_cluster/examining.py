@@ -33,9 +33,10 @@ class Way(str, Enum):
 
 @dataclass(frozen=True)
 class Rights:
-    """Which actions the caller may use; ``unknown`` is why that could not be asked, if so."""
+    """Which actions the caller may not use; ``unknown`` is why that could not be asked, if so."""
 
-    denied: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()  # whatever else is granted
+    unsure: tuple[str, ...] = ()  # not granted at all, or for some resources or conditions only
     unknown: str = ""
 
 
@@ -102,6 +103,13 @@ def _of_rights(rights: Rights) -> Iterator[Finding]:
 
 
 def _of_unknown_rights(rights: Rights) -> Iterator[Finding]:
+    if rights.unsure:
+        yield Finding(
+            "Your AWS credentials",
+            f"are not granted without condition: {', '.join(rights.unsure)}",
+            "If they are granted for this cluster alone, all is well; if not, ask whoever manages"
+            " the account (launch-cluster plan --print-policies prints a policy that does).",
+        )
     if rights.unknown:
         yield Finding(
             "Your rights",

@@ -26,6 +26,7 @@ from .imaging import (
     left_over,
     recipe_of,
 )
+from .looking import described
 from .planning import Network, network_of
 from .up import Obstacles, Up, builders_line, image_line, read_package, read_recorded
 
@@ -69,6 +70,7 @@ class ImageBuild:
         findings = find_obstacles(request, facts)
         if findings:
             raise Obstacles(request.cluster, findings)
+        await self._check_current(facts)
         recipe = self._recipe(facts, package.digest)
         size = request.choices.WORKER_EBS_SIZE
         step = decide(recipe, facts.worker_images, facts.current_image, size)
@@ -89,6 +91,23 @@ class ImageBuild:
             self.up.note(f"{request.config_out}")
         self.up.reporter.show([f"New workers get {image_id}."])
         return self._result(recipe, step, "done", image_id, notices)
+
+    async def _check_current(self, facts: Facts) -> None:
+        """An image of somebody's own, as CUSTOM_WORKER_AMI names one, is not taken away.
+
+        Not such a one is the public image that new workers have until the first is built.
+        """
+        current = facts.current_image
+        if current is None or find_by_id(facts.worker_images, current):
+            return
+        found = await described(self.up.gateway, "describe_images", "Images", "image-id", [current])
+        if found and not found[0]["Public"] and current != facts.image_id:
+            raise ConfigError(
+                f"New workers have the image {current}, which was not built by this command.",
+                why="CUSTOM_WORKER_AMI named it.",
+                next_step="Remove CUSTOM_WORKER_AMI from instance_config.json and run"
+                " launch-cluster up, to have one built.",
+            )
 
     def _network(self, facts: Facts) -> Network:
         network = network_of(self.up.request, facts)

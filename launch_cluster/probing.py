@@ -23,7 +23,6 @@ from .facts import Facts
 from .planning import wanted_subnets
 from .request import UpRequest
 
-SIMULATED_MAX = 50  # actions in one call: the API names no limit, and a request has one of size
 _ASSUMED = re.compile(
     r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/"
 )
@@ -94,33 +93,34 @@ async def _nothing() -> None:
 
 
 async def look_at_rights(gateway: Gateway) -> Rights:
-    """Which of ACTIONS the caller is denied, as IAM's own simulation says."""
+    """Which of ACTIONS the caller is denied, as IAM's own simulation says.
+
+    It is asked about any resource and without any context: what a policy grants for some
+    resources only, or under a condition, is an implicit denial to it (IAM API reference,
+    "SimulatePrincipalPolicy", 2026).
+    """
     try:
         caller = await gateway.call("sts", "get_caller_identity")
         arn = policy_source(caller["Arn"])
         if arn is None:
             return Rights()
-        denied: list[str] = []
-        for start in range(0, len(ACTIONS), SIMULATED_MAX):
-            params = {
-                "PolicySourceArn": arn,
-                "ActionNames": list(ACTIONS[start : start + SIMULATED_MAX]),
-            }
-            pages = await gateway.pages(
-                "iam",
-                "simulate_principal_policy",
-                params,
-                token_key="Marker",  # noqa: S106 - a field
-            )
-            denied += [
-                result["EvalActionName"]
-                for page in pages
-                for result in page["EvaluationResults"]
-                if result["EvalDecision"] != "allowed"
-            ]
+        pages = await gateway.pages(
+            "iam",
+            "simulate_principal_policy",
+            {"PolicySourceArn": arn, "ActionNames": list(ACTIONS)},
+            token_key="Marker",  # noqa: S106 - a field
+        )
     except CloudError as error:
         return Rights(unknown=error.aws_code or error.code)
-    return Rights(tuple(denied))
+    decisions = {
+        result["EvalActionName"]: result["EvalDecision"]
+        for page in pages
+        for result in page["EvaluationResults"]
+    }
+    return Rights(
+        tuple(name for name, decision in decisions.items() if decision == "explicitDeny"),
+        tuple(name for name, decision in decisions.items() if decision == "implicitDeny"),
+    )
 
 
 def policy_source(arn: str) -> str | None:

@@ -25,6 +25,7 @@ from ec2spawner.settings import (
     INSTANCE_CONFIG_NAME,
     MANAGER_SUFFIX,
     NETWORK_SUFFIX,
+    Choices,
     InstanceConfig,
     check_hub_url,
     check_stack_name,
@@ -72,6 +73,8 @@ class Options:
     hub_address: str | None = None
     worker_ssh_port: int | None = None
     builder_role: str | None = None
+    keeps_choices: bool = False
+    """Whether, without an instance_config.json, the choices of the cluster as it is hold."""
     vpc_id: str | None = None
     nat: str | None = None
     manager: ManagerOptions = field(default_factory=ManagerOptions)
@@ -139,7 +142,8 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
 
     ``home`` is a folder whose instance_config.json is read if there is none in the current one.
     """
-    choices, notices = read_choices(options.config, home)
+    cluster = options.cluster if options.keeps_choices else None
+    choices, notices = read_choices(options.config, home, cluster)
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
@@ -218,15 +222,26 @@ def read_region(cluster: str, asked: str | None, home: Path | None = None) -> st
 
 
 def read_choices(
-    config: Path | None, home: Path | None = None
+    config: Path | None, home: Path | None = None, cluster: str | None = None
 ) -> tuple[InstanceConfig, tuple[str, ...]]:
-    """The operator's choices: of the file that is named, else here, else in ``home``."""
+    """The operator's choices: of the file that is named, else here, else in ``home``.
+
+    Without any, those that the server_config.json of ``cluster`` holds, if there is one.
+    """
     if config:
         return load_instance_config(config)
     places = [Path(INSTANCE_CONFIG_NAME), *([home / INSTANCE_CONFIG_NAME] if home else [])]
     for place in places:
         if place.exists():
             return load_instance_config(place)
+    with contextlib.suppress(ConfigError):
+        path = find_server_config(os.environ, Path.cwd())
+        server, _ = load_server_config(path)
+        if cluster == server.CLUSTER_NAME:
+            kept = {key: getattr(server, key) for key in Choices.model_fields}
+            return InstanceConfig(**kept), (
+                f"No {INSTANCE_CONFIG_NAME} here: the choices in {path} are used.",
+            )
     return InstanceConfig(), (f"No {INSTANCE_CONFIG_NAME} here: the defaults are used.",)
 
 

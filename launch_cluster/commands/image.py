@@ -103,6 +103,7 @@ def _read_build(typed: dict[str, Any]) -> tuple[Wishes, Options]:
             region=region,
             config=typed["config"],
             config_out=typed["config_out"],
+            keeps_choices=True,
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -273,6 +274,53 @@ def test_an_image_that_vanishes_is_told_and_made_anew(
 
 
 # ---- an image of the operator's own
+
+
+def test_a_rebuild_where_no_choices_lie_keeps_those_of_the_cluster(
+    make_shop: Callable[[], Shop], run: Run, aws: Path
+) -> None:
+    """As a manager rebuilds, every month."""
+    shop = make_shop()
+    choices = aws / "instance_config.json"
+    choices.write_text(json.dumps({"WORKER_SUDO": True, "WORKER_USERNAME": "scholar"}))
+    assert run("up", shop.name, "--no-manager", "--yes").exit_code == 0
+    before = shop.current
+    choices.unlink()
+    result = shop.build()
+    assert result.exit_code == 0, result.stderr
+    assert "the choices in" in result.stderr
+    assert shop.current == before
+
+
+def test_a_rebuild_takes_nobodys_own_image_away(
+    make_shop: Callable[[], Shop], gateway: Gateway, aws: Path
+) -> None:
+    shop = make_shop()
+    worker = ask(
+        gateway,
+        "ec2",
+        "run_instances",
+        ImageId=shop.current,
+        InstanceType="t3.medium",
+        MinCount=1,
+        MaxCount=1,
+    )["Instances"][0]["InstanceId"]
+    eventually_running(gateway, worker)
+    own = ask(gateway, "ec2", "create_image", InstanceId=worker, Name=f"own {shop.name}")["ImageId"]
+    name = f"/ec2spawner/{shop.name}/worker-image"
+    ask(gateway, "ssm", "put_parameter", Name=name, Value=own, Type="String", Overwrite=True)
+    result = shop.build("--again")
+    assert result.exit_code == 2
+    assert "was not built by this command" in result.stderr
+    assert shop.current == own
+
+
+def eventually_running(gateway: Gateway, instance_id: str) -> None:
+    while True:
+        found = ask(gateway, "ec2", "describe_instances", InstanceIds=[instance_id])
+        if found["Reservations"][0]["Instances"][0]["State"]["Name"] == "running":
+            return
+        time.sleep(0.05)
 
 
 def test_a_custom_image_is_taken_without_a_build_and_doubts_about_it_are_told(
