@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from ec2spawner.addresses import HUB_API_PORT, hub_port
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import (
-    HUB_API_PORT,
     Choices,
     ServerConfig,
     WorkerSubnet,
-    hub_port,
     server_config_text,
 )
 

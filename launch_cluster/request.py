@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ec2spawner.addresses import check_hub_url
 from ec2spawner.configfile import Fault
 from ec2spawner.errors import ConfigError
 from ec2spawner.model import slug
@@ -27,7 +28,6 @@ from ec2spawner.settings import (
     NETWORK_SUFFIX,
     Choices,
     InstanceConfig,
-    check_hub_url,
     check_stack_name,
     find_server_config,
     load_instance_config,

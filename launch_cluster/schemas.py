@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ec2spawner.people import CILogonProvider, OIDCProvider
 from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import (
     INSTANCE_CONFIG_NAME,
@@ -98,6 +99,9 @@ def documentation() -> str:
     shared = dict(Choices.model_fields)
     parts = [HEAD, "## In both files", table_of(shared)]
     parts += ["### Keys of a profile in `PROFILES`", table_of(ProfileChoice.model_fields)]
+    parts += ["### Keys of an institution in `CILOGON_PROVIDERS`"]
+    parts += [table_of(CILogonProvider.model_fields)]
+    parts += ["### Keys of `OIDC`", table_of(OIDCProvider.model_fields)]
     for kind, name, obsolete in (
         (InstanceConfig, INSTANCE_CONFIG_NAME, OBSOLETE_INSTANCE_KEYS),
         (ServerConfig, SERVER_CONFIG_NAME, OBSOLETE_SERVER_KEYS),

@@ -7,14 +7,14 @@ The proxy is a service of its own here: a restart of the hub drops no connection
 import os
 from functools import partial
 
-from ec2spawner import hubconfig
+from ec2spawner import hubconfig, loginconfig, oauthclient
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import EC2SpawnerError
-from ec2spawner.manager import SHIPPED_CONFIG, oauth, place
+from ec2spawner.manager import SHIPPED_CONFIG, place
 
 try:
     manager = place.Manager.of(os.environ)
-    client = oauth.client_now(partial(Gateway, manager.region), manager.cluster)
+    client = oauthclient.client_now(partial(Gateway, manager.region), manager.cluster)
 except EC2SpawnerError as error:
     hubconfig.exit_with(error)
 
@@ -33,6 +33,7 @@ c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.trusted_downstream_ips = ["127.0.0.1", "::1"]
 if manager.domain:
     c.JupyterHub.public_url = f"https://{manager.domain}"
+    c.OAuthenticator.oauth_callback_url = loginconfig.callback_url(c.JupyterHub.public_url)
 
 # On the data volume, which outlives this machine.
 hub_folder = place.DATA / place.HUB_FOLDER

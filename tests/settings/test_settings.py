@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ec2spawner import settings
+from ec2spawner.addresses import hub_port
 from ec2spawner.configfile import ConfigFileError
 from ec2spawner.errors import ConfigError
 from ec2spawner.settings import (
@@ -21,7 +22,6 @@ from ec2spawner.settings import (
     ServerConfig,
     WorkerSubnet,
     find_server_config,
-    hub_port,
     load_instance_config,
     load_server_config,
     server_config_text,

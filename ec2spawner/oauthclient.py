@@ -1,12 +1,13 @@
-"""The hub's client at GitHub, Google or another provider: id and secret, from SSM, in memory only.
+"""The hub's client at GitHub, Google or another provider: id and secret, in memory only.
 
-Owns where they lie and how they are read. Must not know which provider it is, nor the hub.
+Owns where they lie and how they are read: the hub's environment first, then SSM. Must not know
+which provider it is, nor the hub.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,6 +17,9 @@ from ec2spawner.errors import ConfigError, NotFound
 ID_PARAMETER = "/ec2spawner/{}/oauth-client-id"
 SECRET_PARAMETER = "/ec2spawner/{}/oauth-client-secret"  # noqa: S105 - a name
 
+ID_VARIABLE = "OAUTH_CLIENT_ID"
+SECRET_VARIABLE = "OAUTH_CLIENT_SECRET"  # noqa: S105 - a name
+
 
 @dataclass(frozen=True)
 class OAuthClient:
@@ -23,6 +27,24 @@ class OAuthClient:
 
     id: str
     secret: str = field(repr=False)
+
+
+def find_client(
+    environ: Mapping[str, str], make_gateway: Callable[[], Gateway], cluster: str
+) -> OAuthClient | None:
+    """From the environment, else from SSM; None where neither has it.
+
+    Raises ``ConfigError`` where one half is missing, ``CloudError``. For a configuration file.
+    """
+    id_, secret = environ.get(ID_VARIABLE, ""), environ.get(SECRET_VARIABLE, "")
+    if bool(id_) != bool(secret):
+        there, missing = (ID_VARIABLE, SECRET_VARIABLE)[:: 1 if id_ else -1]
+        raise ConfigError(
+            f"{missing} is not set.",
+            why=f"{there} is, and nobody can log in with one of them.",
+            next_step="Set both in the hub's environment, or neither and both in SSM.",
+        )
+    return OAuthClient(id_, secret) if id_ else client_now(make_gateway, cluster)
 
 
 async def read_client(gateway: Gateway, cluster: str) -> OAuthClient | None:

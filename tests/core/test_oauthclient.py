@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ec2spawner.errors import ConfigError, Denied, NotFound
-from ec2spawner.manager.oauth import client_now, read_client
+from ec2spawner.oauthclient import client_now, read_client
 
 ID, SECRET = "/ec2spawner/biology101/oauth-client-id", "/ec2spawner/biology101/oauth-client-secret"
 

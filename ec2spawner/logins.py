@@ -1,0 +1,263 @@
+"""Login by GitHub, Google, CILogon or another provider of OpenID Connect, as this hub does it.
+
+Owns who comes in, what becomes of a provider's groups, and the words where a login fails; the
+protocol is oauthenticator's. Nothing that a provider handed out is kept: no token is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from jupyterhub.auth import DummyAuthenticator
+from oauthenticator.cilogon import CILogonOAuthenticator
+from oauthenticator.generic import GenericOAuthenticator
+from oauthenticator.github import GitHubOAuthenticator
+from oauthenticator.google import GoogleOAuthenticator
+from oauthenticator.oauth2 import OAuthCallbackHandler
+from tornado.httpclient import HTTPClientError
+from tornado.web import HTTPError
+from traitlets import Set, Unicode
+
+from .errors import ConfigError
+from .hubconfig import exit_with
+from .loginconfig import check_loopback
+from .memberships import Memberships, Standing, groups_after, is_admitted, standing_of
+
+AUTH_MODEL_KEY = "ec2spawner"
+DENIED_BY_PERSON = "access_denied"  # RFC 6749, section 4.1.2.1
+MEMBER, NOT_MEMBERS = 204, (302, 404)
+"""GitHub REST API, "Check organization membership for a user", 2022-11-28."""
+
+
+class LoginProblem(HTTPError):
+    """A login that did not come through: what people read, and what stands in the log."""
+
+    def __init__(self, status: int, what: str, next_step: str, log: str = "") -> None:
+        # The reason, which is the page's heading, would else be what is meant for the log.
+        super().__init__(status, "%s", log or what, reason="Not logged in")
+        self.jupyterhub_message = f"{what} {next_step}"
+
+
+class CallbackHandler(OAuthCallbackHandler):  # type: ignore[misc]  # no types there
+    """Where people come back to from the provider."""
+
+    def check_error(self) -> None:
+        """Say what happened in words of ours: whose page is shown must not be the provider's."""
+        error = self.get_argument("error", "")
+        if error == DENIED_BY_PERSON:
+            service = self.authenticator.login_service
+            raise LoginProblem(
+                403,
+                f"{service} was not allowed to tell this hub who you are.",
+                "Log in again, and agree when it asks.",
+            )
+        if error:
+            raise self._failed(f"provider's error {error[:100]!r}")
+
+    def check_state(self) -> None:
+        """A login belongs to the browser that began it."""
+        try:
+            super().check_state()
+        except HTTPError as error:
+            raise LoginProblem(
+                400,
+                "This login was begun in another window or too long ago.",
+                "Log in again.",
+                str(error),
+            ) from None
+
+    def _failed(self, why: str) -> LoginProblem:
+        return LoginProblem(
+            503,
+            f"{self.authenticator.login_service} could not tell this hub who you are.",
+            "Nothing is lost. Log in again in a minute; if it goes on, tell the people who run"
+            " this hub.",
+            f"Login failed: {why}",
+        )
+
+    async def get(self) -> None:
+        """Finish the login; what fails at the provider is told in words."""
+        try:
+            await super().get()
+        except HTTPClientError as error:
+            raise self._failed(f"{error.code} {error.message}"[:200]) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # What a provider answers may have any form; oauthenticator takes the right one for
+            # granted. The text may hold what was answered, and so a token.
+            raise self._failed(type(error).__name__) from None
+
+    async def auth_to_user(self, authenticated: Mapping[str, Any], user: Any = None) -> Any:
+        """Put whoever came in into the groups that the provider names."""
+        user = await super().auth_to_user(authenticated, user)
+        standing, memberships = authenticated[AUTH_MODEL_KEY]
+        before = [group.name for group in user.groups]
+        provider = self.authenticator.provider
+        user.sync_groups(groups_after(provider, before, standing, memberships))
+        return user
+
+
+class Admitting:
+    """What the authenticators here share; comes before oauthenticator's class.
+
+    Whom the hub knows is looked up at each login, so that somebody whom an admin has removed, or
+    whose membership alone brought him here and has ended, does not come in.
+    """
+
+    callback_handler = CallbackHandler
+    provider = ""
+
+    async def memberships(self, auth_model: Mapping[str, Any]) -> Memberships:
+        """What the provider says."""
+        raise NotImplementedError
+
+    async def authenticate(self, handler: Any, data: Any = None, **more: Any) -> Any:
+        """As oauthenticator does, and with what the decision needs."""
+        auth_model = await super().authenticate(handler, data, **more)  # type: ignore[misc]
+        user = handler.find_user(auth_model["name"])
+        standing = standing_of(self.provider, user and [group.name for group in user.groups])
+        auth_model[AUTH_MODEL_KEY] = (standing, await self.memberships(auth_model))
+        return auth_model
+
+    async def check_allowed(self, username: str, auth_model: Mapping[str, Any]) -> bool:
+        """Whether this person comes in; a 403 that says who it is if not."""
+        if await super().check_allowed(username, auth_model):  # type: ignore[misc]
+            return True
+        standing: Standing
+        memberships: Memberships
+        standing, memberships = auth_model[AUTH_MODEL_KEY]
+        if is_admitted(standing, memberships):
+            return True
+        service = self.login_service  # type: ignore[attr-defined]
+        if memberships.unknown:
+            raise LoginProblem(
+                503,
+                f"{service} does not say at the moment which groups you are in.",
+                "Nothing is lost. Log in again in a minute.",
+            )
+        raise LoginProblem(
+            403,
+            f"{service} says that you are {username}, and this hub does not know that name.",
+            "Ask the people who run this hub to add it.",
+            f"{username!r} is not known here",
+        )
+
+    def user_info(self, auth_model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the provider said of the person."""
+        info: Mapping[str, Any] = auth_model["auth_state"][self.user_auth_state_key]  # type: ignore[attr-defined]
+        return info
+
+
+class GitHubLogin(Admitting, GitHubOAuthenticator):  # type: ignore[misc]
+    """GitHub; members of organisations and teams come in."""
+
+    provider = "github"
+    organizations = Set(
+        Unicode(), help="Organisations, and teams as organisation:team, whose members come in."
+    ).tag(config=True)
+
+    async def memberships(self, auth_model: Mapping[str, Any]) -> Memberships:
+        """One request an organisation or team, all at once."""
+        names = sorted(self.organizations)
+        said = await asyncio.gather(*(self._is_member(auth_model, name) for name in names))
+        groups = frozenset(name for name, is_in in zip(names, said, strict=True) if is_in)
+        unknown = frozenset(name for name, is_in in zip(names, said, strict=True) if is_in is None)
+        return Memberships(groups, unknown, groups)
+
+    async def _is_member(self, auth_model: Mapping[str, Any], name: str) -> bool | None:
+        """None where GitHub does not say."""
+        organization, _, team = name.partition(":")
+        login = quote(str(self.user_info(auth_model)["login"]), safe="")
+        inside = f"/teams/{team}" if team else ""
+        token = auth_model["auth_state"]["token_response"]
+        try:
+            answer = await self.httpfetch(
+                f"{self.github_api}/orgs/{organization}{inside}/members/{login}",
+                parse_json=False,
+                raise_error=False,
+                follow_redirects=False,  # GitHub's word for: you are not in it yourself
+                headers=self.build_userdata_request_headers(
+                    token["access_token"], token["token_type"]
+                ),
+                validate_cert=self.validate_server_cert,
+            )
+        except (OSError, HTTPClientError):
+            return None
+        if answer.code not in (MEMBER, *NOT_MEMBERS):
+            self.log.warning("GitHub does not tell members of %s: %s", name, answer.code)
+            return None
+        return bool(answer.code == MEMBER)
+
+
+class GoogleLogin(Admitting, GoogleOAuthenticator):  # type: ignore[misc]
+    """Google; members of a Workspace domain come in. A user's name is the whole address."""
+
+    provider = "google"
+    member_domains = Set(Unicode(), help="Google Workspace domains whose members come in.").tag(
+        config=True
+    )
+
+    async def memberships(self, auth_model: Mapping[str, Any]) -> Memberships:
+        """By the ``hd`` claim, which Google sets; an address may have any domain."""
+        domain = str(self.user_info(auth_model).get("hd", "")).lower()
+        groups = frozenset({domain} & self.member_domains)
+        return Memberships(groups, admitting=groups)
+
+
+class CILogonLogin(Admitting, CILogonOAuthenticator):  # type: ignore[misc]
+    """CILogon; people of an institution come in."""
+
+    provider = "cilogon"
+    open_institutions = Set(
+        Unicode(), help="EntityIDs of institutions of which everybody comes in."
+    ).tag(config=True)
+
+    async def memberships(self, auth_model: Mapping[str, Any]) -> Memberships:
+        """By the institution that vouches for the person."""
+        institution = frozenset({str(self.user_info(auth_model)["idp"])})
+        return Memberships(institution, admitting=institution & self.open_institutions)
+
+
+class OIDCLogin(Admitting, GenericOAuthenticator):  # type: ignore[misc]
+    """Any other provider of OpenID Connect; members of its groups come in."""
+
+    provider = "oidc"
+    groups_claim = Unicode("", help="Claim that lists a person's groups.").tag(config=True)
+    member_groups = Set(Unicode(), help="Of these groups, members come in.").tag(config=True)
+
+    async def memberships(self, auth_model: Mapping[str, Any]) -> Memberships:
+        """By a claim, where one is named."""
+        said = self.user_info(auth_model).get(self.groups_claim, []) if self.groups_claim else []
+        listed = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+        groups = frozenset(group for group in listed if isinstance(group, str) and group)
+        return Memberships(groups, admitting=groups & self.member_groups)
+
+    async def check_allowed(self, username: str, auth_model: Mapping[str, Any]) -> bool:
+        """An address that nobody has verified could be anybody's."""
+        info = self.user_info(auth_model)
+        if self.username_claim == "email" and info.get("email_verified") is not True:
+            raise LoginProblem(
+                403,
+                f"{self.login_service} has not verified your address {username}.",
+                "Verify it there, and log in again.",
+            )
+        return bool(await super().check_allowed(username, auth_model))
+
+
+class LoopbackLogin(DummyAuthenticator):  # type: ignore[misc]
+    """Everybody by any name, for trying things out; the hub does not start where others reach it.
+
+    It is looked at here, and not only in the cluster's configuration, since one of the operator's
+    own may set another address after that.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        hub = self.parent
+        served = {"JupyterHub.bind_url": hub.bind_url, "JupyterHub.public_url": hub.public_url}
+        try:
+            check_loopback(served)
+        except ConfigError as error:
+            exit_with(error)

@@ -1,0 +1,63 @@
+"""Which of the hub's groups somebody is in by a provider's word, and whom that lets in. Pure.
+
+Owns the names of such groups: what the provider says is ``github:uni-bio``, so that it is never
+taken for a group of the userlist, which nobody but an admin changes. Whoever came in by a
+membership alone is in one more, ``github:by-membership``, and comes in for as long as it lasts.
+Must not know providers or the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BY_MEMBERSHIP = "by-membership"
+GROUP_NAME_MAX = 255  # characters that the hub's database has (JupyterHub 6.1, orm.py)
+GROUPS_MAX = 200  # of one person; a provider's list is not ours to trust
+
+
+@dataclass(frozen=True)
+class Memberships:
+    """What a provider says of one person, by the provider's own names."""
+
+    groups: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    """Groups of which the provider did not say whether the person is in them."""
+    admitting: frozenset[str] = frozenset()
+    """Those of ``groups`` whose members may come in."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the hub knows somebody from, before this login."""
+
+    is_known: bool = False
+    is_by_membership: bool = False
+
+
+def is_admitted(standing: Standing, memberships: Memberships) -> bool:
+    """Whether somebody comes in: whom an admin has named, and whom a membership admits now."""
+    return (standing.is_known and not standing.is_by_membership) or bool(memberships.admitting)
+
+
+def standing_of(provider: str, groups: Iterable[str] | None) -> Standing:
+    """By the hub's groups of somebody; None for whom it does not know."""
+    if groups is None:
+        return Standing()
+    return Standing(is_known=True, is_by_membership=f"{provider}:{BY_MEMBERSHIP}" in groups)
+
+
+def groups_after(
+    provider: str, before: Iterable[str], standing: Standing, memberships: Memberships
+) -> list[str]:
+    """The hub's groups of somebody after this login, in order.
+
+    What is not the provider's stays; what the provider did not say stays as it was.
+    """
+    prefix = f"{provider}:"
+    kept = {group for group in before if not group.startswith(prefix)}
+    unsaid = {f"{prefix}{name}" for name in memberships.unknown} & set(before)
+    said = {f"{prefix}{name}" for name in sorted(memberships.groups)[:GROUPS_MAX]}
+    by = {f"{prefix}{BY_MEMBERSHIP}"} if not standing.is_known or standing.is_by_membership else ()
+    names = {name for name in said if len(name) <= GROUP_NAME_MAX and name.isprintable()}
+    return sorted({*kept, *unsaid, *names, *by})
