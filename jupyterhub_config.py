@@ -18,7 +18,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from ec2spawner import hubconfig, loginconfig, oauthclient, wiring
+from ec2spawner import adminrole, hubconfig, loginconfig, oauthclient, wiring
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import EC2SpawnerError
 from ec2spawner.settings import find_server_config
@@ -41,6 +41,8 @@ except EC2SpawnerError as error:
     hubconfig.exit_with(error)
 for section, values in logins.items():
     c[section].update(values)
+if not cluster.ADMIN_ACCESS:
+    adminrole.withhold_entry()
 c.JupyterHub.public_url = cluster.PUBLIC_URL
 if cluster.SUBDOMAINS:
     c.JupyterHub.subdomain_host = cluster.PUBLIC_URL
@@ -72,7 +74,7 @@ c.ConfigurableHTTPProxy.command = hubconfig.proxy_command(here)
 # Idle machines are stopped after JUPYTER_NOTEBOOK_TIMEOUT seconds. What counts is what each
 # server reports of its user: requests, terminals, and kernels at work.
 c.JupyterHub.services = [hubconfig.culler_service(timeout_seconds)]
-c.JupyterHub.load_roles = [hubconfig.culler_role(), *loginconfig.admin_roles(cluster)]
+c.JupyterHub.load_roles = [hubconfig.culler_role()]
 c.JupyterHub.activity_resolution = hubconfig.activity_resolution_seconds(timeout_seconds)
 c.Spawner.environment = {
     "JUPYTERHUB_ACTIVITY_INTERVAL": str(hubconfig.activity_interval_seconds(timeout_seconds)),

@@ -19,14 +19,6 @@ CALLBACK_PATH = "/hub/oauth_callback"
 REQUEST_SECONDS = 10
 """Longest that the hub waits for one answer of a provider; somebody looks at a blank page."""
 
-ADMIN_SCOPES = (
-    *("admin-ui", "admin:users", "admin:servers", "admin:groups", "admin:services"),
-    *("list:services", "read:services", "access:services", "read:roles"),
-    *("read:hub", "read:metrics", "proxy", "shutdown"),
-)
-"""JupyterHub 6.1's own (roles.py) without ``access:servers``, and without ``tokens`` and ``shares``
-by which an admin could get it."""
-
 Sections = dict[str, dict[str, Any]]
 
 
@@ -72,6 +64,7 @@ def _oauth_sections(
         # Whom the hub knows is asked of its database by the authenticators here.
         "Authenticator": {
             "allow_existing_users": False,
+            "any_allow_config": True,
             "admin_users": set(choices.ADMIN_USERS),
             "enable_auth_state": False,  # what a provider hands out is not kept
         },
@@ -128,11 +121,6 @@ def _of_oidc(choices: PeopleChoices) -> dict[str, Any]:
         "groups_claim": oidc.GROUPS_CLAIM,
         "member_groups": set(oidc.ALLOWED_GROUPS),
     }
-
-
-def admin_roles(choices: PeopleChoices) -> list[dict[str, Any]]:
-    """The role of admins who may not enter servers; none where JupyterHub's own does."""
-    return [] if choices.ADMIN_ACCESS else [{"name": "admin", "scopes": list(ADMIN_SCOPES)}]
 
 
 def bind_url(choices: PeopleChoices) -> str:

@@ -28,6 +28,9 @@ from .memberships import Memberships, Standing, groups_after, is_admitted, stand
 
 AUTH_MODEL_KEY = "ec2spawner"
 DENIED_BY_PERSON = "access_denied"  # RFC 6749, section 4.1.2.1
+UNFORESEEN = (HTTPError, OSError, LookupError, AttributeError, TypeError, ValueError)
+"""How oauthenticator fails at an answer that has another form than it takes for granted. The text
+of such an error may hold the answer, and so a token: it is neither shown nor logged."""
 MEMBER, NOT_MEMBERS = 204, (302, 404)
 """GitHub REST API, "Check organization membership for a user", 2022-11-28."""
 
@@ -39,6 +42,19 @@ class LoginProblem(HTTPError):
         # The reason, which is the page's heading, would else be what is meant for the log.
         super().__init__(status, "%s", log or what, reason="Not logged in")
         self.jupyterhub_message = f"{what} {next_step}"
+
+
+class ProviderFailed(LoginProblem):
+    """A provider that did not say who somebody is: away, slow, or out of its mind."""
+
+    def __init__(self, service: str, why: str) -> None:
+        super().__init__(
+            503,
+            f"{service} could not tell this hub who you are.",
+            "Nothing is lost. Try again in a minute; if it goes on, tell the people who run this"
+            " hub.",
+            f"Login failed: {service}: {why}",
+        )
 
 
 class CallbackHandler(OAuthCallbackHandler):  # type: ignore[misc]  # no types there
@@ -55,7 +71,7 @@ class CallbackHandler(OAuthCallbackHandler):  # type: ignore[misc]  # no types t
                 "Log in again, and agree when it asks.",
             )
         if error:
-            raise self._failed(f"provider's error {error[:100]!r}")
+            raise ProviderFailed(self.authenticator.login_service, repr(error[:100]))
 
     def check_state(self) -> None:
         """A login belongs to the browser that began it."""
@@ -69,25 +85,9 @@ class CallbackHandler(OAuthCallbackHandler):  # type: ignore[misc]  # no types t
                 str(error),
             ) from None
 
-    def _failed(self, why: str) -> LoginProblem:
-        return LoginProblem(
-            503,
-            f"{self.authenticator.login_service} could not tell this hub who you are.",
-            "Nothing is lost. Log in again in a minute; if it goes on, tell the people who run"
-            " this hub.",
-            f"Login failed: {why}",
-        )
-
-    async def get(self) -> None:
-        """Finish the login; what fails at the provider is told in words."""
-        try:
-            await super().get()
-        except HTTPClientError as error:
-            raise self._failed(f"{error.code} {error.message}"[:200]) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            # What a provider answers may have any form; oauthenticator takes the right one for
-            # granted. The text may hold what was answered, and so a token.
-            raise self._failed(type(error).__name__) from None
+    def _request_summary(self) -> str:
+        # What tornado writes into the log of a request that failed; the query has the code.
+        return f"{self.request.method} {self.request.path} ({self.request.remote_ip})"
 
     async def auth_to_user(self, authenticated: Mapping[str, Any], user: Any = None) -> Any:
         """Put whoever came in into the groups that the provider names."""
@@ -109,13 +109,24 @@ class Admitting:
     callback_handler = CallbackHandler
     provider = ""
 
+    @property
+    def _service(self) -> str:
+        return str(self.login_service)  # type: ignore[attr-defined]
+
     async def memberships(self, auth_model: Mapping[str, Any]) -> Memberships:
         """What the provider says."""
         raise NotImplementedError
 
     async def authenticate(self, handler: Any, data: Any = None, **more: Any) -> Any:
         """As oauthenticator does, and with what the decision needs."""
-        auth_model = await super().authenticate(handler, data, **more)  # type: ignore[misc]
+        try:
+            auth_model = await super().authenticate(handler, data, **more)  # type: ignore[misc]
+        except LoginProblem:
+            raise
+        except HTTPClientError as error:
+            raise ProviderFailed(self._service, str(error.code)) from None
+        except UNFORESEEN as error:
+            raise ProviderFailed(self._service, type(error).__name__) from None
         user = handler.find_user(auth_model["name"])
         standing = standing_of(self.provider, user and [group.name for group in user.groups])
         auth_model[AUTH_MODEL_KEY] = (standing, await self.memberships(auth_model))
@@ -130,19 +141,27 @@ class Admitting:
         standing, memberships = auth_model[AUTH_MODEL_KEY]
         if is_admitted(standing, memberships):
             return True
-        service = self.login_service  # type: ignore[attr-defined]
         if memberships.unknown:
             raise LoginProblem(
                 503,
-                f"{service} does not say at the moment which groups you are in.",
-                "Nothing is lost. Log in again in a minute.",
+                f"{self._service} does not say at the moment which groups you are in.",
+                "Nothing is lost. Try again in a minute.",
             )
         raise LoginProblem(
             403,
-            f"{service} says that you are {username}, and this hub does not know that name.",
+            f"{self._service} says that you are {username}, and this hub does not know that name.",
             "Ask the people who run this hub to add it.",
             f"{username!r} is not known here",
         )
+
+    def check_verified(self, address: str, auth_model: Mapping[str, Any], claim: str) -> None:
+        """An address that nobody has verified could be anybody's."""
+        if self.user_info(auth_model).get(claim) is not True:
+            raise LoginProblem(
+                403,
+                f"{self._service} has not verified your address {address}.",
+                "Verify it there, and log in again.",
+            )
 
     def user_info(self, auth_model: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the provider said of the person."""
@@ -205,11 +224,29 @@ class GoogleLogin(Admitting, GoogleOAuthenticator):  # type: ignore[misc]
         groups = frozenset({domain} & self.member_domains)
         return Memberships(groups, admitting=groups)
 
+    async def check_allowed(self, username: str, auth_model: Mapping[str, Any]) -> bool:
+        """Only by an address that Google has verified."""
+        self.check_verified(username, auth_model, "verified_email")
+        return bool(await super().check_allowed(username, auth_model))
+
 
 class CILogonLogin(Admitting, CILogonOAuthenticator):  # type: ignore[misc]
     """CILogon; people of an institution come in."""
 
     provider = "cilogon"
+
+    def user_info_to_username(self, user_info: Mapping[str, Any]) -> str:
+        """By the institution's claim; of another institution nobody comes in."""
+        institution = user_info.get("idp")
+        if institution not in self.idps:
+            raise LoginProblem(
+                403,
+                "The institution that you chose is not one from which people come to this hub.",
+                "Log in again and choose another, or ask the people who run this hub.",
+                f"CILogon: {institution!r} is not in CILOGON_PROVIDERS",
+            )
+        return str(super().user_info_to_username(user_info))
+
     open_institutions = Set(
         Unicode(), help="EntityIDs of institutions of which everybody comes in."
     ).tag(config=True)
@@ -235,14 +272,9 @@ class OIDCLogin(Admitting, GenericOAuthenticator):  # type: ignore[misc]
         return Memberships(groups, admitting=groups & self.member_groups)
 
     async def check_allowed(self, username: str, auth_model: Mapping[str, Any]) -> bool:
-        """An address that nobody has verified could be anybody's."""
-        info = self.user_info(auth_model)
-        if self.username_claim == "email" and info.get("email_verified") is not True:
-            raise LoginProblem(
-                403,
-                f"{self.login_service} has not verified your address {username}.",
-                "Verify it there, and log in again.",
-            )
+        """Where the name is an address, only of one that was verified."""
+        if self.username_claim == "email":
+            self.check_verified(username, auth_model, "email_verified")
         return bool(await super().check_allowed(username, auth_model))
 
 

@@ -2,8 +2,9 @@
 
 Owns the names of such groups: what the provider says is ``github:uni-bio``, so that it is never
 taken for a group of the userlist, which nobody but an admin changes. Whoever came in by a
-membership alone is in one more, ``github:by-membership``, and comes in for as long as it lasts.
-Must not know providers or the hub.
+membership alone is in one more, ``by-membership:github``, and comes in for as long as it lasts; an
+admin who takes somebody out of that group lets that person in for good. Must not know providers or
+the hub.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-BY_MEMBERSHIP = "by-membership"
+BY_MEMBERSHIP = "by-membership:{}"
 GROUP_NAME_MAX = 255  # characters that the hub's database has (JupyterHub 6.1, orm.py)
 GROUPS_MAX = 200  # of one person; a provider's list is not ours to trust
 
@@ -44,7 +45,7 @@ def standing_of(provider: str, groups: Iterable[str] | None) -> Standing:
     """By the hub's groups of somebody; None for whom it does not know."""
     if groups is None:
         return Standing()
-    return Standing(is_known=True, is_by_membership=f"{provider}:{BY_MEMBERSHIP}" in groups)
+    return Standing(is_known=True, is_by_membership=BY_MEMBERSHIP.format(provider) in groups)
 
 
 def groups_after(
@@ -58,6 +59,6 @@ def groups_after(
     kept = {group for group in before if not group.startswith(prefix)}
     unsaid = {f"{prefix}{name}" for name in memberships.unknown} & set(before)
     said = {f"{prefix}{name}" for name in sorted(memberships.groups)[:GROUPS_MAX]}
-    by = {f"{prefix}{BY_MEMBERSHIP}"} if not standing.is_known or standing.is_by_membership else ()
+    mark = set() if standing.is_known else {BY_MEMBERSHIP.format(provider)}
     names = {name for name in said if len(name) <= GROUP_NAME_MAX and name.isprintable()}
-    return sorted({*kept, *unsaid, *names, *by})
+    return sorted({*kept, *unsaid, *names, *mark})

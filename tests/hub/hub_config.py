@@ -26,9 +26,10 @@ else:
     bond = (sys.executable, "-m", "ec2spawner.localcloud.demo_child", str(os.getpid()))
     c.ConfigurableHTTPProxy.command = [*bond, *c.ConfigurableHTTPProxy.command]
 
-c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = options["password"]
-c.Authenticator.allow_all = True
+if not options["logins"]:
+    c.JupyterHub.authenticator_class = "dummy"
+    c.DummyAuthenticator.password = options["password"]
+    c.Authenticator.allow_all = True
 
 # Requests that start a server are answered at once; the tests read the progress stream.
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}

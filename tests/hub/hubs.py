@@ -97,6 +97,7 @@ class Hub:
         self.choices = choices
         self.config: dict[str, dict[str, Any]] = {"Spawner": {"poll_interval": 1}}
         self.constants: dict[str, Any] = {INVENTORY_DEFAULTS: {"full_seconds": 2.0}}
+        self.environment: dict[str, str] = {}  # besides the cloud's
         self._death: dict[str, Any] = {}
         self.patience_seconds = 20.0  # for one answer of a user's server
         self.process: Process | None = None
@@ -127,6 +128,7 @@ class Hub:
         self._write_files()
         environment = {
             **self.cloud.environment(),
+            **self.environment,
             "EC2SPAWNER_CONFIG": str(self.folder / "server_config.json"),
             "EC2SPAWNER_TEST_OPTIONS": str(self.folder / "options.json"),
         }
@@ -159,6 +161,7 @@ class Hub:
             "proxy_token": self._proxy_token,
             "proxy_apart": self._proxy is not None,
             "password": self.password,
+            "logins": bool(self.choices.get("AUTHENTICATOR")),
             "token": self.token,
             "config": self.config,
             "constants": self.constants,

@@ -88,7 +88,7 @@ def test_culler_takes_the_time_out_and_has_only_its_rights(
     c = load(monkeypatch, tmp_path, JUPYTER_NOTEBOOK_TIMEOUT=1800)
     (service,) = c.JupyterHub.services
     assert service["command"][3:6] == ["--timeout=1800", "--cull-every=300", "--first-after=615"]
-    role = c.JupyterHub.load_roles[0]
+    (role,) = c.JupyterHub.load_roles
     assert role["services"] == [service["name"]]
     assert set(role["scopes"]) <= set(scopes.scope_definitions)
     assert role["scopes"] == [
@@ -168,3 +168,98 @@ def test_proxy_on_the_path_is_the_other_choice(
     program.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert hubconfig.proxy_command(tmp_path / "jupyterhub_config.py") == [str(program)]
+
+
+# ---- logins
+
+
+def test_a_provider_s_client_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "the-id")
+    monkeypatch.setenv("OAUTH_CLIENT_SECRET", "the-secret")
+    c = load(monkeypatch, tmp_path, AUTHENTICATOR="github", PUBLIC_URL="https://hub.example.org")
+    assert c.JupyterHub.authenticator_class == "ec2spawner.logins.GitHubLogin"
+    assert c.JupyterHub.public_url == "https://hub.example.org"
+    assert c.OAuthenticator.client_id == "the-id"
+    assert c.OAuthenticator.client_secret == "the-secret"
+    assert c.OAuthenticator.oauth_callback_url == "https://hub.example.org/hub/oauth_callback"
+    assert c.GitHubLogin.scope == []  # it needs to know no organisation
+
+
+def test_who_is_asked_for_organisations_lets_the_hub_see_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "the-id")
+    monkeypatch.setenv("OAUTH_CLIENT_SECRET", "the-secret")
+    c = load(monkeypatch, tmp_path, AUTHENTICATOR="github", GITHUB_ORGANIZATIONS=["uni"])
+    assert c.GitHubLogin.scope == ["read:org"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"OAUTH_CLIENT_ID": "x"}, "OAUTH_CLIENT_SECRET is not set"),
+        ({"OAUTH_CLIENT_SECRET": "x"}, "OAUTH_CLIENT_ID is not set"),
+    ],
+)
+def test_half_a_client_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    words: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        load(monkeypatch, tmp_path, AUTHENTICATOR="github")
+    assert words in capsys.readouterr().err
+
+
+def test_without_a_client_the_callback_address_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ec2spawner.oauthclient.client_now", lambda *_: None)
+    with pytest.raises(SystemExit):
+        load(monkeypatch, tmp_path, AUTHENTICATOR="google", PUBLIC_URL="https://hub.example.org")
+    assert "https://hub.example.org/hub/oauth_callback" in capsys.readouterr().err
+
+
+def test_dummy_listens_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    c = load(monkeypatch, tmp_path, AUTHENTICATOR="dummy")
+    assert c.JupyterHub.bind_url == "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("bind_url", "public_url"),
+    [
+        ("http://:8000", ""),
+        ("http://0.0.0.0:8000", ""),
+        ("http://10.0.0.5:8000", ""),
+        ("http://[::]:8000", ""),
+        ("http://hub.example.org", ""),
+        ("http://127.0.0.1:8000", "https://hub.example.org"),
+    ],
+)
+def test_dummy_is_refused_where_others_reach_it(
+    capsys: pytest.CaptureFixture[str], bind_url: str, public_url: str
+) -> None:
+    from jupyterhub.app import JupyterHub
+
+    from ec2spawner.logins import LoopbackLogin
+
+    with pytest.raises(SystemExit):
+        LoopbackLogin(parent=JupyterHub(bind_url=bind_url, public_url=public_url))
+    assert "The authenticator dummy is refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "bind_url", ["http://127.0.0.1:8000", "http://[::1]:80", "http://localhost"]
+)
+def test_dummy_is_for_this_computer(bind_url: str) -> None:
+    from jupyterhub.app import JupyterHub
+
+    from ec2spawner.logins import LoopbackLogin
+
+    LoopbackLogin(parent=JupyterHub(bind_url=bind_url))
