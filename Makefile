@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test test-image test-image-full lint docs format bench soak lock picture screenshots clean
+.PHONY: help setup demo demo-clean test test-image test-image-full lint audit docs format bench soak lock picture screenshots clean
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +35,15 @@ test-image-full: setup  ## the same, all that takes longer, and the manager (an 
 	@tools/qemu.sh
 	@EC2SPAWNER_TEST_IMAGE=full $(IMAGE_TESTS) -rA tests/image tests/manager
 
-lint: setup  ## ruff, mypy --strict, and the layers of the modules
+lint: setup  ## ruff, mypy --strict, the layers of the modules, and bandit
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/audit.py --code
+
+audit: setup  ## our code by bandit, the locks by pip-audit and npm audit, where they can be reached
+	@$(BIN)/python tools/audit.py
 
 docs: setup  ## the documentation, into .docs; warnings are errors
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs .docs
