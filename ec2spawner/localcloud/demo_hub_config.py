@@ -1,11 +1,13 @@
 """The demo's hub: the real configuration, and what makes it a demo.
 
-JupyterHub reads this file; it is not imported. Everybody may come in with the same password, so it
-listens on loopback only.
+JupyterHub reads this file; it is not imported. It listens on loopback only: unless a login
+provider is chosen, everybody may come in with the same password.
 """
 
 import os
 import sys
+
+from ec2spawner import loginconfig
 
 load_subconfig(os.environ["EC2SPAWNER_DEMO_BASE_CONFIG"])  # type: ignore[name-defined]  # noqa: F821
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
@@ -17,7 +19,11 @@ c.ConfigurableHTTPProxy.command = [
     *c.ConfigurableHTTPProxy.command,
 ]
 
-c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = "demo"  # noqa: S105 - the demo prints it
-c.Authenticator.allow_all = True
-c.Authenticator.admin_users = {"admin"}
+if c.JupyterHub.authenticator_class == "null":  # instance_config.json chooses none
+    c.JupyterHub.authenticator_class = "dummy"
+    c.DummyAuthenticator.password = "demo"  # noqa: S105 - the demo prints it
+    c.Authenticator.allow_all = True
+    c.Authenticator.admin_users = {"admin"}
+elif not c.JupyterHub.public_url:
+    callback = loginconfig.callback_url(c.JupyterHub.bind_url)
+    c.OAuthenticator.oauth_callback_url = callback

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,18 @@ class Demo:
 
     password = "demo"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        choices: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.state = folder / "state"
         self.state.mkdir()
         # The launch command reads it in the folder in which the demo runs it.
-        (self.state / "instance_config.json").write_text(json.dumps({"PROFILES": PROFILES}))
+        (self.state / "instance_config.json").write_text(
+            json.dumps({"PROFILES": PROFILES, **(choices or {})})
+        )
         self._log = folder / "demo.log"
         self._network = Network()
         self._http = requests.Session()
@@ -68,7 +76,7 @@ class Demo:
             ],
             REPOSITORY,
             self._log,
-            clean_environment(),
+            {**clean_environment(), **(environment or {})},
         )
         self.url = ""
 

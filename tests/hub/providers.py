@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -211,6 +212,13 @@ class OIDCProvider:
         """What it tells of one person."""
         answer = self._http.put(f"{self.url}/users/{person}", json=claims, timeout=5)
         assert answer.status_code == 204, answer.text
+
+    def pause(self) -> None:
+        """Have it answer nobody until ``go_on``."""
+        self._process.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.signal(signal.SIGCONT)
 
     def close(self) -> None:
         self._process.end(5)

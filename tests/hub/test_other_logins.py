@@ -52,7 +52,8 @@ def urls_of(provider: OIDCProvider) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def google(make_hub: Callable[..., Hub], provider: OIDCProvider) -> Hub:
-    config = {"GoogleLogin": urls_of(provider)}
+    seconds = {"connect_timeout": 1.0, "request_timeout": 1.0}
+    config = {"GoogleLogin": {**urls_of(provider), "http_request_kwargs": seconds}}
     return make_hub("google", config, GOOGLE_HOSTED_DOMAINS=["Uni.example"])
 
 
@@ -142,6 +143,24 @@ def test_who_says_no_at_google_reads_what_to_do(google: Hub) -> None:
     answer = enter(google, None)[1]
     assert answer.status_code == 403
     assert "Google was not allowed to tell this hub who you are" in words_of(answer)
+
+
+def test_a_google_that_does_not_answer_is_told_in_words(
+    google: Hub, provider: OIDCProvider
+) -> None:
+    provider.says("ulf", email="ulf@mail.example", verified_email=True)
+    google.api("POST", "users/ulf@mail.example")
+    visitor = Visitor(google)
+    form = visitor.log_in("/hub/token")
+    back = visitor.session.post(form.url, data={"sub": "ulf"}, allow_redirects=False)
+    provider.pause()
+    try:
+        answer = visitor.session.get(back.headers["Location"], timeout=20)
+    finally:
+        provider.go_on()
+    assert answer.status_code == 503
+    assert "Google could not tell this hub who you are" in words_of(answer)
+    assert not visitor.is_in()
 
 
 def test_the_hub_goes_on_after_a_restart_and_knows_its_people(
