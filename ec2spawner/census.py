@@ -14,7 +14,7 @@ from ec2spawner import metrics
 from ec2spawner.draft import is_spare
 from ec2spawner.listing import Listing
 from ec2spawner.model import InstanceState, Worker
-from ec2spawner.wishes import Memory
+from ec2spawner.wishes import POOL_LAUNCH, Memory
 
 
 def take(view: Listing, memory: Memory, now: float) -> None:
@@ -22,7 +22,10 @@ def take(view: Listing, memory: Memory, now: float) -> None:
     workers = view.workers.values()
     _set(metrics.WORKERS, Counter((w.state.value, w.profile) for w in workers))
     _set(metrics.SPARES, Counter((w.profile, readiness(w)) for w in workers if is_spare(w)))
-    failed = (scope[0] for scope, failure in memory.failed.items() if failure.until > now)
+    failed = [scope[0] for scope, failure in memory.failed.items() if failure.until > now]
+    failed += [
+        "image" for (kind, _), f in memory.holds.items() if kind == POOL_LAUNCH and f.until > now
+    ]
     _set(metrics.FAILED_OFFERINGS, Counter((kind,) for kind in failed))
 
 

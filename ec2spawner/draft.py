@@ -22,7 +22,7 @@ from ec2spawner.errors import (
 from ec2spawner.listing import Listing
 from ec2spawner.model import InstanceState, Role, Worker
 from ec2spawner.placement import offering_of, why_not
-from ec2spawner.wishes import Demand, Memory, Policy, Wishes
+from ec2spawner.wishes import POOL_LAUNCH, Demand, Memory, Policy, Wishes
 
 FINAL_ERRORS = (CapacityError, QuotaError, Denied, Rejected, CredentialsError)
 """Failures that a user is told at once: more of the same waiting will not mend them."""
@@ -73,6 +73,15 @@ class Draft:
         """Whether this kind of action failed for this id a moment ago."""
         hold = self.memory.holds.get((kind, resource_id))
         return hold is not None and hold.until > self.now
+
+    def is_image_on_hold(self) -> bool:
+        """Whether no spare of the image of new workers came up lately."""
+        image = self.policy.image_id
+        if image:
+            return self.on_hold(POOL_LAUNCH, image)
+        # Which one the launch template has is not known: it may be any of those.
+        kinds = self.memory.holds
+        return any(self.on_hold(kind, i) for kind, i in kinds if kind == POOL_LAUNCH)
 
     def attempt(
         self, kind: str, resource_id: str, demand: Demand, act: Callable[[], object]

@@ -25,7 +25,7 @@ from ec2spawner.errors import (
 from ec2spawner.listing import Listing
 from ec2spawner.model import InstanceState, Worker
 from ec2spawner.placement import FAILED_OFFERING_SECONDS, Failure, Offering, Scope, scope_of
-from ec2spawner.wishes import Memory
+from ec2spawner.wishes import POOL_LAUNCH, Memory
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,12 @@ YOUNG_SECONDS = 300.0
 """A machine that comes down by itself so soon after it was launched or started, never came up."""
 MAX_COME_DOWNS = 2
 """Starts in a row that may end with the machine coming down by itself, before its user is told."""
+MAX_UNFIT = 3
+"""Spares of one image that turn out unfit within ``UNFIT_SECONDS``, and none fit: then no more of
+it are launched for the pool."""
+UNFIT_SECONDS = 3600.0
+IMAGE_HOLD_SECONDS = 3600.0
+"""How long the pool then does without: each spare of a broken image runs for ten minutes."""
 
 PASSING = (Throttled, Unreachable, OutcomeUnknown, NotFound, WrongState)
 NO_ROOM = (CapacityError, QuotaError)
@@ -52,6 +58,8 @@ class Failures:
         self._holds: dict[tuple[str, str], Failure] = {}
         self._launches: dict[str, tuple[Offering, float]] = {}
         self._starts: dict[str, list[float]] = {}
+        self._unfit: dict[str, tuple[float, ...]] = {}
+        """By image: when its spares turned out unfit, since the last that was not."""
 
     def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
         """All that is still remembered, for the plan."""
@@ -147,6 +155,41 @@ class Failures:
             self.hold("start", down, came_down())
             self.ended(down)
         return tuple(i for i in ids if i not in down)
+
+    # ---- images that make nothing fit
+
+    def note_unfit(self, spare: Worker) -> None:
+        """A spare did not come up; several of one image mean that the image is to blame."""
+        image, now = spare.image_id, self._clock()
+        self._unfit[image] = lately_unfit((*self._unfit.get(image, ()), now), now)
+        hold = self._holds.get((POOL_LAUNCH, image))
+        if len(self._unfit[image]) < MAX_UNFIT or (hold and hold.until > now):
+            return
+        error = broken_image(image)
+        log.error("%s", error)
+        self._holds[POOL_LAUNCH, image] = Failure(error, now + IMAGE_HOLD_SECONDS)
+
+    def note_fit(self, worker: Worker) -> None:
+        """A worker came up and was as it should be: its image is not to blame for others."""
+        self._unfit.pop(worker.image_id, None)
+        self._holds.pop((POOL_LAUNCH, worker.image_id), None)
+
+
+def lately_unfit(times: Sequence[float], now: float) -> tuple[float, ...]:
+    """Those of the moments that still count."""
+    return tuple(at for at in times if now - at < UNFIT_SECONDS)
+
+
+def broken_image(image_id: str) -> CloudError:
+    """Machines of this image do not come up."""
+    return Rejected(
+        f"No spare machines are launched from the image {image_id or 'of the launch template'} "
+        f"for {IMAGE_HOLD_SECONDS / 60:.0f} min.",
+        why=f"{MAX_UNFIT} of them within {UNFIT_SECONDS / 60:.0f} min did not come up",
+        next_step="Look at the console of one of them. Build the image anew (launch-cluster image "
+        "build); users' own machines are launched from it meanwhile, as ever.",
+        action="RunInstances",
+    )
 
 
 def why_it_ended(worker: Worker) -> CloudError:

@@ -181,6 +181,7 @@ class Fleet:
     def note_mounted(self, worker: Worker) -> None:
         """The worker came up and its home was mounted: its generation counts from now on."""
         self._executor.failures.ended([worker.instance_id])
+        self._executor.failures.note_fit(worker)
         if worker.home_volume_id:
             self._demands.mounted.add(worker.home_volume_id)
             self._wake_up()
@@ -196,12 +197,14 @@ class Fleet:
     def note_prepared(self, spare: Worker) -> None:
         """The spare was looked at, and is as it should be."""
         self._executor.failures.ended([spare.instance_id])
+        self._executor.failures.note_fit(spare)
         self._demands.prepared.add(spare.instance_id)
         self._wake_up()
 
     def note_unfit(self, spare: Worker) -> None:
-        """Nobody is to be given this spare; another one is launched in its place."""
-        log.error("A spare does not come up, and is replaced: %s", spare.instance_id)
+        """Nobody is to be given this spare; another takes its place, unless none comes up."""
+        log.error("A spare does not come up, and is ended: %s", spare.instance_id)
+        self._executor.failures.note_unfit(spare)
         self._demands.unfit.add(spare.instance_id)
         self._wake_up()
 

@@ -38,7 +38,8 @@ SPARES = Gauge(
 )
 FAILED_OFFERINGS = Gauge(
     "ec2spawner_failed_offerings",
-    "What is not tried for three minutes, by kind: capacity, capacity to start, subnet, quota",
+    "What is not tried for three minutes, by kind: capacity, capacity to start, subnet, quota; for "
+    "an hour: image, of which no spare machine came up",
     ["kind"],
 )
 CLAIMS = Counter("ec2spawner_claims_total", "Workers that were given to an owner")

@@ -178,7 +178,7 @@ class Supply:
         offering = choose(profile, draft.policy.subnets, draft.memory.failed, draft.now)
         if missing <= 0 or not isinstance(offering, Offering):
             return
-        if draft.on_hold("launch", profile.slug):
+        if draft.on_hold("launch", profile.slug) or draft.is_image_on_hold():
             return
         for start in range(0, missing, MAX_LAUNCH):
             count = min(MAX_LAUNCH, missing - start)

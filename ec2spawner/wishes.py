@@ -12,6 +12,9 @@ from types import MappingProxyType
 from ec2spawner.model import Owner, Worker
 from ec2spawner.placement import Failure, Profile, Scope, Subnet
 
+POOL_LAUNCH = "launch for the pool"
+"""Kind of what is on hold for an image of which no spare comes up."""
+
 
 @dataclass(frozen=True)
 class Policy:

@@ -14,7 +14,7 @@ from ec2spawner import census, metrics
 from ec2spawner.errors import CapacityError
 from ec2spawner.model import TAG_PREPARED, Worker
 from ec2spawner.placement import Failure
-from ec2spawner.wishes import Memory
+from ec2spawner.wishes import POOL_LAUNCH, Memory
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -38,7 +38,10 @@ def test_workers_and_spares_are_counted_and_what_is_gone_has_no_series() -> None
     view = listing(worker("i-1", RUNNING, ANN), home("vol-1", ANN, "i-1"), *spares)
     failed = {("capacity", "t3.medium", "a", "on-demand"): Failure(CapacityError("no"), NOW + 9)}
     past = {("subnet", "subnet-a"): Failure(CapacityError("no"), NOW - 9)}
-    census.take(view, Memory(failed=MappingProxyType({**failed, **past})), NOW)
+    broken = Failure(CapacityError("no"), NOW + 9)
+    holds = {(POOL_LAUNCH, "ami-1"): broken, ("stop", "i-1"): broken}
+    held = MappingProxyType(holds)
+    census.take(view, Memory(failed=MappingProxyType({**failed, **past}), holds=held), NOW)
     assert value("ec2spawner_workers", state="running", profile="default") == 3
     assert value("ec2spawner_workers", state="stopped", profile="default") == 2
     found = {
@@ -48,6 +51,8 @@ def test_workers_and_spares_are_counted_and_what_is_gone_has_no_series() -> None
     assert found == {"ready": 1, "booting": 2, "rested": 1, "unprepared": 1}
     assert value("ec2spawner_failed_offerings", kind="capacity") == 1
     assert value("ec2spawner_failed_offerings", kind="subnet") is None
+    assert value("ec2spawner_failed_offerings", kind="image") == 1
+    assert value("ec2spawner_failed_offerings", kind="stop") is None
     census.take(listing(), Memory(), NOW)
     assert value("ec2spawner_workers", state="running", profile="default") is None
 

@@ -15,6 +15,7 @@ from core.fakes import RUNNING, STOPPED, FakeCloud, FakeLink
 from core.kit import POLICY, Hub, demand, until
 from core.virtual import clock, in_virtual_time
 from ec2spawner.errors import CapacityError, WorkerUnreachable
+from ec2spawner.failures import IMAGE_HOLD_SECONDS, MAX_UNFIT
 from ec2spawner.model import TAG_PREPARED, Worker
 from ec2spawner.placement import Profile
 from ec2spawner.preparing import PREPARE_SECONDS, Preparing
@@ -120,6 +121,39 @@ async def test_a_spare_that_never_comes_up_is_replaced_and_goes(tmp_path: Path) 
     assert town.states() == {"stopped": 1}
     assert town.cloud.count()["RunInstances"] == 2
     assert town.cloud.count()["TerminateInstances"] == 1
+
+
+@in_virtual_time
+async def test_a_broken_image_ends_the_launches_for_the_pool_for_an_hour_and_no_users(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    town = Town(tmp_path, 0, 1)
+    town.link.failures = [WorkerUnreachable("no")] * 10**6
+    began = clock()
+    await asyncio.sleep(3 * PREPARE_SECONDS + 200)
+    assert town.cloud.count()["RunInstances"] == MAX_UNFIT
+    await asyncio.sleep(2000)
+    assert town.cloud.count()["RunInstances"] == MAX_UNFIT
+    errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    said = [text for text in errors if "No spare machines" in text]
+    assert len(said) == 1
+    town.link.failures = []
+    await asyncio.sleep(began + 3 * PREPARE_SECONDS + IMAGE_HOLD_SECONDS + 300 - clock())
+    assert town.states() == {"stopped": 1}
+
+
+@in_virtual_time
+async def test_a_users_machine_is_launched_from_a_broken_image_and_ends_the_hold_if_it_serves(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path, 0, 1)
+    town.link.failures = [WorkerUnreachable("no")] * 10**6
+    await asyncio.sleep(3 * PREPARE_SECONDS + 400)
+    assert town.states() == {}
+    town.link.failures = []
+    await town.hub.log_in("ann")
+    await town.is_kept(0, 1)
+    assert town.cloud.count()["RunInstances"] == MAX_UNFIT + 2
 
 
 @in_virtual_time

@@ -28,10 +28,11 @@ from core.builders import (
 )
 from ec2spawner.actions import Action, Claim, Launch, Start, Stop, Terminate
 from ec2spawner.errors import CapacityError
+from ec2spawner.failures import broken_image
 from ec2spawner.listing import Expectation, Launching, Listing
 from ec2spawner.model import TAG_PREPARED, InstanceState, Owner, Volume, Worker
 from ec2spawner.placement import Failure, Offering, Profile, offering_of, scope_of
-from ec2spawner.wishes import Crowd, Memory, Policy, Wishes
+from ec2spawner.wishes import POOL_LAUNCH, Crowd, Memory, Policy, Wishes
 
 
 def pool(running: int = 0, stopped: int = 0) -> Policy:
@@ -140,6 +141,25 @@ def test_an_unfit_spare_is_given_to_nobody_replaced_and_reaped() -> None:
     assert told(actions) == [("Launch", 1), ("Stop", 1)]
     alone = planned(town(*up(1)), Wishes(unfit=frozenset({"i-1"})), policy=pool(1), memory=memory)
     assert told(alone) == [("Launch", 1), ("Stop", 1)]
+
+
+@pytest.mark.parametrize(
+    ("now_used", "held", "launched"),
+    [("ami-1", "ami-1", 0), ("ami-2", "ami-1", 3), ("", "ami-1", 0), ("", "", 0)],
+)
+def test_no_spares_are_launched_from_a_broken_image_but_users_machines_are(
+    now_used: str, held: str, launched: int
+) -> None:
+    hold = Failure(broken_image(held), NOW + 9)
+    memory = Memory(holds=MappingProxyType({(POOL_LAUNCH, held): hold}))
+    policy = replace(pool(3), image_id=now_used)
+    spares = planned(town(), policy=policy, memory=memory)
+    assert sum(a.count for a in spares if isinstance(a, Launch)) == launched
+    (launch,) = planned(town(), wants(ANN), policy=policy, memory=memory)
+    assert isinstance(launch, Launch)
+    assert launch.for_owners == (ANN.key,)
+    later = planned(town(), policy=policy, memory=memory, now=NOW + 9)
+    assert sum(a.count for a in later if isinstance(a, Launch)) == 3
 
 
 def test_launches_that_are_under_way_count() -> None:
