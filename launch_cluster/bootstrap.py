@@ -16,6 +16,9 @@ from ec2spawner.model import Role
 
 USER_DATA_MAX_BYTES = 16_384  # raw; EC2 user guide, "Instance user data", 2026
 TRIES = 60  # five seconds apart
+BUILDER_MAX_MINUTES = 90
+"""A builder switches itself off then, whatever happens; later than who follows it gives up
+(``building.BUILD_DEADLINE_SECONDS``), who says more of it."""
 NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 CONSOLE_TAGS = {Role.BUILDER: "ec2spawner-image", Role.MANAGER: "ec2spawner-manager"}
@@ -50,8 +53,9 @@ def render_bootstrap(
 ) -> str:
     """The script for a builder or manager; ``parameters`` are its provisioning's environment.
 
-    A builder switches itself off at the end, however that is. ValueError for a parameter whose
-    name no environment takes, or if EC2 would refuse the script for its size.
+    A builder switches itself off at the end, however that is, or after ``BUILDER_MAX_MINUTES``.
+    ValueError for a parameter whose name no environment takes, or if EC2 would refuse the script
+    for its size.
     """
     for name in parameters:
         if not NAME.fullmatch(name):
@@ -67,7 +71,7 @@ def render_bootstrap(
         "tries": str(TRIES),
         "scripts": _SCRIPTS[role],
         "log": _LOGS[role],
-        "off": "yes" if role is Role.BUILDER else "no",
+        "minutes": str(BUILDER_MAX_MINUTES) if role is Role.BUILDER else "",
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in parameters.items()]

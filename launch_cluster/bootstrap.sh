@@ -54,7 +54,17 @@ fetch() {
     mkdir -p "$folder" && tar -xzf "$archive" -C "$folder" --no-same-owner && rm "$archive"
 }
 
+# A builder of which nothing is heard ends by itself, also if this script hangs or is killed.
+bound() {
+    late="echo '$tag: failed: not done after $minutes minutes' >$console; poweroff"
+    systemd-run --quiet --on-active="${minutes}min" sh -c "$late" || {
+        say "failed to set the time after which this machine switches itself off"
+        return 1
+    }
+}
+
 set_up() {
+    [ -z "$minutes" ] || bound || return 1
     say "phase fetching the package"
     persist install_boto3 || {
         say "failed to install python3-boto3"
@@ -72,9 +82,9 @@ set_up() {
             return 1
         }
     done
-    [ "$off" = no ] || rm -rf "$bundle" "$root/opt/ec2spawner-course"  # no part of the image
+    [ -z "$minutes" ] || rm -rf "$bundle" "$root/opt/ec2spawner-course"  # no part of the image
     say "done"
 }
 
 set_up 2>&1 | tee -a ${log:+"$root$log"} >"$console"
-[ "$off" = no ] || poweroff
+[ -z "$minutes" ] || poweroff

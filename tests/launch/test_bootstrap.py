@@ -16,7 +16,14 @@ import boto3
 import pytest
 
 from ec2spawner.model import Role
-from launch_cluster.bootstrap import CONSOLE_TAGS, USER_DATA_MAX_BYTES, Package, render_bootstrap
+from launch_cluster.bootstrap import (
+    BUILDER_MAX_MINUTES,
+    CONSOLE_TAGS,
+    USER_DATA_MAX_BYTES,
+    Package,
+    render_bootstrap,
+)
+from launch_cluster.building import BUILD_DEADLINE_SECONDS, POWER_OFF_SECONDS
 
 PACKAGE = Package("bucket", "us-east-1", "package/x.tar.gz", "0" * 64)
 ROLES = (Role.BUILDER, Role.MANAGER)
@@ -68,10 +75,25 @@ class Machine:
         self._tools = folder / "tools"
         self._tools.mkdir()
         self._tool("poweroff", f"echo off >{folder}/off")
+        self._tool("systemd-run", f"""printf '%s\\n' "$@" >>{folder}/timers""")
         self._tool("sleep", "exit 0")
         self._tool("apt-get", "exit 100")
         (self._tools / "python3").symlink_to(sys.executable)
         self._off = folder / "off"
+        self.timers_file = folder / "timers"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """That of a boot; nothing that would switch this computer off can be found in it."""
+        path = f"{self._tools}:{os.environ['PATH']}"
+        for name in ("poweroff", "systemd-run"):
+            assert shutil.which(name, path=path) == str(self._tools / name)
+        return {
+            **os.environ,
+            "PATH": path,
+            "EC2SPAWNER_ROOT": str(self.root),
+            "EC2SPAWNER_CONSOLE": str(self.console),
+        }
 
     def _tool(self, name: str, text: str) -> None:
         path = self._tools / name
@@ -87,16 +109,27 @@ class Machine:
         """What the machine wrote to its console."""
         self.console.write_text("")
         self._off.unlink(missing_ok=True)
-        environment = {
-            **os.environ,
-            "PATH": f"{self._tools}:{os.environ['PATH']}",
-            "EC2SPAWNER_ROOT": str(self.root),
-            "EC2SPAWNER_CONSOLE": str(self.console),
-        }
+        self._run(["sh"], script)
+        return self.console.read_text().splitlines()
+
+    def _run(self, command: list[str], text: str = "") -> None:
         result = subprocess.run(
-            ["sh"], input=script, env=environment, capture_output=True, text=True
+            command, input=text, env=self._environment, capture_output=True, text=True
         )
         assert (result.stdout, result.stderr) == ("", "")
+
+    @property
+    def timers(self) -> list[str]:
+        """What systemd was told to do later, word by word."""
+        return self.timers_file.read_text().splitlines() if self.timers_file.exists() else []
+
+    def has_no_systemd(self) -> None:
+        self._tool("systemd-run", "exit 1")
+
+    def time_passes(self) -> list[str]:
+        """The timer elapses; what the machine wrote to its console."""
+        self._off.unlink(missing_ok=True)
+        self._run(self.timers[self.timers.index("sh") :])
         return self.console.read_text().splitlines()
 
     @property
@@ -132,6 +165,28 @@ def test_a_builder_fetches_provisions_seals_says_so_and_switches_itself_off(
     assert list((machine.root / "opt").iterdir()) == []
 
 
+def test_a_builder_that_hangs_switches_itself_off_and_says_so(machine: Machine) -> None:
+    files = {**WORKER, "provision/worker/provision.sh": f"cp {machine.timers_file} $BUNDLE/../seen"}
+    package = machine.put("package/x.tar.gz", files)
+    machine.boot(render_bootstrap(package, Role.BUILDER, {}))
+    seen = (machine.root / "opt/seen").read_text().splitlines()  # while it worked
+    assert f"--on-active={BUILDER_MAX_MINUTES}min" in seen
+    said = machine.time_passes()
+    assert said == [f"ec2spawner-image: failed: not done after {BUILDER_MAX_MINUTES} minutes"]
+    assert machine.is_off
+    assert BUILDER_MAX_MINUTES * 60 > BUILD_DEADLINE_SECONDS + POWER_OFF_SECONDS
+
+
+def test_a_builder_that_cannot_be_bounded_does_nothing_and_switches_itself_off(
+    machine: Machine,
+) -> None:
+    machine.has_no_systemd()
+    package = machine.put("package/x.tar.gz", WORKER)
+    (said,) = machine.boot(render_bootstrap(package, Role.BUILDER, {}))
+    assert said.startswith("ec2spawner-image: failed to set the time after which")
+    assert machine.is_off
+
+
 def test_a_course_is_fetched_too_and_its_folder_named(machine: Machine) -> None:
     course = machine.put("course/y.tar.gz", {"apt.txt": "gdal-bin\n"})
     package = machine.put(
@@ -146,6 +201,7 @@ def test_a_manager_stays_on_and_keeps_a_log(machine: Machine) -> None:
     said = machine.boot(render_bootstrap(package, Role.MANAGER, {}))
     assert said[-2:] == ["hello", "ec2spawner-manager: done"]
     assert not machine.is_off
+    assert machine.timers == []
     log = (machine.root / "var/log/ec2spawner-bootstrap.log").read_text()
     assert log.splitlines() == said
 
