@@ -16,8 +16,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import ec2spawner
@@ -37,6 +40,7 @@ UPLOAD_DEADLINE_SECONDS = 600.0
 FORMAT = "1"
 """Raised when images must be made anew although none of their inputs has changed."""
 
+_INSTALLERS = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 _EPOCH = "315532800"  # 1980, the first year that a zip file knows
 _NEVER = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "build")
 ON_WORKERS = ("worker/", "__init__.py", "errors.py", "model.py", "version.py")
@@ -185,6 +189,8 @@ def make_wheel(sources: Sources) -> bytes:
         if not wheel.is_file():
             found = ", ".join(sorted(path.name for path in folder.glob("*.whl"))) or "none"
             raise BundleError("The package's wheel has another name than expected.", why=found)
+        if not sources.checkout:
+            check_same(wheel, sources)
         return wheel.read_bytes()
 
 
@@ -216,6 +222,66 @@ def _download_wheel(folder: Path) -> None:
         f"ec2spawner {__version__} cannot be downloaded for the cluster's machines.",
         "Look whether pip finds that version, or run launch-cluster from a checkout.",
     )
+
+
+def check_same(wheel: Path, sources: Sources) -> None:
+    """BundleError unless a downloaded wheel holds, byte for byte, what is installed here.
+
+    The version alone does not tell: the index that pip asks may be another than the one from which
+    this package came, and what the wheel holds runs as root on all machines of the cluster.
+    """
+    different = _differences(wheel, _installed_files(sources))
+    if different:
+        names = ", ".join(different[:5]) + (" …" if len(different) > 5 else "")
+        raise BundleError(
+            f"The downloaded ec2spawner {__version__} is not the one that is installed here; it was"
+            " not used.",
+            why=f"Not the same: {names}.",
+            next_step="Look at which index pip asks (pip config list). Install ec2spawner anew from"
+            f" one that you trust (pip install --force-reinstall ec2spawner=={__version__}), or run"
+            " launch-cluster from a checkout.",
+        )
+
+
+def _installed_files(sources: Sources) -> dict[str, Path]:
+    """The files of the installed distribution, of which its RECORD tells, by name in a wheel."""
+    site = sources.package.parent
+    found = next(iter(metadata.distributions(name="ec2spawner", path=[str(site)])), None)
+    files = (found.files if found else None) or ()
+    return {
+        name: site / name
+        for name in map(str, files)
+        if ".." not in name.split("/") and "__pycache__" not in name.split("/")
+        if not _is_installers(name)
+    }
+
+
+def _differences(wheel: Path, installed: Mapping[str, Path]) -> list[str]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            inside = [i for i in archive.infolist() if not i.is_dir()]
+            names = [i.filename for i in inside]
+            twice = {name for name in names if names.count(name) > 1}
+            differ = {n for n in {*names} ^ {*installed} if not _is_installers(n)} | twice
+            for info in inside:
+                path = installed.get(info.filename)
+                if path and not _has(path, archive, info):
+                    differ.add(info.filename)
+            return sorted(differ)
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        return [f"the wheel cannot be read ({error})"]
+
+
+def _has(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    if not path.is_file() or path.stat().st_size != info.file_size:
+        return False
+    return path.read_bytes() == archive.read(info)
+
+
+def _is_installers(name: str) -> bool:
+    """Whether it is of those that the installer writes, or that name only what built the wheel."""
+    folder, _, file = name.rpartition("/")
+    return folder.endswith(".dist-info") and "/" not in folder and file in _INSTALLERS
 
 
 def _run(command: list[str], folder: Path, what: str, next_step: str) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from launch_cluster.bundle import (
     Bundle,
     BundleError,
     Sources,
+    check_same,
     find_sources,
     make_wheel,
     missing_parts,
@@ -162,20 +163,125 @@ def test_a_checkout_that_cannot_be_built_is_told_in_a_line(copy: Sources) -> Non
     assert len(caught.value.why) <= 400
 
 
-def test_an_installed_package_is_downloaded_at_its_own_version(
-    copy: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    installed = replace(copy, checkout=None)
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the index which pip asks."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def wheel(bundle: Bundle) -> bytes:
+    return contents(bundle)[WHEEL_NAME]
+
+
+@pytest.fixture
+def installed(wheel: bytes, tmp_path: Path) -> Sources:
+    """The package as pip installs it, with what pip adds."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        archive.extractall(site)
+    (info,) = site.glob("*.dist-info")
+    (info / "INSTALLER").write_text("pip\n")
+    with (info / "RECORD").open("a") as record:
+        record.write(f"{info.name}/INSTALLER,,\n../../bin/launch-cluster,,\n")
+        record.write("ec2spawner/__pycache__/fleet.cpython-311.pyc,,\n")
+    (site / "ec2spawner" / "__pycache__").mkdir()
+    (site / "ec2spawner/__pycache__/fleet.cpython-311.pyc").write_bytes(b"x")
+    return Sources(site / "ec2spawner", site / "launch_cluster", None)
+
+
+def rewritten(wheel: bytes, changes: Mapping[str, bytes | None]) -> bytes:
+    """A wheel with some files changed, added, or (None) left out; its RECORD says nothing of it."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        files: dict[str, bytes | None] = {n: archive.read(n) for n in archive.namelist()}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in {**files, **changes}.items():
+            if data is not None:
+                archive.writestr(name, data)
+    return packed.getvalue()
+
+
+def test_an_installed_package_is_downloaded_at_its_own_version(
+    installed: Sources, wheel: bytes, shelf: Path
+) -> None:
     with pytest.raises(BundleError) as caught:
         make_wheel(installed)
     assert f"ec2spawner {__version__} cannot be downloaded" in caught.value.what
-    wheel = make_wheel(copy)
     (shelf / WHEEL_NAME).write_bytes(wheel)
     assert make_wheel(installed) == wheel
+    info = WHEEL_NAME.removesuffix("-py3-none-any.whl") + ".dist-info"
+    another_builder = rewritten(wheel, {f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: other\n"})
+    (shelf / WHEEL_NAME).write_bytes(another_builder)
+    assert make_wheel(installed) == another_builder
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("ec2spawner/fleet.py", b"print('other')\n"),
+        ("ec2spawner/worker/image/provision.sh", b""),
+        ("ec2spawner/worker/more.py", b""),
+        ("evil.pth", b"import os\n"),
+        (f"ec2spawner-{__version__}.dist-info/entry_points.txt", b""),
+        (f"ec2spawner-{__version__}.data/scripts/ls", b""),
+        ("launch_cluster/up.py", None),
+    ],
+)
+def test_a_downloaded_wheel_that_differs_from_what_is_installed_is_refused(
+    installed: Sources, wheel: bytes, shelf: Path, name: str, data: bytes | None
+) -> None:
+    (shelf / WHEEL_NAME).write_bytes(rewritten(wheel, {name: data}))
+    with pytest.raises(BundleError) as caught:
+        make_wheel(installed)
+    assert "is not the one that is installed here" in caught.value.what
+    assert caught.value.why == f"Not the same: {name}."
+    assert "from a checkout" in caught.value.next_step
+
+
+def test_a_file_of_the_same_size_that_is_twice_in_a_wheel_is_refused(
+    installed: Sources, wheel: bytes, tmp_path: Path
+) -> None:
+    twice = tmp_path / WHEEL_NAME
+    twice.write_bytes(wheel)
+    with zipfile.ZipFile(twice) as archive:
+        data = archive.read("ec2spawner/fleet.py")
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(twice, "a") as archive:
+        archive.writestr("ec2spawner/fleet.py", data)
+    with pytest.raises(BundleError, match="not the one"):
+        check_same(twice, installed)
+
+
+def test_what_was_changed_here_after_it_was_installed_is_seen_too(
+    installed: Sources, wheel: bytes, tmp_path: Path
+) -> None:
+    downloaded = tmp_path / WHEEL_NAME
+    downloaded.write_bytes(wheel)
+    check_same(downloaded, installed)
+    with (installed.package / "fleet.py").open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(BundleError) as caught:
+        check_same(downloaded, installed)
+    assert caught.value.why == "Not the same: ec2spawner/fleet.py."
+
+
+def test_a_package_without_a_record_and_a_broken_wheel_are_refused_in_a_line(
+    installed: Sources, wheel: bytes, tmp_path: Path
+) -> None:
+    downloaded = tmp_path / WHEEL_NAME
+    downloaded.write_bytes(b"no zip")
+    with pytest.raises(BundleError, match="not the one") as caught:
+        check_same(downloaded, installed)
+    assert "cannot be read" in caught.value.why
+    downloaded.write_bytes(wheel)
+    next(installed.package.parent.glob("*.dist-info/RECORD")).unlink()
+    with pytest.raises(BundleError, match="not the one") as caught:
+        check_same(downloaded, installed)
+    assert caught.value.why.endswith("….")
 
 
 def test_a_command_that_does_not_end_is_given_up(
