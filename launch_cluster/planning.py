@@ -323,14 +323,20 @@ def cluster_spec(
     return StackSpec(request.cluster_stack, template, parameters, stack_tags(request))
 
 
+def boundary_of(request: UpRequest, facts: Facts) -> str:
+    """ARN of the policy that bounds the roles which are made, named now or before; "": none."""
+    old = facts.cluster.parameters if facts.cluster and facts.cluster.is_usable else {}
+    bound = request.permissions_boundary
+    return old.get("PermissionsBoundary", "") if bound is None else bound
+
+
 def _builder_parameters(request: UpRequest, facts: Facts) -> dict[str, str]:
     """The builders' role or profile that was named, now or before; none: the stack makes them,
 
     within the bound that was named.
     """
     old = facts.cluster.parameters if facts.cluster and facts.cluster.is_usable else {}
-    bound = request.permissions_boundary
-    bounds = {"PermissionsBoundary": old.get("PermissionsBoundary", "") if bound is None else bound}
+    bounds = {"PermissionsBoundary": boundary_of(request, facts)}
     none = {"BuilderRoleName": "none", "BuilderProfileArn": "none"}
     if request.builder_role is None:
         return bounds | {key: old.get(key) or value for key, value in none.items()}

@@ -34,15 +34,12 @@ from ec2spawner.settings import (
     load_server_config,
 )
 
-from .manager_request import ManagerOptions, ManagerRequest, read_manager
+from .manager_request import ROLE_ARN, ManagerOptions, ManagerRequest, read_manager
 
 DEFAULT_VPC_CIDR = "10.77.0.0/16"
 CIDR_PREFIX_MIN, CIDR_PREFIX_MAX = 16, 24
 """A VPC has at least a /28 and at most a /16 (VPC user guide, 2026); past /24 its subnets, a
 quarter and a sixteenth of it, would be smaller than the /28 that a subnet needs."""
-
-
-BUILDER_ROLE_PATTERN = r"arn:aws[a-z-]*:iam::\d{12}:(role|instance-profile)/[\w+=,.@/-]+"
 
 
 class OptionError(ConfigError):
@@ -333,7 +330,7 @@ def _hub(options: Options) -> list[Fault]:
 
 def _builder_role(options: Options) -> list[Fault]:
     arn = options.builder_role
-    if arn is None or re.fullmatch(BUILDER_ROLE_PATTERN, arn):
+    if arn is None or re.fullmatch(ROLE_ARN, arn):
         return []
     instead = "the ARN of a role, or of an instance profile that holds it"
     return [Fault("--builder-role", repr(arn), "is not the ARN of a role", instead)]

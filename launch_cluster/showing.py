@@ -11,9 +11,10 @@ from typing import Any
 from .facts import Facts
 from .hosting import UNKNOWN, manager_spec
 from .intrinsics import Resolver, read_template
-from .planning import Plan, StackChange, Templates, network_of
-from .policies import Place, operator_policy, role_policies
+from .planning import Plan, StackChange, Templates, boundary_of, network_of
+from .policies import Place, role_policies
 from .reporter import Reporter
+from .rights import operator_policies
 from .stacks import ResourceChange
 from .up import Up
 
@@ -62,7 +63,7 @@ def policies_of(up: Up, facts: Facts, templates: Templates) -> dict[str, Any]:
     request = up.request
     place = Place(request.cluster, request.choices.REGION, facts.account, facts.partition)
     outputs = facts.cluster.outputs if facts.cluster and facts.cluster.is_usable else {}
-    found: dict[str, Any] = {"operator": operator_policy(place)}
+    found: dict[str, Any] = {"operator": operator_policies(place, boundary_of(request, facts))}
     for name, policies in role_policies(templates.cluster, place, outputs).items():
         found["builder" if "Builder" in name else name] = policies
     if request.manager:

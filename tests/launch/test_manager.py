@@ -477,7 +477,7 @@ def test_a_role_or_profile_of_others_is_used_and_none_is_made(
 
 
 def test_a_permissions_boundary_bounds_the_roles_that_are_made(
-    up: Run, aws: Path, cluster: str, gateway: Gateway
+    run: Run, up: Run, aws: Path, cluster: str, gateway: Gateway
 ) -> None:
     document = {
         "Version": "2012-10-17",
@@ -495,6 +495,8 @@ def test_a_permissions_boundary_bounds_the_roles_that_are_made(
     for whose in ("manager", "builder"):
         role = ask(gateway, "iam", "get_role", RoleName=f"ec2spawner-{cluster}-us-east-1-{whose}")
         assert role["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
+    printed = json.loads(run("plan", cluster, "--print-policies").stdout)["operator"]
+    assert boundary in json.dumps(printed["cloudformation"])
 
 
 def test_a_vpc_of_others_is_searched_for_its_subnets(
@@ -622,5 +624,5 @@ def test_policies_are_printed_as_json_for_those_who_grant_them(
     text = json.dumps(after["manager"])
     assert "<" not in text
     assert f"ec2spawner-{cluster}-123456789012-us-east-1" in text
-    for policy in after["manager"].values():
+    for policy in (*after["manager"].values(), *after["operator"].values()):
         assert policy["Version"] == "2012-10-17"

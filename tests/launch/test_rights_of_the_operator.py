@@ -1,96 +1,113 @@
-"""What ``launch-cluster`` itself asks of AWS, judged by the policy that it prints for operators."""
+"""What ``launch-cluster`` asks of AWS, judged by the policies that it prints for operators."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
-from policies.iam import Request, decide
-from policies.requests import World, request_tags
-from policies.requests import requests_of as requests_of_call
+from policies.commands import ACCOUNT, REGION, judging
+from policies.lives import Judge
 
-from ec2spawner.cloud import Gateway, action_name
+from ec2spawner.cloud import Gateway
+from ec2spawner.model import Owner
+from launch_cluster import down, restore, workers
 from launch_cluster.commands import common
-from launch_cluster.policies import Place, operator_policy
+from launch_cluster.policies import Place, merged
+from launch_cluster.rights import operator_policies
+
+from .shops import ask
+from .test_restore import Cluster as Homes
+from .test_terminate_workers import launch_workers
 
 Run = Callable[..., Result]
-ACCOUNT = "123456789012"
+PLACE = Place("rights", REGION, ACCOUNT)
+STRANGER = "210987654321"
+OF_RARE_USE = {
+    "cloudformation:DescribeStackEvents",  # of a stack that fails
+    "ec2:CancelSpotInstanceRequests",  # of spot workers
+    "ec2:StopInstances",  # of a builder that does not switch itself off
+    "ssm:GetParameters",  # EC2 asks it of whoever launches by the template
+}
 
 
-def requests_of(cluster: str, service: str, action: str, params: dict[str, Any]) -> list[Request]:
-    """What IAM is asked about a call of ``up`` and ``plan``."""
-    place = f"us-east-1:{ACCOUNT}"
-    if service == "cloudformation":
-        name = params["StackName"]
-        is_arn = name.startswith("arn:")
-        arn = name if is_arn else f"arn:aws:cloudformation:{place}:stack/{name}/0-0"
-        return [Request(f"cloudformation:{action}", arn)]
-    if service == "ssm":
-        account = "" if params["Name"].startswith("/aws/") else ACCOUNT
-        arn = f"arn:aws:ssm:us-east-1:{account}:parameter{params['Name']}"
-        more = [Request("ssm:AddTagsToResource", arn)] if params.get("Tags") else []
-        return [Request(f"ssm:{action}", arn), *more]
-    if service == "s3":
-        verb = "GetObject" if action == "HeadObject" else action
-        return [Request(f"s3:{verb}", f"arn:aws:s3:::{params['Bucket']}/{params['Key']}")]
-    if action in ("ImportKeyPair", "DeleteKeyPair"):
-        arn = f"arn:aws:ec2:{place}:key-pair/{params['KeyName']}"
-        tags = [t for s in params.get("TagSpecifications", ()) for t in s["Tags"]]
-        asked = request_tags({t["Key"]: t["Value"] for t in tags})
-        more = [Request("ec2:CreateTags", arn, asked)] if tags else []
-        return [Request(f"ec2:{action}", arn), *more]
-    if action == "GetConsoleOutput":
-        ours = {"aws:ResourceTag/ec2spawner:cluster": cluster}
-        return [Request("ec2:GetConsoleOutput", f"arn:aws:ec2:{place}:instance/i-1", ours)]
-    if action in ("CreateImage", "RunInstances", "TerminateInstances"):
-        return of_builders(cluster, action, params)
-    prefix = {"service-quotas": "servicequotas"}.get(service, service)
-    return [Request(f"{prefix}:{action}", "*")]
+class Operator:
+    """Somebody who has these rights only, and runs commands."""
+
+    def __init__(self, run: Run, judge: Judge) -> None:
+        self._run, self._judge = run, judge
+
+    def does(self, *arguments: str) -> None:
+        """Run a command, all of whose calls are allowed."""
+        result = self._run(*arguments)
+        assert self._judge.denied == [], arguments
+        assert result.exit_code == 0, (arguments, result.stderr)
 
 
-def of_builders(cluster: str, action: str, params: dict[str, Any]) -> list[Request]:
-    """About a call for a builder, which bears the cluster's tags and comes by its template."""
-    template = {
-        "ImageId": "ami-1",
-        "KeyName": f"ec2spawner-{cluster}",
-        "MetadataOptions": {"HttpTokens": "required"},
-        "SecurityGroupIds": ["sg-1"],
-    }
-    ours: dict[str, dict[str, str]] = defaultdict(lambda: {"ec2spawner:cluster": cluster})
-    named = params.get("LaunchTemplate", {}).get("LaunchTemplateId", "")
-    for i in (params.get("InstanceId"), *params.get("InstanceIds", ())):
-        ours[i or ""]
-    if "IamInstanceProfile" in params:  # its role has the same name
-        role = params["IamInstanceProfile"]["Arn"].rpartition("/")[2]
-        params = {**params, "IamInstanceProfile": {"Role": role}}
-    world = World("us-east-1", ACCOUNT, ours, {named: template})
-    return requests_of_call(world, "ec2", action, params)
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch, aws: Path, tmp_path: Path) -> Judge:
+    """Of all calls of commands; no command pauses for long."""
+    judge = Judge(merged(operator_policies(PLACE)))
+    monkeypatch.setattr(common, "Gateway", judging(judge))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    for module in (down, restore, workers):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(restore, "WATCH_SECONDS", 0.1)
+    return judge
 
 
-def test_a_cluster_is_built_changed_and_shown_with_the_operators_rights(
-    run: Run, aws: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def operator(run: Run, judge: Judge) -> Operator:
+    return Operator(run, judge)
+
+
+def live(operator: Operator, gateway: Gateway, folder: Path) -> None:
+    """Build a cluster, change it, keep its images and homes, and delete it."""
+    name = PLACE.cluster
+    operator.does("doctor", name, "--students", "10")
+    operator.does("up", name, "--vpc-cidr", "127.79.0.0/16", "--yes")
+    operator.does("plan", name, "--ssh-cidr", "203.0.113.0/24")
+    operator.does("plan", name, "--print-policies")
+    operator.does("up", name, "--replace-manager", "--yes")
+    operator.does("status", name)
+    operator.does("cost", "--refresh-prices")
+    operator.does("cost", name)
+    keep_images(operator)
+    homes = Homes(gateway, folder, name)
+    restore_homes(operator, homes)
+    launch_workers(homes.ec2, homes.config, 2)
+    operator.does("terminate-workers", name, "--delete-homes", "--yes")
+    launch_workers(homes.ec2, homes.config, 1)
+    operator.does("down", name, "--delete-homes", "--delete-hub-data", "--yes")
+    operator.does("down", name, "--delete-snapshots", "--yes")
+
+
+def keep_images(operator: Operator) -> None:
+    operator.does("image", "build", "--unencrypted", "--yes")
+    operator.does("image", "list")
+    operator.does("image", "share", STRANGER, "--yes")
+    operator.does("image", "share", STRANGER, "--revoke", "--yes")
+    operator.does("image", "build", "--again", "--yes")
+    operator.does("image", "prune", "--keep", "0", "--yes")
+
+
+def restore_homes(operator: Operator, homes: Homes) -> None:
+    """From the volume; and of another user from the snapshot that is left."""
+    homes.home(Owner("ann"))
+    operator.does("users", "restore", "ann", "--yes")
+    bobs = homes.home(Owner("bob"))
+    saved = homes.save(bobs)
+    ask(homes.gateway, "ec2", "delete_volume", VolumeId=bobs)
+    operator.does("users", "restore", "bob", saved, "--yes")
+
+
+def test_all_that_an_operator_does_is_allowed_and_all_that_is_allowed_is_of_use(
+    operator: Operator, judge: Judge, gateway: Gateway, aws: Path
 ) -> None:
-    policy = operator_policy(Place(cluster, "us-east-1", ACCOUNT))
-    asked: set[str] = set()
-    refused: list[Request] = []
-
-    class Judging(Gateway):
-        async def call(self, service: str, operation: str, params: Any = None, **more: Any) -> Any:
-            action = action_name(operation)
-            for request in requests_of(cluster, service, action, dict(params or {})):
-                asked.add(request.action)
-                if not decide(policy, request).is_allowed:
-                    refused.append(request)
-            return await super().call(service, operation, params, **more)
-
-    monkeypatch.setattr(common, "Gateway", Judging)
-    assert run("up", cluster, "--vpc-cidr", "127.79.0.0/16", "--yes").exit_code == 0
-    assert run("plan", cluster, "--ssh-cidr", "203.0.113.0/24").exit_code == 0
-    assert run("up", cluster, "--replace-manager", "--yes").exit_code == 0
-    assert refused == []
-    used = {"cloudformation:ExecuteChangeSet", "ssm:PutParameter", "s3:PutObject"}
-    assert used | {"ec2:ImportKeyPair", "cloudformation:DeleteChangeSet"} <= asked
+    live(operator, gateway, aws)
+    by_hand = operator_policies(PLACE)["commands"]
+    assert {s["Sid"] for s in by_hand["Statement"]} <= judge.needed
+    asked = {request.action for request in judge.requests}
+    named = {action for s in by_hand["Statement"] for action in s["Action"] if "*" not in action}
+    assert named - asked == OF_RARE_USE

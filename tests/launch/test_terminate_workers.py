@@ -25,7 +25,7 @@ from ec2spawner.model import (
     VolumeState,
     Worker,
 )
-from ec2spawner.settings import load_server_config
+from ec2spawner.settings import ServerConfig, load_server_config
 from launch_cluster import workers as module
 from launch_cluster.reporter import Reporter
 from launch_cluster.workers import (
@@ -45,6 +45,21 @@ Run = Callable[..., Result]
 # ---- against the emulated cloud
 
 
+def launch_workers(ec2: EC2, config: ServerConfig, count: int) -> list[str]:
+    """The ids of new workers with homes."""
+    request = LaunchRequest(
+        launch_template_id=config.LAUNCH_TEMPLATE_ID,
+        instance_type="t3.medium",
+        subnet_id=config.WORKER_SUBNETS[0].SUBNET_ID,
+        count=count,
+        profile="default",
+        home_gib=1,
+        cost_tags={},
+    )
+    launched = asyncio.run(ec2.launch(request, f"token-{config.CLUSTER_NAME}-{count}"))
+    return [worker.instance_id for worker in launched]
+
+
 class Cluster:
     """A cluster in the emulated cloud, with workers that are claimed."""
 
@@ -57,17 +72,7 @@ class Cluster:
         self.gateway = gateway
 
     def launch(self, count: int) -> list[str]:
-        request = LaunchRequest(
-            launch_template_id=self.config.LAUNCH_TEMPLATE_ID,
-            instance_type="t3.medium",
-            subnet_id=self.config.WORKER_SUBNETS[0].SUBNET_ID,
-            count=count,
-            profile="default",
-            home_gib=1,
-            cost_tags={},
-        )
-        workers = asyncio.run(self.ec2.launch(request, f"token-{self.name}"))
-        return [worker.instance_id for worker in workers]
+        return launch_workers(self.ec2, self.config, count)
 
     def workers(self) -> dict[str, InstanceState]:
         found = asyncio.run(self.ec2.list_workers())

@@ -119,10 +119,12 @@ def _launch(world: World, params: Mapping[str, Any]) -> Iterator[Request]:
     used += [("key-pair", merged["KeyName"])] if merged.get("KeyName") else []
     used += [("launch-template", template_id)] if template_id else []
     for kind, resource in used:
-        yield Request(name, world.arn(kind, resource), context)
+        known = resource_tags(world.tags.get(resource, {}))
+        yield Request(name, world.arn(kind, resource), {**known, **context})
     profile = merged.get("IamInstanceProfile") or {}
-    if profile:
-        role = f"arn:aws:iam::{world.account}:role/{profile['Role']}"  # the profile's
+    if profile:  # its role, which our templates name as the profile
+        name = profile.get("Role") or profile["Arn"].rpartition("/")[2]
+        role = f"arn:aws:iam::{world.account}:role/{name}"
         yield Request("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"})
 
 

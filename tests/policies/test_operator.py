@@ -12,12 +12,16 @@ import cfnlint
 import pytest
 
 from launch_cluster.intrinsics import read_template
-from launch_cluster.policies import Place, operator_policy
+from launch_cluster.policies import Place, merged
+from launch_cluster.rights import operator_policies
 from policies.iam import Request, decide, decide_all
 from policies.lives import TEMPLATES
 
 PLACE = Place("bio", "us-east-1", "123456789012")
-POLICY = operator_policy(PLACE)
+POLICIES = operator_policies(PLACE)
+POLICY = merged(POLICIES)
+BOUNDARY = "arn:aws:iam::123456789012:policy/department"
+BOUNDED = merged(operator_policies(PLACE, BOUNDARY))
 MANAGED_MAX_CHARACTERS = 6144  # without white space (IAM user guide, "Quotas", 2026)
 SCHEMAS = Path(cfnlint.__file__).parent / "data" / "schemas"
 BY_CLOUDFORMATION = {"aws:CalledVia": ("cloudformation.amazonaws.com",)}
@@ -65,15 +69,19 @@ def resource_for(action: str) -> str:
     }.get(action.split(":")[0], f"arn:aws:ec2:{PLACE.region}:{PLACE.account}:vpc/vpc-1")
 
 
-def test_cloudformation_may_do_all_that_the_templates_resources_need() -> None:
+@pytest.mark.parametrize("policy", [POLICY, BOUNDED])
+def test_cloudformation_may_do_all_that_the_templates_resources_need(
+    policy: dict[str, Any],
+) -> None:
     missing = []
     for action, kind in needed_by_cloudformation():
-        context: dict[str, Any] = dict(BY_CLOUDFORMATION)
+        context: dict[str, Any] = {**BY_CLOUDFORMATION, "iam:PermissionsBoundary": BOUNDARY}
         if action == "iam:PassRole":
             context["iam:PassedToService"] = "ec2.amazonaws.com"
-        if not decide(POLICY, Request(action, resource_for(action), context)).is_allowed:
+        if not decide(policy, Request(action, resource_for(action), context)).is_allowed:
             missing.append(f"{action} for {kind}")
-    assert missing == []
+    off = "iam:DeleteRolePermissionsBoundary for AWS::IAM::Role"  # where one was asked for: never
+    assert missing == ([] if policy is POLICY else [off])
 
 
 @pytest.mark.parametrize(
@@ -134,9 +142,101 @@ def test_another_clusters_things_are_not_theirs(
     assert not decide(POLICY, Request(action, resource.format("zoo"), theirs)).is_allowed
 
 
-def test_it_fits_into_one_managed_policy() -> None:
-    longest = operator_policy(Place("a" * 24, "ap-southeast-1", "123456789012"))
-    assert len("".join(json.dumps(longest).split())) < MANAGED_MAX_CHARACTERS
+MADE = {"aws:RequestTag/ec2spawner:cluster": "bio", "aws:TagKeys": ("ec2spawner:cluster",)}
+EC2 = "arn:aws:ec2:us-east-1:123456789012"
+NAMELESS = "arn:aws:ec2:us-east-1:"
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [f"{EC2}:volume/vol-1", f"{NAMELESS}:snapshot/snap-1", f"{NAMELESS}:image/ami-1"],
+)
+@pytest.mark.parametrize("action", ["CreateImage", "CreateVolume", "RunInstances"])
+def test_the_clusters_tag_is_written_on_what_a_call_makes_and_on_nothing_that_was_there(
+    resource: str, action: str
+) -> None:
+    at_creation = {**MADE, "ec2:CreateAction": action}
+    assert decide(POLICY, Request("ec2:CreateTags", resource, at_creation)).is_allowed
+    assert not decide(POLICY, Request("ec2:CreateTags", resource, MADE)).is_allowed
+    of_zoo = {**at_creation, "aws:RequestTag/ec2spawner:cluster": "zoo"}
+    assert not decide(POLICY, Request("ec2:CreateTags", resource, of_zoo)).is_allowed
+
+
+@pytest.mark.parametrize(
+    ("action", "source", "made"),
+    [
+        ("ec2:CreateImage", f"{EC2}:instance/i-1", f"{NAMELESS}:image/*"),
+        ("ec2:CreateSnapshot", f"{EC2}:volume/vol-1", f"{NAMELESS}:snapshot/*"),
+        ("ec2:CreateVolume", f"{NAMELESS}:snapshot/snap-1", f"{EC2}:volume/*"),
+    ],
+)
+def test_only_the_clusters_things_are_copied_and_only_as_the_clusters(
+    action: str, source: str, made: str
+) -> None:
+    assert decide(POLICY, Request(action, source, OURS)).is_allowed
+    assert not decide(POLICY, Request(action, source, THEIRS)).is_allowed
+    assert not decide(POLICY, Request(action, source)).is_allowed
+    assert decide(POLICY, Request(action, made, MADE)).is_allowed
+    assert not decide(POLICY, Request(action, made)).is_allowed
+
+
+@pytest.mark.parametrize(
+    ("resource", "right", "wrong"),
+    [
+        (f"{EC2}:instance/*", MADE, {}),
+        (f"{EC2}:volume/*", MADE, {}),
+        (f"{EC2}:network-interface/*", MADE, {}),
+        (f"{EC2}:launch-template/lt-1", OURS, THEIRS),
+        (f"{EC2}:security-group/sg-1", OURS, THEIRS),
+    ],
+)
+def test_a_launch_is_the_clusters(
+    resource: str, right: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    assert decide(POLICY, Request("ec2:RunInstances", resource, right)).is_allowed
+    assert not decide(POLICY, Request("ec2:RunInstances", resource, wrong)).is_allowed
+
+
+ROLE = "arn:aws:iam::123456789012:role/ec2spawner-bio-us-east-1-manager"
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "iam:AttachRolePolicy",
+        "iam:CreateRole",
+        "iam:DeleteRolePolicy",
+        "iam:DetachRolePolicy",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+    ],
+)
+def test_with_a_boundary_no_role_is_made_or_given_rights_without_it(action: str) -> None:
+    bounded = {**BY_CLOUDFORMATION, "iam:PermissionsBoundary": BOUNDARY}
+    other = {**BY_CLOUDFORMATION, "iam:PermissionsBoundary": f"{BOUNDARY}-else"}
+    assert decide(BOUNDED, Request(action, ROLE, bounded)).is_allowed
+    assert not decide(BOUNDED, Request(action, ROLE, other)).is_allowed
+    assert not decide(BOUNDED, Request(action, ROLE, BY_CLOUDFORMATION)).is_allowed
+    assert decide(POLICY, Request(action, ROLE, BY_CLOUDFORMATION)).is_allowed
+
+
+def test_nobody_takes_the_boundary_off_or_changes_it() -> None:
+    bounded = {**BY_CLOUDFORMATION, "iam:PermissionsBoundary": BOUNDARY}
+    off = Request("iam:DeleteRolePermissionsBoundary", ROLE, bounded)
+    assert not decide(BOUNDED, off).is_allowed
+    named_as_ours = "arn:aws:iam::123456789012:policy/ec2spawner-bio-us-east-1-boundary"
+    policy = merged(operator_policies(PLACE, named_as_ours))
+    for action in ("iam:CreatePolicyVersion", "iam:DeletePolicy"):
+        request = Request(action, named_as_ours, BY_CLOUDFORMATION)
+        assert decide(BOUNDED, request).is_allowed  # bounded by another, which this is not
+        assert not decide(policy, request).is_allowed
+
+
+@pytest.mark.parametrize("boundary", ["", f"arn:aws:iam::123456789012:policy/{'x' * 128}"])
+def test_each_fits_into_one_managed_policy(boundary: str) -> None:
+    place = Place("a" * 24, "ap-southeast-1", "123456789012")
+    for policy in operator_policies(place, boundary).values():
+        assert len("".join(json.dumps(policy).split())) < MANAGED_MAX_CHARACTERS
 
 
 def test_no_statement_has_both_all_actions_and_all_resources() -> None:
