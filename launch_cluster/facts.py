@@ -83,6 +83,7 @@ class ImageFacts:
     is_ebs: bool = True
     state: str = "available"
     tags: Mapping[str, str] = field(default_factory=_none)
+    is_public: bool = True
 
 
 @dataclass(frozen=True)

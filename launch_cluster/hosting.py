@@ -134,6 +134,7 @@ def manager_spec(
         "WorkerKeyName": request.key_name,
         "UsesSpot": "yes" if _uses_spot(request) else "no",
         "BuilderRoleArn": outputs.get("BuilderRoleArn", ""),
+        "PrivateImageArn": _private_image_arn(request, facts),
         **_chosen(asked, old),
     }
     if lives(manager) and not asked.may_be_replaced:
@@ -176,6 +177,13 @@ def _subnet_arns(request: UpRequest, facts: Facts, network: Network | None) -> s
         return UNKNOWN
     place = f"arn:{facts.partition}:ec2:{request.choices.REGION}:{facts.account}:subnet/"
     return ",".join(f"{place}{subnet.SUBNET_ID}" for subnet in network.worker_subnets)
+
+
+def _private_image_arn(request: UpRequest, facts: Facts) -> str:
+    """Of the base of the workers' image, or their own, if the hub may not launch from it anyway."""
+    if facts.image is None or facts.image.is_public:
+        return ""
+    return f"arn:{facts.partition}:ec2:{request.choices.REGION}::image/{facts.image.image_id}"
 
 
 def choices_text(spec: StackSpec) -> str:

@@ -188,6 +188,7 @@ def parse_image(raw: Mapping[str, Any]) -> ImageFacts:
         is_ebs=raw.get("RootDeviceType", "ebs") == "ebs",
         state=raw["State"],
         tags=MappingProxyType({t["Key"]: t["Value"] for t in raw.get("Tags") or ()}),
+        is_public=bool(raw.get("Public")),
     )
 
 

@@ -7,6 +7,7 @@ PostgreSQL by ``pg_dump``, if that is installed. Must not know when.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -20,7 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ec2spawner.cloud import Effect, Gateway
-from ec2spawner.errors import ConfigError, EC2SpawnerError
+from ec2spawner.errors import ConditionFailed, ConfigError, EC2SpawnerError
 from ec2spawner.manager.place import BACKUP_PREFIX, DB_VARIABLE
 
 UPLOAD_DEADLINE_SECONDS = 600.0
@@ -189,12 +190,28 @@ async def back_up(gateway: Gateway, bucket: str, url: URL, now: datetime) -> str
         "Body": body,
         "ContentType": "application/gzip",
         "ServerSideEncryption": "AES256",
+        "IfNoneMatch": "*",  # the manager may not write over a backup
     }
-    await gateway.call(
-        "s3",
-        "put_object",
-        params,
-        effect=Effect.REPEATABLE,
-        deadline_seconds=UPLOAD_DEADLINE_SECONDS,
-    )
+    try:
+        await gateway.call(
+            "s3",
+            "put_object",
+            params,
+            effect=Effect.REPEATABLE,
+            deadline_seconds=UPLOAD_DEADLINE_SECONDS,
+        )
+    except ConditionFailed:
+        if not await _is_there(gateway, bucket, key, body):
+            raise
     return key
+
+
+async def _is_there(gateway: Gateway, bucket: str, key: str, body: bytes) -> bool:
+    """Whether an attempt of ours, whose answer was lost, has written the object.
+
+    What is put in one part under AES256 has the MD5 of its bytes as its ETag (S3 API reference,
+    "Object", 2026).
+    """
+    found = await gateway.call("s3", "head_object", {"Bucket": bucket, "Key": key})
+    ours = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return str(found["ETag"]).strip('"') == ours

@@ -20,6 +20,7 @@ from launch_cluster.hosting import (
     plan_manager,
     without_instance,
 )
+from launch_cluster.looking import parse_image
 from launch_cluster.manager_request import ManagerOptions, ManagerRequest, read_manager
 from launch_cluster.planning import ManagerPlan, Network
 from launch_cluster.provisioning import DATA_VOLUME, check_script
@@ -312,3 +313,15 @@ def test_the_callback_is_under_the_name_that_users_type() -> None:
     assert Site("198.51.100.7").callback == "http://198.51.100.7/hub/oauth_callback"
     assert Site("198.51.100.7", "hub.org").callback == "https://hub.org/hub/oauth_callback"
     assert Site("127.78.0.1", http_port=8078).url == "http://127.78.0.1:8078"
+
+
+def test_a_private_image_is_named_to_the_managers_role_and_a_public_one_is_not() -> None:
+    assert spec_of(facts=replace(EMPTY, image=IMAGE)).parameters["PrivateImageArn"] == ""
+    private = replace(EMPTY, image=replace(IMAGE, is_public=False))
+    arn = f"arn:aws:ec2:{ASKED.choices.REGION}::image/{IMAGE.image_id}"
+    assert spec_of(facts=private).parameters["PrivateImageArn"] == arn
+    raw = {"ImageId": "ami-1", "Architecture": "arm64", "State": "available"}
+    assert [parse_image({**raw, "Public": is_so}).is_public for is_so in (True, False)] == [
+        True,
+        False,
+    ]

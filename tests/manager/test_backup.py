@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import sqlite3
 import stat
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ec2spawner.errors import ConfigError
+from ec2spawner.errors import ConditionFailed, ConfigError
 from ec2spawner.manager.backup import (
     BackupFailed,
     NoCopy,
@@ -50,12 +51,22 @@ def url_of(path: Path) -> str:
 class Bucket:
     """The gateway, as far as a backup needs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, there: bytes | None = None) -> None:
         self.puts: list[dict[str, Any]] = []
+        self.there = there
+        self.loses_answer = False
 
     async def call(self, service: str, operation: str, params: Any, **_: Any) -> dict[str, Any]:
-        assert (service, operation) == ("s3", "put_object")
+        assert service == "s3"
+        if operation == "head_object":
+            return {"ETag": f'"{hashlib.md5(self.there or b"").hexdigest()}"'}
+        assert operation == "put_object"
+        assert params["IfNoneMatch"] == "*"
         self.puts.append(params)
+        if self.loses_answer:  # and the gateway tries again
+            self.there = params["Body"]
+        if self.there is not None:
+            raise ConditionFailed("It is there.")
         return {}
 
 
@@ -127,6 +138,21 @@ async def test_the_bucket_gets_it_by_date(tmp_path: Path) -> None:
     restored = tmp_path / "restored"
     restored.write_bytes(gzip.decompress(put["Body"]))
     assert names_in(restored) == ["ada"]
+
+
+async def test_a_backup_is_never_written_over(tmp_path: Path) -> None:
+    database, bucket = tmp_path / "hub.sqlite", Bucket(there=b"another")
+    make_database(database, "ada")
+    with pytest.raises(ConditionFailed):
+        await back_up(bucket, "b", parse(url_of(database)), NOW)  # type: ignore[arg-type]
+    assert bucket.there == b"another"
+
+
+async def test_a_backup_whose_answer_was_lost_is_known_by_its_bytes(tmp_path: Path) -> None:
+    database, bucket = tmp_path / "hub.sqlite", Bucket()
+    make_database(database, "ada")
+    bucket.loses_answer = True
+    assert await back_up(bucket, "b", parse(url_of(database)), NOW)  # type: ignore[arg-type]
 
 
 async def test_nothing_is_put_where_no_copy_was_made(tmp_path: Path) -> None:

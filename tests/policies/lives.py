@@ -41,6 +41,7 @@ def manager_parameters(**changes: str) -> dict[str, str]:
         "WorkerSubnetArns": ",".join(f"{place}{subnet}" for subnet in SUBNETS),
         "WorkerKeyName": f"ec2spawner-{CLUSTER}",
         "BuilderRoleArn": BUILDER,
+        "PrivateImageArn": f"arn:aws:ec2:{REGION}::image/ami-private-base",
         "UsesSpot": "yes",
         **changes,
     }
@@ -142,6 +143,8 @@ def named(params: Mapping[str, Any]) -> list[str]:
 def _facts(tags: _CoreTags) -> Any:
     def facts(resource_id: str) -> dict[str, str]:
         found = tags.find(resource_id)
+        if resource_id.startswith("ami-"):
+            return {"ec2:Public": str(found.is_public).lower()}
         if resource_id.startswith("i-"):
             return {"ec2:InstanceMarketType": "spot" if found.is_spot else "on-demand"}
         if resource_id.startswith("vol-"):

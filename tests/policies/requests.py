@@ -119,7 +119,7 @@ def _launch(world: World, params: Mapping[str, Any]) -> Iterator[Request]:
     used += [("key-pair", merged["KeyName"])] if merged.get("KeyName") else []
     used += [("launch-template", template_id)] if template_id else []
     for kind, resource in used:
-        known = resource_tags(world.tags.get(resource, {}))
+        known = {**resource_tags(world.tags.get(resource, {})), **world.facts(resource)}
         yield Request(name, world.arn(kind, resource), {**known, **context})
     profile = merged.get("IamInstanceProfile") or {}
     if profile:  # its role, which our templates name as the profile
@@ -158,7 +158,10 @@ def _making(world: World, action: str, params: Mapping[str, Any]) -> Iterator[Re
 
 def _s3(world: World, action: str, params: Mapping[str, Any]) -> Request:
     place = f"arn:aws:s3:::{params['Bucket']}"
-    return Request(f"s3:{action}", f"{place}/{params['Key']}" if "Key" in params else place)
+    context = {"s3:if-none-match": params["IfNoneMatch"]} if "IfNoneMatch" in params else {}
+    return Request(
+        f"s3:{action}", f"{place}/{params['Key']}" if "Key" in params else place, context
+    )
 
 
 def _ssm(world: World, action: str, params: Mapping[str, Any]) -> Request:

@@ -68,9 +68,15 @@ TAGS: dict[str, dict[str, str]] = {
     "snap-untagged": {},
     "ami-ours": IMAGE,
     "ami-theirs": {"ec2spawner:cluster": "other"},
+    "ami-private": {},
+    "ami-private-base": {},
     "sir-theirs": THEIRS,
 }
+PUBLIC = {"ec2:Public": "true"}
 FACTS = {
+    "ami-0base": PUBLIC,
+    worker_template()["ImageId"]: PUBLIC,
+    **{image: {"ec2:Public": "false"} for image in ("ami-ours", "ami-theirs", "ami-private")},
     "i-untagged": {"ec2:InstanceMarketType": "on-demand"},
     "vol-untagged": {"ec2:Encrypted": "true", "ec2:VolumeType": "gp3"},
     "vol-manager": {"ec2:Encrypted": "true", "ec2:VolumeType": "gp3"},
@@ -123,10 +129,14 @@ BESIDES: list[Call] = [
     ("s3", "PutObject", {"Bucket": BUCKET, "Key": key_of(CLUSTER)}),
     ("ec2", "GetConsoleOutput", {"InstanceId": "i-owned"}),
     ("service-quotas", "GetServiceQuota", {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}),
+    # workers of the cluster's own image, or of one that others made
+    ("ec2", "RunInstances", {**LAUNCH, "ImageId": "ami-ours"}),
+    ("ec2", "RunInstances", {**LAUNCH, "ImageId": "ami-private-base"}),
     # the manager
     ("s3", "GetObject", {"Bucket": BUCKET, "Key": "config/server_config.json"}),
     ("s3", "GetObject", {"Bucket": BUCKET, "Key": "package/0.tar.gz"}),
-    ("s3", "PutObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz"}),
+    ("s3", "PutObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz", "IfNoneMatch": "*"}),
+    ("s3", "GetObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz"}),
     # the monthly rebuild of the workers' image
     ("s3", "ListBucket", {"Bucket": BUCKET}),
     ("s3", "PutObject", {"Bucket": BUCKET, "Key": "package/1.tar.gz"}),
@@ -284,6 +294,14 @@ FORBIDDEN += [
             "RunInstances",
             {**{k: v for k, v in LAUNCH.items() if k != "LaunchTemplate"}, **OTHER_TEMPLATE},
         ),
+    ),
+    *(
+        (f"launch {whose} image", ("ec2", "RunInstances", {**LAUNCH, "ImageId": image}))
+        for whose, image in (("another's", "ami-theirs"), ("a private", "ami-private"))
+    ),
+    (
+        "build of a private image",
+        ("ec2", "RunInstances", {**BUILD, "ImageId": "ami-private"}),
     ),
     (
         "launch in another subnet",
@@ -464,6 +482,10 @@ FORBIDDEN += [
         "write the hub's configuration in the bucket",
         ("s3", "PutObject", {"Bucket": BUCKET, "Key": "config/server_config.json"}),
     ),
+    (
+        "write over a backup",
+        ("s3", "PutObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz"}),
+    ),
     ("delete a backup", ("s3", "DeleteObject", {"Bucket": BUCKET, "Key": "backup/hub/1"})),
     ("read another bucket", ("s3", "GetObject", {"Bucket": "other", "Key": "config/x"})),
     (
@@ -530,7 +552,7 @@ def test_what_only_spot_machines_need_is_there_only_for_them() -> None:
         ACCOUNT_ID,
         {"i-stray": {}},
         WORLD.templates,
-        lambda resource_id: {"ec2:InstanceMarketType": "spot"},
+        lambda resource_id: FACTS.get(resource_id, {"ec2:InstanceMarketType": "spot"}),
     )
     launch = {
         **LAUNCH,
