@@ -321,7 +321,5 @@ def test_a_private_image_is_named_to_the_managers_role_and_a_public_one_is_not()
     arn = f"arn:aws:ec2:{ASKED.choices.REGION}::image/{IMAGE.image_id}"
     assert spec_of(facts=private).parameters["PrivateImageArn"] == arn
     raw = {"ImageId": "ami-1", "Architecture": "arm64", "State": "available"}
-    assert [parse_image({**raw, "Public": is_so}).is_public for is_so in (True, False)] == [
-        True,
-        False,
-    ]
+    assert parse_image({**raw, "Public": True}).is_public
+    assert not parse_image({**raw, "Public": False}).is_public
