@@ -7,8 +7,6 @@ provider is chosen, everybody may come in with the same password.
 import os
 import sys
 
-from ec2spawner import loginconfig
-
 load_subconfig(os.environ["EC2SPAWNER_DEMO_BASE_CONFIG"])  # type: ignore[name-defined]  # noqa: F821
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
@@ -25,5 +23,4 @@ if c.JupyterHub.authenticator_class == "null":  # instance_config.json chooses n
     c.Authenticator.allow_all = True
     c.Authenticator.admin_users = {"admin"}
 elif not c.JupyterHub.public_url:
-    callback = loginconfig.callback_url(c.JupyterHub.bind_url)
-    c.OAuthenticator.oauth_callback_url = callback
+    c.OAuthenticator.oauth_callback_url = f"{c.JupyterHub.bind_url}/hub/oauth_callback"
