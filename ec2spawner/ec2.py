@@ -95,19 +95,21 @@ class EC2:
         replies = await self._list("describe_snapshots", "snapshot-id", ids, role)
         return await asyncio.to_thread(_parsed, parse_snapshot, replies, "Snapshots")
 
-    async def list_spot_requests(self) -> list[SpotRequest]:
+    async def list_spot_requests(self, ids: Sequence[str] | None = None) -> list[SpotRequest]:
         """The cluster's spot requests for which EC2 has, or would launch, an instance.
 
         One whose instance is no worker of a listing is what a termination in the console leaves:
-        EC2 launches another for it, and gives that none of our tags.
+        EC2 launches another for it, and gives that none of our tags. With ``ids``, those of them
+        that exist, also such as are over.
         """
         alive = {"Name": "state", "Values": ["open", "active", "disabled"]}
-        replies = await self._list("describe_spot_instance_requests", "", None, alive)
-        return [
-            parse_spot_request(raw)
-            for reply in replies
-            for raw in reply.get("SpotInstanceRequests", ())
-        ]
+        replies = await self._list(
+            "describe_spot_instance_requests",
+            "spot-instance-request-id",
+            ids,
+            *([alive] if ids is None else ()),
+        )
+        return _parsed(parse_spot_request, replies, "SpotInstanceRequests")
 
     async def statuses(self) -> dict[str, float | None]:
         """Instances with a failing status check, and since when (epoch seconds, if EC2 says it).

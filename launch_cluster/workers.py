@@ -24,6 +24,7 @@ from ec2spawner.model import (
     Role,
     Snapshot,
     SnapshotState,
+    SpotRequest,
     Volume,
     VolumeState,
     Worker,
@@ -40,6 +41,7 @@ POLL_SECONDS = 5.0
 TERMINATE_DEADLINE_SECONDS = 900.0
 DETACH_DEADLINE_SECONDS = 120.0
 SNAPSHOT_DEADLINE_SECONDS = 6 * 3600.0
+NOT_LISTED = "EC2 did not list it once more; it is gone, or the next run finds it"
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,17 @@ def read_terminate_request(
 ) -> TerminateRequest:
     """The request completed from server_config.json where cluster or Region were left out."""
     cluster, region = read_cluster(asked.cluster, asked.region, config, environ)
-    asked = replace(asked, cluster=cluster, region=region)
-    if not asked.with_snapshots and not asked.delete_homes:
+    check_snapshots(delete_homes=asked.delete_homes, with_snapshots=asked.with_snapshots)
+    return replace(asked, cluster=cluster, region=region)
+
+
+def check_snapshots(*, delete_homes: bool, with_snapshots: bool) -> None:
+    """ConfigError for ``--no-snapshots`` where no home is deleted."""
+    if not with_snapshots and not delete_homes:
         raise ConfigError(
             "--no-snapshots has a meaning only together with --delete-homes.",
             next_step="Leave it out, or add --delete-homes.",
         )
-    return asked
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,18 @@ class Removal:
     workers: tuple[Worker, ...]
     homes: tuple[Volume, ...]  # that exist; deleted only if told
     left_alone: tuple[str, ...] = ()
+    requests: tuple[SpotRequest, ...] = ()  # that stand: EC2 has, or launches, a machine for each
+
+    @property
+    def has_machines(self) -> bool:
+        """Whether there is, or may come to be, a machine to be ended."""
+        return bool(self.workers or self.requests)
 
 
-def plan_removal(workers: Sequence[Worker], volumes: Sequence[Volume]) -> Removal:
-    """The workers that are not gone, and the homes that are theirs or nobody's."""
+def plan_removal(
+    workers: Sequence[Worker], volumes: Sequence[Volume], requests: Sequence[SpotRequest] = ()
+) -> Removal:
+    """The workers that are not gone, the homes that are theirs or nobody's, spot requests."""
     here = tuple(w for w in workers if w.state is not InstanceState.TERMINATED)
     ids = {worker.instance_id for worker in here}
     homes = [v for v in volumes if v.is_home and v.state is not VolumeState.DELETING]
@@ -86,7 +100,13 @@ def plan_removal(workers: Sequence[Worker], volumes: Sequence[Volume]) -> Remova
         for v in homes
         if v not in ours
     )
-    return Removal(here, ours, left)
+    return Removal(here, ours, left, tuple(requests))
+
+
+def may_take_in(tags: Mapping[str, str], cluster: str) -> bool:
+    """Whether what EC2 launched for a spot request of the cluster bears no word of another's."""
+    is_worker = tags.get(TAG_ROLE, Role.WORKER.value) == Role.WORKER.value
+    return is_worker and tags.get(TAG_CLUSTER, cluster) == cluster
 
 
 def may_delete(home: Volume, snapshot: Snapshot | None, *, with_snapshot: bool) -> str | None:
@@ -131,7 +151,7 @@ class TerminateWorkers:
         removal = await self.look()
         self.reporter.show([f"Cluster {self.request.cluster} (account {account}):"])
         self.reporter.show(self.lines(removal))
-        if not removal.workers and not (removal.homes and self.request.delete_homes):
+        if not removal.has_machines and not (removal.homes and self.request.delete_homes):
             return self._result(removal, "nothing to do")
         if dry_run:
             return self._result(removal, "planned")
@@ -144,13 +164,38 @@ class TerminateWorkers:
 
     async def look(self) -> Removal:
         """What is there to be ended."""
-        return plan_removal(await self.ec2.list_workers(), await self.ec2.list_volumes())
+        return plan_removal(
+            await self.ec2.list_workers(),
+            await self.ec2.list_volumes(),
+            await self.ec2.list_spot_requests(),
+        )
 
     async def carry_out(self, removal: Removal) -> None:
         """End it; ``done`` and ``failed`` tell how far it came."""
-        await self._end(removal.workers)
-        if removal.homes and self.request.delete_homes:
-            await self._delete_homes(removal.homes)
+        strays = await self.end_machines(removal)
+        await self.delete_homes([*removal.homes, *strays])
+
+    async def end_machines(self, removal: Removal) -> list[Volume]:
+        """End the machines, and what EC2 launches meanwhile; the homes of such, found only now.
+
+        The spot requests are cancelled first, so that EC2 launches nothing more for them.
+        """
+        ids = [request.request_id for request in removal.requests]
+        await self._cancel(ids)
+        homes: list[Volume] = []
+        workers, seen = list(removal.workers), {w.instance_id for w in removal.workers}
+        while True:
+            await self._end(workers)
+            workers = await self._take_in(ids, seen)
+            if not workers:
+                return homes
+            disks = [worker.home_volume_id for worker in workers if worker.home_volume_id]
+            homes += await self.ec2.list_volumes(disks)
+
+    async def delete_homes(self, homes: Sequence[Volume]) -> None:
+        """Delete homes, if that is what was asked for."""
+        if homes and self.request.delete_homes:
+            await self._delete_homes(homes)
 
     def lines(self, removal: Removal) -> list[str]:
         """What would be ended, and what stays, in words."""
@@ -159,8 +204,13 @@ class TerminateWorkers:
             volume = worker.home_volume_id or "none known"
             state = f"{worker.state.value:13}"
             lines.append(f"  end {worker.instance_id}  {state} {_user(worker)}  home {volume}")
+        ids = {worker.instance_id for worker in removal.workers}
         if not removal.workers:
             lines.append("  no workers")
+        for request in removal.requests:
+            stray = request.instance_id if request.instance_id not in ids else None
+            more = f", and end {stray}, which EC2 launched for it by itself" if stray else ""
+            lines.append(f"  cancel the spot request {request.request_id}{more}")
         fate = "stays"
         if self.request.delete_homes:
             how = "after a snapshot" if self.request.with_snapshots else "WITHOUT A SNAPSHOT"
@@ -171,15 +221,58 @@ class TerminateWorkers:
 
     # ---- instances
 
+    async def _cancel(self, request_ids: Sequence[str]) -> None:
+        if request_ids:
+            await self.ec2.cancel_spot(request_ids)
+            self.done += request_ids
+
+    async def _take_in(self, request_ids: Sequence[str], seen: set[str]) -> list[Worker]:
+        """What EC2 launched for cancelled requests and nobody has ended, made workers by tags.
+
+        EC2 gives such a machine and its disks no tags (user guide, "Tag Spot Instance requests",
+        read 2026).
+        """
+        requests = await self.ec2.list_spot_requests(request_ids) if request_ids else []
+        launched = [r.instance_id for r in requests if r.instance_id]
+        strays = [i for i in dict.fromkeys(launched) if i not in seen]
+        seen.update(strays)
+        tags = await self.ec2.tags_of(strays) if strays else {}
+        ours = [i for i in strays if may_take_in(tags[i], self.request.cluster)]
+        self.failed += [f"{i} is left alone: it bears another's tags" for i in strays if i not in ours]
+        tagged = [i for i in ours if await self._tag_as_worker(i)]
+        found = await self.ec2.list_workers(tagged) if tagged else []
+        alive = [w for w in found if w.state is not InstanceState.TERMINATED]
+        for worker in alive:
+            if worker.home_volume_id:
+                await self._tag_as_worker(worker.home_volume_id)
+        missing = set(tagged) - {worker.instance_id for worker in found}
+        self.failed += [f"{i}, of a spot request, is not listed" for i in sorted(missing)]
+        return alive
+
+    async def _tag_as_worker(self, ident: str) -> bool:
+        """Whether it is there and bears our tags now."""
+        tags = {TAG_CLUSTER: self.request.cluster, TAG_ROLE: Role.WORKER.value}
+        try:
+            await self.ec2.tag([ident], tags)
+        except NotFound:
+            return False
+        return True
+
     async def _end(self, workers: Sequence[Worker]) -> None:
+        before = len(self.done)
         for start in range(0, len(workers), BATCH):
             await self._terminate(workers[start : start + BATCH])
-        await self._wait_until_gone(list(self.done))
+        await self._wait_until_gone(self.done[before:])
 
     async def _terminate(self, workers: Sequence[Worker]) -> None:
         """End one batch: what still bears our tags now. A batch that fails is halved."""
         tags = await self.ec2.tags_of([w.instance_id for w in workers])
         ours = [w for w in workers if self._is_worker_of_ours(tags[w.instance_id])]
+        self.failed += [
+            f"{w.instance_id} was not ended: EC2 does not show the cluster's tags on it any more"
+            for w in workers
+            if w not in ours
+        ]
         if not ours:
             return
         ids = [w.instance_id for w in ours]
@@ -230,14 +323,18 @@ class TerminateWorkers:
 
     async def _wait_until_detached(self, homes: Sequence[Volume]) -> list[Volume]:
         """The homes that are still there, once their instances have let go of them, or late."""
+        ids = [home.volume_id for home in homes]
         elapsed = Elapsed(self.reporter, self.clock, f"Waiting for {len(homes)} home volumes")
         while True:
-            found = await self.ec2.list_volumes([home.volume_id for home in homes])
+            found = await self.ec2.list_volumes(ids)
             held = [v for v in found if v.state is VolumeState.IN_USE]
             if not held or elapsed.seconds > DETACH_DEADLINE_SECONDS:
-                return found
+                break
             elapsed.tick(f"{len(held)} still attached")
             await self.sleep(POLL_SECONDS)
+        missing = set(ids) - {volume.volume_id for volume in found}
+        self.failed += [f"{i}: {NOT_LISTED}" for i in ids if i in missing]
+        return found
 
     async def _snapshot_all(self, homes: Sequence[Volume]) -> list[Volume]:
         """Begin a snapshot of each home; those of which one was begun."""
@@ -274,7 +371,8 @@ class TerminateWorkers:
         """Delete one home, if volume and snapshot, read once more, allow it."""
         volumes = await self.ec2.list_volumes([home.volume_id])
         if not volumes:
-            return  # gone, or no longer the cluster's
+            self.failed.append(f"{home.volume_id}: {NOT_LISTED}")
+            return
         snapshot_id = self.snapshots.get(home.volume_id)
         snapshots = await self.ec2.list_snapshots([snapshot_id]) if snapshot_id else []
         reason = may_delete(
@@ -309,6 +407,7 @@ class TerminateWorkers:
             ],
             "homes": [home.volume_id for home in removal.homes],
             "left_alone": list(removal.left_alone),
+            "spot_requests": [request.request_id for request in removal.requests],
             "done": self.done,
             "failed": self.failed,
             "snapshots": self.snapshots,

@@ -21,6 +21,7 @@ from ec2spawner.model import (
     InstanceState,
     Snapshot,
     SnapshotState,
+    SpotRequest,
     Volume,
     VolumeState,
     Worker,
@@ -45,9 +46,8 @@ Run = Callable[..., Result]
 # ---- against the emulated cloud
 
 
-def launch_workers(ec2: EC2, config: ServerConfig, count: int) -> list[str]:
-    """The ids of new workers with homes."""
-    request = LaunchRequest(
+def launch_request(config: ServerConfig, count: int) -> LaunchRequest:
+    return LaunchRequest(
         launch_template_id=config.LAUNCH_TEMPLATE_ID,
         instance_type="t3.medium",
         subnet_id=config.WORKER_SUBNETS[0].SUBNET_ID,
@@ -56,6 +56,11 @@ def launch_workers(ec2: EC2, config: ServerConfig, count: int) -> list[str]:
         home_gib=1,
         cost_tags={},
     )
+
+
+def launch_workers(ec2: EC2, config: ServerConfig, count: int) -> list[str]:
+    """The ids of new workers with homes."""
+    request = launch_request(config, count)
     launched = asyncio.run(ec2.launch(request, f"token-{config.CLUSTER_NAME}-{count}"))
     return [worker.instance_id for worker in launched]
 
@@ -73,6 +78,14 @@ class Cluster:
 
     def launch(self, count: int) -> list[str]:
         return launch_workers(self.ec2, self.config, count)
+
+    def run_call(self, operation: str, **params: Any) -> None:
+        asyncio.run(self.gateway.call("ec2", operation, params))
+
+    def strays(self, *known: str) -> list[str]:
+        """What EC2 launched for spot requests of ours, besides ``known``."""
+        requests = asyncio.run(self.ec2.list_spot_requests())
+        return [r.instance_id for r in requests if r.instance_id and r.instance_id not in known]
 
     def workers(self) -> dict[str, InstanceState]:
         found = asyncio.run(self.ec2.list_workers())
@@ -234,6 +247,27 @@ def test_a_lost_private_half_is_not_renewed_while_a_worker_knows_the_old(
     assert run(*up).exit_code == 0
 
 
+def test_what_ec2_launched_by_itself_ends_with_the_requests_that_stand(
+    run: Run, make_cluster: Callable[[str], Cluster], calls: Calls
+) -> None:
+    mine = make_cluster("")
+    request = replace(launch_request(mine.config, 2), market="spot")
+    first, second = asyncio.run(mine.ec2.launch(request, "token-spot"))
+    mine.run_call("terminate_instances", InstanceIds=[first.instance_id])  # as in the console
+    while not (stray := mine.strays(first.instance_id, second.instance_id)):
+        time.sleep(0.05)
+    shown = run("terminate-workers", mine.name, "--dry-run")
+    assert f"and end {stray[0]}, which EC2 launched for it by itself" in shown.stdout
+    result = run("terminate-workers", mine.name, "--delete-homes", "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert asyncio.run(mine.ec2.list_spot_requests()) == []
+    states = {row["id"]: row["state"] for row in control("state")["instances"]}
+    assert {states.get(i, "terminated") for i in (*stray, second.instance_id)} == {"terminated"}
+    assert mine.homes() == []
+    again = run("terminate-workers", mine.name, "--delete-homes", "--yes")
+    assert "Nothing to do" in again.stdout
+
+
 # ---- decisions
 
 
@@ -308,6 +342,8 @@ class FakeEC2(EC2):
         self.deleted: list[str] = []
         self.terminated: list[str] = []
         self.cancelled: set[str] = set()
+        self.requests: list[SpotRequest] = []
+        self.hidden: set[str] = set()  # what the next listings of volumes lack
         self.refused: dict[str, CloudError] = {}
         self.stuck = False
 
@@ -315,7 +351,17 @@ class FakeEC2(EC2):
         return [w for i, w in self.workers.items() if ids is None or i in ids]
 
     async def list_volumes(self, ids: Sequence[str] | None = None) -> list[Volume]:
-        return [v for i, v in self.volumes.items() if ids is None or i in ids]
+        shown = [v for v in self.volumes.values() if v.volume_id not in self.hidden or ids is None]
+        return [v for v in shown if ids is None or v.volume_id in ids]
+
+    async def list_spot_requests(self, ids: Sequence[str] | None = None) -> list[SpotRequest]:
+        return [r for r in self.requests if ids is None or r.request_id in ids]
+
+    async def cancel_spot(self, request_ids: Sequence[str]) -> None:
+        self.cancelled.update(request_ids)
+
+    async def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        raise NotFound("gone", aws_code="InvalidInstanceID.NotFound")
 
     async def list_snapshots(self, ids: Sequence[str] | None = None) -> list[Snapshot]:
         self.slow -= 1
@@ -466,6 +512,28 @@ async def test_the_requests_of_spot_workers_end_with_them() -> None:
     await job_for(ec2, delete_homes=False).run(dry_run=False)
     assert sorted(ec2.terminated) == ["i-1", "i-2"]
     assert ec2.cancelled == {"", "sir-2"}
+
+
+async def test_a_request_that_stands_alone_is_work_too_and_another_clusters_machine_is_spared() -> (
+    None
+):
+    ec2 = FakeEC2([], [])
+    ec2.requests = [SpotRequest("sir-1", "open"), SpotRequest("sir-2", "active", "", "i-9")]
+    ec2.tags["i-9"] = {"ec2spawner:cluster": "other", "ec2spawner:role": "worker"}
+    result = await job_for(ec2).run(dry_run=False)
+    assert ec2.cancelled == {"sir-1", "sir-2"}
+    assert ec2.terminated == []
+    assert result["failed"] == ["i-9 is left alone: it bears another's tags"]
+    assert result["outcome"] == "partly done"
+
+
+async def test_what_a_later_listing_lacks_has_failed() -> None:
+    other = replace(HOME, volume_id="vol-2")
+    ec2 = FakeEC2([WORKER, replace(WORKER, instance_id="i-2")], [HOME, other])
+    ec2.hidden, ec2.tags["i-2"] = {"vol-2"}, {}
+    result = await job_for(ec2).run(dry_run=False)
+    assert ec2.deleted == ["vol-1"]
+    assert [text.partition(" ")[0].strip(":") for text in result["failed"]] == ["i-2", "vol-2"]
 
 
 async def test_workers_that_do_not_end_keep_all_homes() -> None:
