@@ -19,11 +19,11 @@ from ec2spawner.cloud import Effect, Gateway
 from ec2spawner.costs import Bill, Prices, monthly_cost_of
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError, ConditionFailed, EC2SpawnerError, NotFound
-from ec2spawner.identity import this_process
+from ec2spawner.identity import Process, lives, this_process
 from ec2spawner.lease import Lease
 from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role
-from ec2spawner.s3 import Objects
-from ec2spawner.tenancy import Record, key_of
+from ec2spawner.s3 import Objects, Stored
+from ec2spawner.tenancy import LEASE_SECONDS, Record, key_of, read_record
 
 from .belongings import (
     BUCKET,
@@ -49,6 +49,7 @@ BUILDERS_DEADLINE_SECONDS = 900.0
 DELETE_OBJECTS_MAX = 1000  # S3 API reference, "DeleteObjects", 2026
 DELETE_PARAMETERS_MAX = 10  # SSM API reference, "DeleteParameters", 2026
 LEASE_TRIES = 20
+ROUNDS_MAX = 10  # each ends all that is listed; what is left then, the last look tells
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,10 @@ class Down:
         async with self._no_hub(Objects(self.gateway, bucket)):
             await self._end_builders()
             await self._end_workers()
-        await self._delete_hub_data()
-        await self._delete_images()
-        await self._delete_snapshots()
-        await self._empty(bucket)
+            await self._delete_hub_data()
+            await self._delete_images()
+            await self._delete_snapshots()
+        await self._empty(bucket)  # what gives the lease back has just written there
         for name in others:
             await self._delete_stack(by_name.get(name))
         await self._delete_secrets()
@@ -198,16 +199,31 @@ class Down:
     async def _no_hub(self, bucket: Objects) -> Any:
         """Hold the cluster's lease: a hub that runs elsewhere launches nothing any more."""
         try:
-            lease = await seize(bucket, self.request.cluster)
+            lease, before = await seize(bucket, self.request.cluster)
         except NotFound:  # the bucket is gone already, and with it what a hub needs to write
             yield
             return
         renewals = asyncio.get_running_loop().create_task(lease.run(), name="lease")
         try:
+            await self._wait_for_hub(before)
             yield
         finally:
             renewals.cancel()
             await asyncio.gather(renewals, return_exceptions=True)
+
+    async def _wait_for_hub(self, before: Stored | None) -> None:
+        """Wait until the hub that held the lease, if it lives, writes nothing any more.
+
+        It may do so for as long as its last renewal lasts, which was sent before the lease was
+        taken; and a call that it sent at the very end has its answer within the margin.
+        """
+        if not may_be_at_work(before, this_process()):
+            return
+        elapsed = Elapsed(self.reporter, self.clock, "Waiting until the hub launches nothing more")
+        while elapsed.seconds < LEASE_SECONDS:
+            elapsed.tick(f"{LEASE_SECONDS - elapsed.seconds:.0f} s left")
+            await self.sleep(min(POLL_SECONDS, LEASE_SECONDS - elapsed.seconds))
+        elapsed.finish("done")
 
     async def _end_builders(self) -> None:
         """End what builds images, and a manager that is in no stack."""
@@ -244,8 +260,15 @@ class Down:
                 await self._ec2.terminate(ours)
 
     async def _end_workers(self) -> None:
+        """End workers until none is listed: one that was launched a moment ago is listed later."""
         try:
-            await self._workers.carry_out(await self._workers.look())
+            for _ in range(ROUNDS_MAX):
+                removal = await self._workers.look()
+                if not removal.has_machines:
+                    break
+                self._workers.failed.clear()  # it is tried again
+                await self._workers.end_machines(removal)
+            await self._workers.delete_homes(removal.homes)
         finally:
             self.done += self._workers.done
             self.failed += self._workers.failed
@@ -368,10 +391,22 @@ class Down:
         }
 
 
-async def seize(bucket: Objects, cluster: str) -> Lease:
-    """Take the cluster's lease from whoever has it, for good: that hub writes nothing any more.
+def may_be_at_work(before: Stored | None, here: Process) -> bool:
+    """Whether a hub that wrote ``before`` into the lease may still act on it."""
+    if before is None:
+        return False
+    record = read_record(before.body)
+    if record is None:  # of no hub that is known: nothing speaks against it
+        return True
+    return not record.is_ended and lives(record.process, here) is not False
 
-    Raises NotFound where the bucket is not there. The lease is ours as long as its ``run`` runs.
+
+async def seize(bucket: Objects, cluster: str) -> tuple[Lease, Stored | None]:
+    """Take the cluster's lease from whoever has it, for good; and what was there before.
+
+    The hub that had it writes nothing any more once it has seen that, or its last renewal has run
+    out. Raises NotFound where the bucket is not there. The lease is ours as long as its ``run``
+    runs.
     """
     lease = Lease(bucket, cluster, this_process())
     since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -385,7 +420,7 @@ async def seize(bucket: Objects, cluster: str) -> Lease:
         except ConditionFailed:  # its holder was faster
             record = replace(record, beat=record.beat + 1)
             continue
-        return lease
+        return lease, found
     raise LeaseNotTaken(
         f"The lease of {cluster} could not be taken from the hub that holds it.",
         next_step="Stop that hub, and run the same command again.",

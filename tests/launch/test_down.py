@@ -7,24 +7,26 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from click.testing import Result
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2, LaunchRequest
 from ec2spawner.errors import AnotherHub
-from ec2spawner.identity import this_process
+from ec2spawner.identity import Process, this_process
 from ec2spawner.lease import Lease
-from ec2spawner.s3 import Objects
+from ec2spawner.s3 import Objects, Stored
 from ec2spawner.settings import load_server_config
-from ec2spawner.tenancy import Standing
+from ec2spawner.tenancy import Record, Standing
 from launch_cluster import down as module
 from launch_cluster import workers
 from launch_cluster.belongings import Belonging, Belongings, Choice, left_over, stays
-from launch_cluster.down import seize
+from launch_cluster.down import may_be_at_work, seize
 
 from .conftest import Calls
 
@@ -55,6 +57,22 @@ class Cluster:
         )
         found = asyncio.run(EC2(self.gateway, self.name).launch(request, f"token-{self.name}"))
         return [worker.instance_id for worker in found]
+
+    def launch_at_once(self) -> None:
+        """Launch another one, from within the command's own loop."""
+        tags = [
+            {"Key": "ec2spawner:cluster", "Value": self.name},
+            {"Key": "ec2spawner:role", "Value": "worker"},
+        ]
+        home = {"VolumeSize": 1, "DeleteOnTermination": False}
+        boto3.client("ec2").run_instances(
+            LaunchTemplate={"LaunchTemplateId": self.config.LAUNCH_TEMPLATE_ID},
+            SubnetId=self.config.WORKER_SUBNETS[0].SUBNET_ID,
+            BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": home}],
+            TagSpecifications=[{"ResourceType": k, "Tags": tags} for k in ("instance", "volume")],
+            MinCount=1,
+            MaxCount=1,
+        )
 
     def belongings(self) -> list[Belonging]:
         """What is there, once what is about to be gone (the image's builder, at first) is gone."""
@@ -233,7 +251,8 @@ async def test_a_hub_that_runs_elsewhere_writes_nothing_any_more(
     hub.on_change = held.set
     await asyncio.wait_for(held.wait(), 10)
     assert hub.is_held()
-    ours = await seize(bucket, "town")
+    ours, before = await seize(bucket, "town")
+    assert may_be_at_work(before, this_process())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     taken = await bucket.get("hub-lease/town.json")
@@ -242,6 +261,68 @@ async def test_a_hub_that_runs_elsewhere_writes_nothing_any_more(
     await hub._look()
     assert hub.standing is Standing.ANOTHERS
     assert isinstance(hub.permit(), AnotherHub)
+
+
+ELSEWHERE = Process("elsewhere", "", "another-boot", "1", 7, 7)
+RECORD = Record("a-hub", 3, "2026-01-01", ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("body", "may"),
+    [
+        (None, False),
+        (RECORD.to_bytes(), True),
+        (replace(RECORD, is_ended=True).to_bytes(), False),
+        (replace(RECORD, process=replace(this_process(), started=1)).to_bytes(), False),
+        (b"of no hub", True),
+    ],
+)
+def test_only_a_hub_that_may_live_is_waited_for(body: bytes | None, may: bool) -> None:
+    before = None if body is None else Stored("etag", body)
+    assert may_be_at_work(before, this_process()) is may
+
+
+def test_what_a_hub_launches_until_it_has_seen_the_lease_ends_too(
+    run: Run, make_cluster: Make, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It launches once while it is waited for, and one more instance is listed late."""
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    mine = make_cluster()
+    key = f"hub-lease/{mine.name}.json"
+    mine.ask("s3", "put_object", Bucket=mine.config.BUCKET, Key=key, Body=RECORD.to_bytes())
+    mine.launch(1)
+
+    def launch_at(step: str) -> None:
+        def launch() -> None:
+            del calls.after[step]
+            mine.launch_at_once()
+
+        calls.after[step] = launch
+
+    launch_at("put_object")
+    launch_at("terminate_instances")
+    calls.requests.clear()
+    result = run("down", mine.name, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert calls.after == {}
+    assert "Waiting until the hub launches nothing more: done" in result.stderr
+    assert mine.kinds() == {"volume"}
+    assert len(mine.belongings()) == 3
+
+
+def test_the_lease_is_held_until_images_are_gone_and_the_bucket_is_emptied_after_it(
+    run: Run, make_cluster: Make, calls: Calls
+) -> None:
+    mine = make_cluster()
+    calls.requests.clear()
+    calls.made.clear()
+    result = run("down", mine.name, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert "Waiting until the hub" not in result.stderr
+    writes = [i for i, name in enumerate(calls.made) if name == "put_object"]
+    assert b'"is_ended": true' in calls.requests[writes[-1]][1]["Body"]
+    gone = [i for i, name in enumerate(calls.made) if name in ("deregister_image", "delete_snapshot")]
+    assert max(gone) < writes[-1] < calls.made.index("delete_objects")
 
 
 # ---- broken off
