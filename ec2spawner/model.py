@@ -204,7 +204,8 @@ class Origin:
         return cls(match[1], int(match[2]), match[3]) if match else None
 
 
-def _tags(raw: Mapping[str, Any]) -> Mapping[str, str]:
+def tags_of(raw: Mapping[str, Any]) -> Mapping[str, str]:
+    """The tags of a resource, as EC2 and CloudFormation show them."""
     return MappingProxyType({t["Key"]: t.get("Value", "") for t in raw.get("Tags") or ()})
 
 
@@ -410,7 +411,7 @@ def parse_worker(raw: Mapping[str, Any]) -> Worker:
                 if "VolumeId" in m.get("Ebs", {}) and m["Ebs"].get("Status") != "detached"
             }
         ),
-        tags=_tags(raw),
+        tags=tags_of(raw),
     )
 
 
@@ -425,7 +426,7 @@ def parse_volume(raw: Mapping[str, Any]) -> Volume:
         attached_to=attached[0]["InstanceId"] if attached else None,
         device=attached[0].get("Device", "") if attached else "",
         created_at=_epoch(raw.get("CreateTime")),
-        tags=_tags(raw),
+        tags=tags_of(raw),
     )
 
 
@@ -439,7 +440,7 @@ def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
         started_at=_epoch(raw.get("StartTime")),
         percent=_percent(raw.get("Progress") or ""),
         is_archived=raw.get("StorageTier") == "archive",
-        tags=_tags(raw),
+        tags=tags_of(raw),
     )
 
 
@@ -455,7 +456,7 @@ def parse_spot_request(raw: Mapping[str, Any]) -> SpotRequest:
         state=raw["State"],
         status=(raw.get("Status") or {}).get("Code", ""),
         instance_id=raw.get("InstanceId") or None,
-        tags=_tags(raw),
+        tags=tags_of(raw),
     )
 
 

@@ -6,12 +6,14 @@ Owns the listing, and the rule of what ``down`` ends and what stays. Must not ch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import NotFound
-from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, TAG_USER, Role
+from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, TAG_USER, Role, tags_of
+
+from .images import Images
 
 INSTANCE, VOLUME, SNAPSHOT, IMAGE = "instance", "volume", "snapshot", "image"
 BUCKET, PARAMETER, KEY_PAIR = "bucket", "parameter", "key-pair"
@@ -31,10 +33,12 @@ class Belonging:
     note: str = ""  # whose it is, or what it is called
     size_gib: int = 0
     parts: tuple[str, ...] = ()  # an image's snapshots
+    used_by: tuple[str, ...] = ()  # others than the cluster, in words
 
     def __str__(self) -> str:
         size = f"{self.size_gib} GiB" if self.size_gib else ""
-        return " ".join(filter(None, (self.kind, self.ident, size, self.state, self.note)))
+        use = f"(used by {', '.join(self.used_by)})" if self.used_by else ""
+        return " ".join(filter(None, (self.kind, self.ident, size, self.state, self.note, use)))
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Choice:
 
 def stays(thing: Belonging, choice: Choice, of_images: Iterable[str] = ()) -> bool:
     """Whether a thing is to be there after ``down``; ``of_images``: snapshots that images need."""
+    if thing.used_by:
+        return True
     if thing.kind == IMAGE:
         return choice.keep_images
     if thing.kind not in (VOLUME, SNAPSHOT):
@@ -80,15 +86,17 @@ class Belongings:
         self._gateway = gateway
         self._cluster = cluster
         self._bucket = bucket
+        self._images = Images(gateway, cluster, {})
         self._is_ours = {"Name": f"tag:{TAG_CLUSTER}", "Values": [cluster]}
 
     async def look(self) -> list[Belonging]:
         """All that is there now; what is only shown for a while after its end is left out."""
+        images = await self.images()
         found = [
             *await self.instances(),
             *await self.volumes(),
-            *await self.images(),
-            *await self.snapshots(),
+            *images,
+            *await self.snapshots(images),
         ]
         known = {INSTANCE, VOLUME, IMAGE, SNAPSHOT}
         found += [thing for thing in await self._tagged() if thing.kind not in known]
@@ -111,15 +119,19 @@ class Belongings:
         ]
 
     async def images(self) -> list[Belonging]:
-        """Images that were built."""
+        """Images that were built, with what else in the account is launched from them."""
         pages = await self._pages("describe_images", Owners=["self"])
-        return [_image(raw) for page in pages for raw in page["Images"]]
+        images = [_image(raw) for page in pages for raw in page["Images"]]
+        users = await self._images.used_elsewhere() if images else {}
+        return [replace(i, used_by=tuple(users.get(i.ident, ()))) for i in images]
 
-    async def snapshots(self) -> list[Belonging]:
-        """Snapshots: of homes, of the hub's data, of images."""
+    async def snapshots(self, images: Iterable[Belonging]) -> list[Belonging]:
+        """Snapshots: of homes, of the hub's data, of ``images``, with those that use these."""
+        users = {part: image.used_by for image in images for part in image.parts}
         pages = await self._pages("describe_snapshots", OwnerIds=["self"])
         raw = [s for page in pages for s in page["Snapshots"]]
-        return [_thing(SNAPSHOT, s["SnapshotId"], s["State"], s, s["VolumeSize"]) for s in raw]
+        things = [_thing(SNAPSHOT, s["SnapshotId"], s["State"], s, s["VolumeSize"]) for s in raw]
+        return [replace(thing, used_by=users.get(thing.ident, ())) for thing in things]
 
     async def parameters(self) -> list[Belonging]:
         """SSM parameters below the cluster's name."""
@@ -174,7 +186,7 @@ class Belongings:
 
 
 def _thing(kind: str, ident: str, state: str, raw: Mapping[str, Any], size: int = 0) -> Belonging:
-    tags = {tag["Key"]: tag.get("Value", "") for tag in raw.get("Tags") or ()}
+    tags = tags_of(raw)
     note = tags.get(TAG_USER) or tags.get("Name", "")
     return Belonging(kind, ident, state, tags.get(TAG_ROLE, ""), note, size)
 

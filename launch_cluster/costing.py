@@ -38,6 +38,7 @@ from ec2spawner.model import (
     parse_snapshot,
     parse_volume,
     parse_worker,
+    tags_of,
 )
 from ec2spawner.pricefile import add_prices, read_prices
 from ec2spawner.settings import InstanceConfig
@@ -219,7 +220,7 @@ async def look_at_existing(gateway: Gateway, cluster: str) -> Existing:
 
 def _is_charged(nat_gateway: Mapping[str, Any], cluster: str) -> bool:
     """Whether a NAT gateway is the cluster's, and not deleted: AWS lists those for an hour more."""
-    tags = {tag["Key"]: tag["Value"] for tag in nat_gateway.get("Tags") or ()}
+    tags = tags_of(nat_gateway)
     return tags.get(TAG_CLUSTER) == cluster and nat_gateway["State"] in ("pending", "available")
 
 

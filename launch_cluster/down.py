@@ -39,6 +39,7 @@ from .belongings import (
     stays,
 )
 from .facts import StackFacts
+from .images import Images
 from .looking import account_of
 from .reporter import Elapsed, Reporter
 from .stacks import Stacks
@@ -91,6 +92,7 @@ class Down:
     def __post_init__(self) -> None:
         self._stacks = Stacks(self.gateway, self.reporter, sleep=self.sleep, clock=self.clock)
         self._ec2 = EC2(self.gateway, self.request.cluster)
+        self._images = Images(self.gateway, self.request.cluster, {})
         self._workers = TerminateWorkers(
             self.gateway,
             self._ec2,
@@ -281,23 +283,18 @@ class Down:
                 await self._delete(volume, self._ec2.delete_volume(volume.ident))
 
     async def _delete_images(self) -> None:
-        if self.request.choice.keep_images:
-            return
+        """All but those that another cluster of the account is launched from."""
         for image in await self._belongings.images():
-            await self._delete(image, self._call("deregister_image", {"ImageId": image.ident}))
-            for part in image.parts:
-                await self._delete(
-                    Belonging("snapshot", part), self._call("delete_snapshot", {"SnapshotId": part})
-                )
+            if not stays(image, self.request.choice):
+                await self._delete(image, self._images.remove(image.ident, image.parts))
 
     async def _delete_snapshots(self) -> None:
         """Those that are not to stay; also what is left of an image that was deleted by half."""
-        of_images = parts_of_images(await self._belongings.images())
-        for snapshot in await self._belongings.snapshots():
-            is_to_stay = stays(snapshot, self.request.choice, of_images)
+        images = await self._belongings.images()
+        for snapshot in await self._belongings.snapshots(images):
+            is_to_stay = stays(snapshot, self.request.choice, parts_of_images(images))
             if snapshot.state == "completed" and not is_to_stay:
-                params = {"SnapshotId": snapshot.ident}
-                await self._delete(snapshot, self._call("delete_snapshot", params))
+                await self._delete(snapshot, self._ec2.delete_snapshot(snapshot.ident))
 
     async def _delete(self, thing: Belonging, deletion: Awaitable[Any]) -> None:
         try:
@@ -308,9 +305,6 @@ class Down:
             self.failed.append(f"{thing.kind} {thing.ident}: {error}")
             return
         self._note(f"{thing.kind} {thing.ident}")
-
-    async def _call(self, operation: str, params: dict[str, Any]) -> None:
-        await self.gateway.call("ec2", operation, params, effect=Effect.REPEATABLE)
 
     async def _empty(self, bucket: str) -> None:
         """A bucket that holds something cannot be deleted."""
@@ -338,10 +332,11 @@ class Down:
 
     async def _delete_secrets(self) -> None:
         """The key that workers know, and what else stands in SSM; last, for nothing needs them."""
-        params = {"KeyName": f"ec2spawner-{self.request.cluster}"}
-        await self._delete(
-            Belonging(KEY_PAIR, params["KeyName"]), self._call("delete_key_pair", params)
+        name = f"ec2spawner-{self.request.cluster}"
+        deletion = self.gateway.call(
+            "ec2", "delete_key_pair", {"KeyName": name}, effect=Effect.REPEATABLE
         )
+        await self._delete(Belonging(KEY_PAIR, name), deletion)
         names = [thing.ident for thing in await self._belongings.parameters()]
         for start in range(0, len(names), DELETE_PARAMETERS_MAX):
             some = names[start : start + DELETE_PARAMETERS_MAX]

@@ -126,7 +126,7 @@ class ImageKeeping:
         for image in plan.images:
             await self._remove(image)
         for snapshot_id in plan.snapshots:
-            await self._try(snapshot_id, self._images.remove_snapshot(snapshot_id))
+            await self._try(snapshot_id, self._images.ec2.delete_snapshot(snapshot_id))
         self.reporter.show([f"Removed {len(self.done)}, failed {len(self.failed)}."])
         for text in self.failed:
             self.reporter.progress(f"failed: {text}")
@@ -153,7 +153,7 @@ class ImageKeeping:
         if users:
             self.failed.append(f"{image.image_id} is kept: it is used by {', '.join(users)} now")
             return
-        await self._try(image.image_id, self._images.remove(image))
+        await self._try(image.image_id, self._images.remove(image.image_id, image.snapshots))
 
     async def _try(self, what: str, work: Awaitable[None]) -> None:
         try:

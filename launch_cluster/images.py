@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
+from ec2spawner.ec2 import EC2
 from ec2spawner.errors import EC2SpawnerError, NotFound, Rejected
 from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role
 from ec2spawner.settings import worker_image_parameter
@@ -25,6 +26,7 @@ using Systems Manager parameters", read 2026)."""
 
 PARAMETER_DEADLINE_SECONDS = 60.0
 PAGE_SIZE = 200
+PARAMETERS_MAX = 10  # SSM API reference, "GetParameters", 2026
 
 
 class ImageParameterUnset(EC2SpawnerError):
@@ -46,6 +48,7 @@ class Images:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = gateway
+        self.ec2 = EC2(gateway, cluster)
         self.cluster = cluster
         self.parameter = worker_image_parameter(cluster)
         self._tags = [{"Key": key, "Value": value} for key, value in tags.items()]
@@ -106,12 +109,7 @@ class Images:
 
     async def current(self) -> str | None:
         """The id that the parameter holds; None if it is not there."""
-        try:
-            reply = await self._gateway.call("ssm", "get_parameter", {"Name": self.parameter})
-        except NotFound:
-            return None
-        value: str = reply["Parameter"]["Value"]
-        return value
+        return await self.ec2.parameter(self.parameter)
 
     async def set_current(self, image_id: str) -> None:
         """Have new workers launched from ``image_id`` from now on; returns once it is so.
@@ -157,6 +155,8 @@ class Images:
         """
         images = list(images)
         users: dict[str, list[str]] = defaultdict(list)
+        for image_id, others in (await self.used_elsewhere()).items():
+            users[image_id] += others
         current = await self.current()
         if current:
             users[current].append("the parameter")
@@ -170,6 +170,40 @@ class Images:
         for image in images:
             users[image.image_id] += [f"account {a}" for a in sorted(await self.shared_with(image))]
         return Usage(MappingProxyType({k: tuple(v) for k, v in users.items()}))
+
+    async def used_elsewhere(self) -> dict[str, list[str]]:
+        """Images that other clusters, or templates of others, of this account launch from.
+
+        Another cluster may name one of ours as CUSTOM_WORKER_AMI.
+        """
+        users: dict[str, list[str]] = defaultdict(list)
+        for name, image_id in (await self._parameters()).items():
+            if name != self.parameter:
+                users[image_id].append(f"the cluster {name.split('/')[2]}")
+        params = {"Versions": ["$Latest", "$Default"]}
+        pages = await self._gateway.pages("ec2", "describe_launch_template_versions", params)
+        for version in (v for page in pages for v in page["LaunchTemplateVersions"]):
+            template = f"the launch template {version['LaunchTemplateName']}"
+            image_id = str(version["LaunchTemplateData"].get("ImageId", ""))
+            is_ours = version["LaunchTemplateName"] == f"ec2spawner-{self.cluster}"
+            if not is_ours and template not in users.get(image_id, ()):
+                users[image_id].append(template)
+        return users
+
+    async def _parameters(self) -> dict[str, str]:
+        """What each cluster of this account and Region launches: parameter to image."""
+        begins = {"Key": "Name", "Option": "BeginsWith", "Values": ["/ec2spawner/"]}
+        pages = await self._gateway.pages(
+            "ssm", "describe_parameters", {"ParameterFilters": [begins]}
+        )
+        listed = [parameter["Name"] for page in pages for parameter in page["Parameters"]]
+        names = [n for n in listed if n == worker_image_parameter(n.split("/")[2])]
+        found: dict[str, str] = {}
+        for start in range(0, len(names), PARAMETERS_MAX):
+            params = {"Names": names[start : start + PARAMETERS_MAX]}
+            reply = await self._gateway.call("ssm", "get_parameters", params)
+            found |= {p["Name"]: p["Value"] for p in reply["Parameters"]}
+        return found
 
     async def _named_by_template(self, template_id: str) -> set[str]:
         """The ids in all of its versions: an older one can still be asked for by its number."""
@@ -199,16 +233,11 @@ class Images:
 
     # ---- an end, and others
 
-    async def remove(self, image: WorkerImage) -> None:
+    async def remove(self, image_id: str, snapshots: Iterable[str]) -> None:
         """Deregister an image and delete its snapshots; gone already is success."""
-        params = {"ImageId": image.image_id}
-        await self._unless_gone("deregister_image", params)
-        for snapshot_id in image.snapshots:
-            await self.remove_snapshot(snapshot_id)
-
-    async def remove_snapshot(self, snapshot_id: str) -> None:
-        """Delete a snapshot; gone already is success."""
-        await self._unless_gone("delete_snapshot", {"SnapshotId": snapshot_id})
+        await self._unless_gone("deregister_image", {"ImageId": image_id})
+        for snapshot_id in snapshots:
+            await self.ec2.delete_snapshot(snapshot_id)
 
     async def _unless_gone(self, operation: str, params: Mapping[str, Any]) -> None:
         try:

@@ -15,7 +15,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, InstanceState, Role
+from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, InstanceState, Role, tags_of
 from ec2spawner.settings import Choices
 from ec2spawner.version import __version__
 
@@ -91,7 +91,7 @@ def parse_worker_image(raw: Mapping[str, Any]) -> WorkerImage:
         root_gib=disks.get(root, {}).get("VolumeSize", 0),
         snapshots=tuple(d["SnapshotId"] for d in disks.values() if d.get("SnapshotId")),
         is_encrypted=any(d.get("Encrypted", False) for d in disks.values()),
-        tags=MappingProxyType({t["Key"]: t["Value"] for t in raw.get("Tags") or ()}),
+        tags=tags_of(raw),
     )
 
 
@@ -280,7 +280,7 @@ class Builder:
 
 def parse_builder(raw: Mapping[str, Any]) -> Builder:
     """One element of DescribeInstances' ``Instances``."""
-    tags = {t["Key"]: t["Value"] for t in raw.get("Tags") or ()}
+    tags = tags_of(raw)
     return Builder(
         raw["InstanceId"], InstanceState(raw["State"]["Name"]), tags.get(TAG_CONTENT, "")
     )

@@ -13,6 +13,7 @@ from typing import Any
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import NotFound
+from ec2spawner.model import tags_of
 from ec2spawner.settings import ServerConfig
 
 from .facts import Facts, ImageFacts, SubnetFacts, TypeFacts
@@ -187,7 +188,7 @@ def parse_image(raw: Mapping[str, Any]) -> ImageFacts:
         root_gib=max(sizes, default=0),
         is_ebs=raw.get("RootDeviceType", "ebs") == "ebs",
         state=raw["State"],
-        tags=MappingProxyType({t["Key"]: t["Value"] for t in raw.get("Tags") or ()}),
+        tags=tags_of(raw),
         is_public=bool(raw.get("Public")),
     )
 

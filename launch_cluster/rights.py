@@ -76,6 +76,12 @@ def _looks(place: Place) -> list[Statement]:
     return [
         _allow("Look", LOOKS, "*"),
         _allow("NewestBaseImage", ["ssm:GetParameter"], ubuntu),
+        # An image that another cluster names is not removed.
+        _allow(
+            "ImagesOfOthers",
+            ["ssm:GetParameters"],
+            place.arn("ssm", "parameter/ec2spawner/*/worker-image"),
+        ),
     ]
 
 

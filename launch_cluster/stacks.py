@@ -15,6 +15,7 @@ from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
 from ec2spawner.errors import EC2SpawnerError, Rejected
+from ec2spawner.model import tags_of
 
 from .facts import StackFacts
 from .planning import StackChange
@@ -276,7 +277,7 @@ def parse_stack(raw: Mapping[str, Any]) -> StackFacts:
         parameters=MappingProxyType(
             {p["ParameterKey"]: p.get("ParameterValue", "") for p in raw.get("Parameters") or ()}
         ),
-        tags=MappingProxyType({t["Key"]: t["Value"] for t in raw.get("Tags") or ()}),
+        tags=tags_of(raw),
         outputs=MappingProxyType(
             {o["OutputKey"]: o["OutputValue"] for o in raw.get("Outputs") or ()}
         ),

@@ -238,7 +238,9 @@ class TerminateWorkers:
         seen.update(strays)
         tags = await self.ec2.tags_of(strays) if strays else {}
         ours = [i for i in strays if may_take_in(tags[i], self.request.cluster)]
-        self.failed += [f"{i} is left alone: it bears another's tags" for i in strays if i not in ours]
+        self.failed += [
+            f"{i} is left alone: it bears another's tags" for i in strays if i not in ours
+        ]
         tagged = [i for i in ours if await self._tag_as_worker(i)]
         found = await self.ec2.list_workers(tagged) if tagged else []
         alive = [w for w in found if w.state is not InstanceState.TERMINATED]

@@ -240,6 +240,24 @@ def test_images_go_with_their_snapshots_unless_they_are_kept(run: Run, make_clus
     assert mine.belongings() == []
 
 
+def test_an_image_that_another_cluster_is_launched_from_stays_with_its_snapshots(
+    run: Run, make_cluster: Make
+) -> None:
+    mine = make_cluster()
+    used = mine.config.WORKER_AMI_ID
+    name = f"/ec2spawner/{mine.name}-other/worker-image"
+    mine.ask("ssm", "put_parameter", Name=name, Value=used, Type="String")
+    result = run("down", mine.name, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert f"(used by the cluster {mine.name}-other)" in result.stdout
+    image, snapshot = mine.belongings()
+    assert (image.kind, image.ident, snapshot.kind) == ("image", used, "snapshot")
+    assert image.parts == (snapshot.ident,)
+    mine.ask("ssm", "delete_parameter", Name=name)
+    assert run("down", mine.name, "--yes").exit_code == 0
+    assert mine.belongings() == []
+
+
 async def test_a_hub_that_runs_elsewhere_writes_nothing_any_more(
     gateway: Gateway, aws: Path
 ) -> None:
@@ -321,7 +339,9 @@ def test_the_lease_is_held_until_images_are_gone_and_the_bucket_is_emptied_after
     assert "Waiting until the hub" not in result.stderr
     writes = [i for i, name in enumerate(calls.made) if name == "put_object"]
     assert b'"is_ended": true' in calls.requests[writes[-1]][1]["Body"]
-    gone = [i for i, name in enumerate(calls.made) if name in ("deregister_image", "delete_snapshot")]
+    gone = [
+        i for i, name in enumerate(calls.made) if name in ("deregister_image", "delete_snapshot")
+    ]
     assert max(gone) < writes[-1] < calls.made.index("delete_objects")
 
 

@@ -72,6 +72,33 @@ def test_pruning_spares_what_is_used_and_the_newest_and_takes_snapshots_along(
     assert [i["id"] for i in shop.images()] == [made[2]]
 
 
+def test_pruning_spares_what_another_cluster_or_template_of_the_account_is_launched_from(
+    make_shop: Callable[[], Shop], run: Run, gateway: Gateway
+) -> None:
+    shop = make_shop()
+    used = []
+    for _ in range(2):
+        used.append(shop.current)
+        assert shop.build(*shop.course()).exit_code == 0
+    other = f"/ec2spawner/{shop.name}-of-another/worker-image"
+    ask(gateway, "ssm", "put_parameter", Name=other, Value=used[0], Type="String")
+    ask(gateway, "ssm", "put_parameter", Name=f"{other}/x", Value=used[1], Type="String")
+    template = {
+        "LaunchTemplateName": f"{shop.name}-own",
+        "LaunchTemplateData": {"ImageId": used[1]},
+    }
+    ask(gateway, "ec2", "create_launch_template", **template)
+    result = run("image", "prune", shop.name, "--keep", "0", "--yes", "--output", "json")
+    assert result.exit_code == 0, result.stderr
+    kept = {row["image_id"]: row["reason"] for row in json.loads(result.stdout)["kept"]}
+    assert kept == {
+        used[0]: f"used by the cluster {shop.name}-of-another",
+        used[1]: f"used by the launch template {shop.name}-own",
+        shop.current: "used by the parameter",
+    }
+    ask(gateway, "ssm", "delete_parameter", Name=other)
+
+
 def test_an_image_that_comes_to_be_used_while_it_is_pruned_stays(
     make_shop: Callable[[], Shop], run: Run, gateway: Gateway, calls: Calls
 ) -> None:
