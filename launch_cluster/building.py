@@ -8,11 +8,13 @@ decide whether an image is wanted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from .imaging import (
     WorkerImage,
     find_made,
     image_tags,
+    left_over,
     locked_versions,
     parse_builder,
 )
@@ -114,11 +117,12 @@ class Building:
         try:
             return await self._build(recipe, course)
         finally:
-            await self._end_all()
+            await self._end_ours(recipe.content)
 
     async def _build(self, recipe: Recipe, course: Course | None) -> WorkerImage:
-        builder = await self._find_builder(recipe.content)
-        image = find_made(await self.images.made(), recipe.content, self.workshop.root_gib)
+        images = await self.images.made()
+        builder = await self._find_builder(recipe.content, images)
+        image = find_made(images, recipe.content, self.workshop.root_gib)
         if image is None:
             builder = builder or await self._launch(recipe, course)
             image = await self._follow(builder, recipe)
@@ -126,19 +130,30 @@ class Building:
 
     # ---- builders
 
-    async def _find_builder(self, content: str) -> Builder | None:
-        """One that an earlier run left and that does this work; all others are ended."""
+    async def _find_builder(self, content: str, images: Sequence[WorkerImage]) -> Builder | None:
+        """One that does this work already; those that nobody waits for any more are ended.
+
+        Another run may be at work on something else, here or on a colleague's computer.
+        """
         ours: Builder | None = None
-        for builder in await self.images.builders():
-            if ours is None and builder.content == content and await self._is_of_use(builder):
+        builders = await self.images.builders()
+        forgotten = left_over(builders, images)
+        for builder in builders:
+            is_same = builder.content == content
+            if ours is None and is_same and await self._is_of_use(builder):
                 ours = builder
                 self.reporter.progress(
                     f"An earlier run left the builder {builder.instance_id}, which does the same"
                     " work: going on with it."
                 )
-            else:
+            elif is_same or builder.instance_id in forgotten:
                 self.reporter.progress(f"An earlier run left the builder {builder.instance_id}.")
                 await self._end(builder.instance_id)
+            else:
+                self.reporter.progress(
+                    f"The builder {builder.instance_id} of another build is left alone; it is ended"
+                    " by that, or else, two hours after its launch, by the next build."
+                )
         return ours
 
     async def _is_of_use(self, builder: Builder) -> bool:
@@ -242,13 +257,7 @@ class Building:
         while True:
             token = _token(params, number)
             try:
-                reply = await self.gateway.call(
-                    "ec2",
-                    "run_instances",
-                    {**params, "ClientToken": token},
-                    effect=Effect.REPEATABLE,
-                    instances=1,
-                )
+                reply = await self._call_run({**params, "ClientToken": token})
             except Rejected as error:
                 if error.aws_code in USED_TOKEN and number < TOKENS_MAX:
                     number += 1
@@ -258,15 +267,29 @@ class Building:
                     raise
                 await self.sleep(LOOK_AGAIN_SECONDS)
                 continue
-            builder = parse_builder(reply["Instances"][0])
+            builder = _builder(reply["Instances"][0])
             if not builder.is_gone:
                 return builder
             number += 1
 
-    async def _end_all(self) -> None:
-        """End every builder of the cluster; what cannot be ended now, the next run finds."""
+    async def _call_run(self, params: dict[str, Any]) -> dict[str, Any]:
+        """RunInstances' reply; interrupted, it is waited for: what it launches is to be ended."""
+        call = asyncio.ensure_future(
+            self.gateway.call("ec2", "run_instances", params, effect=Effect.REPEATABLE, instances=1)
+        )
         try:
-            listed = [builder.instance_id for builder in await self.images.builders()]
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            self.reporter.progress("Waiting for what EC2 says of the builder, to end it …")
+            with contextlib.suppress(CloudError):
+                self._launched = _builder((await call)["Instances"][0]).instance_id
+            raise
+
+    async def _end_ours(self, content: str) -> None:
+        """End the builders of this work; what cannot be ended now, the next run finds."""
+        try:
+            builders = await self.images.builders()
+            listed = [b.instance_id for b in builders if b.content == content]
             for instance_id in dict.fromkeys([*listed, *filter(None, [self._launched])]):
                 await self._end(instance_id)
         except CloudError as error:
@@ -306,7 +329,7 @@ class Building:
         """The builder as it is; None if EC2 does not know it (any more, or yet)."""
         filters = [{"Name": "instance-id", "Values": [instance_id]}]
         reply = await self.gateway.call("ec2", "describe_instances", {"Filters": filters})
-        found = [parse_builder(raw) for r in reply["Reservations"] for raw in r["Instances"]]
+        found = [_builder(raw) for r in reply["Reservations"] for raw in r["Instances"]]
         if not found and not self._log.text:  # so new that listings lack it
             return Builder(instance_id, InstanceState.PENDING, "")
         return found[0] if found else None
@@ -428,6 +451,10 @@ class Building:
             self.reporter.progress(f"note: {path} cannot be written: {error.strerror}")
             return None
         return path
+
+
+def _builder(raw: Mapping[str, Any]) -> Builder:
+    return parse_builder(raw, datetime.now(timezone.utc))
 
 
 def _token(params: Mapping[str, Any], number: int) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
@@ -94,7 +95,7 @@ class Images:
         }
         pages = await self._gateway.pages("ec2", "describe_instances", params)
         found = [
-            parse_builder(raw)
+            parse_builder(raw, datetime.now(timezone.utc))
             for page in pages
             for reservation in page["Reservations"]
             for raw in reservation["Instances"]

@@ -258,6 +258,9 @@ def doubts_about_custom(image_id: str, tags: Mapping[str, str], jupyterhub: str)
 
 # ---- builders
 
+BUILD_MAX_SECONDS = 2 * 3600.0
+"""An hour for a builder's work, and one for its image: then every run has given it up."""
+
 
 @dataclass(frozen=True)
 class Builder:
@@ -266,6 +269,7 @@ class Builder:
     instance_id: str
     state: InstanceState
     content: str
+    age_seconds: float = 0.0  # since its launch
 
     @property
     def is_gone(self) -> bool:
@@ -278,21 +282,26 @@ class Builder:
         return self.state in (InstanceState.STOPPING, InstanceState.STOPPED)
 
 
-def parse_builder(raw: Mapping[str, Any]) -> Builder:
+def parse_builder(raw: Mapping[str, Any], now: datetime) -> Builder:
     """One element of DescribeInstances' ``Instances``."""
-    tags = tags_of(raw)
+    launched = raw.get("LaunchTime") or now
     return Builder(
-        raw["InstanceId"], InstanceState(raw["State"]["Name"]), tags.get(TAG_CONTENT, "")
+        raw["InstanceId"],
+        InstanceState(raw["State"]["Name"]),
+        tags_of(raw).get(TAG_CONTENT, ""),
+        (now - launched).total_seconds(),
     )
 
 
 def left_over(builders: Iterable[Builder], images: Iterable[WorkerImage]) -> tuple[str, ...]:
-    """The builders that nobody waits for any more: off, or their image is there.
+    """The builders that nobody waits for any more: old, or their image is there.
 
-    One at work on something else may be a colleague's; it switches itself off in the end.
+    Any other may be a colleague's, also one that is off: its image may just be begun.
     """
     made = {image.content for image in images if image.is_usable}
-    return tuple(b.instance_id for b in builders if b.is_off or b.content in made)
+    return tuple(
+        b.instance_id for b in builders if b.age_seconds > BUILD_MAX_SECONDS or b.content in made
+    )
 
 
 # ---- pruning

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from launch_cluster import imaging
 from launch_cluster.images import Images
 from launch_cluster.imaging import Builder
 
 from .clouds import control
 from .conftest import Calls, Killed
-from .shops import Run, Shop, break_at, made_of
+from .shops import Run, Shop, ask, break_at, made_of
 
 STEPS = (
     *("head_object", "put_object", "run_instances", "get_console_output", "create_image"),
@@ -98,7 +101,49 @@ def test_a_builder_that_listings_do_not_show_yet_is_not_launched_twice(
     assert shop.is_tidy()
 
 
-def test_a_builder_of_other_work_that_a_killed_run_left_is_ended(shop: Shop, calls: Calls) -> None:
+def test_interrupted_while_ec2_launches_its_builder_it_waits_for_that_and_ends_it(
+    shop: Shop, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes when EC2 has the call, and no listing shows the builder yet."""
+
+    async def none(self: Images) -> list[Builder]:
+        return []
+
+    monkeypatch.setattr(Images, "builders", none)
+    control("builders/next", fault="hang")
+
+    def interrupt_from_outside() -> None:
+        calls.before.clear()
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    control("faults", action="RunInstances", fault="delay", seconds=1.5)
+    calls.before["run_instances"] = interrupt_from_outside
+    result = shop.build(*shop.course())
+    assert result.exit_code == 130
+    assert "Waiting for what EC2 says of the builder" in result.stderr
+    assert calls.made.count("terminate_instances") == 1
+    assert shop.is_tidy()
+
+
+def test_two_builds_at_once_leave_each_other_their_builder(shop: Shop, calls: Calls) -> None:
+    """Of the other one it is not known whether its run lives: until it is old, it is spared."""
+    control("builders/next", fault="hang")
+    break_at(calls, "run_instances", "after", Killed)
+    with pytest.raises(Killed):
+        shop.build(*shop.course())
+    calls.is_dead = False
+    (other,) = shop.builders()
+    result = shop.build(*shop.course())
+    assert result.exit_code == 0, result.stderr
+    assert f"{other['id']} of another build is left alone" in result.stderr
+    assert [builder["id"] for builder in shop.builders()] == [other["id"]]
+    ask(shop.gateway, "ec2", "terminate_instances", InstanceIds=[other["id"]])
+
+
+def test_an_old_builder_of_other_work_that_a_killed_run_left_is_ended(
+    shop: Shop, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imaging, "BUILD_MAX_SECONDS", -1.0)
     control("builders/next", fault="hang")
     break_at(calls, "run_instances", "after", Killed)
     with pytest.raises(Killed):

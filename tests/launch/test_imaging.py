@@ -185,19 +185,20 @@ def test_doubts_about_an_operators_own_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "content", "is_left"),
+    ("state", "content", "hours", "is_left"),
     [
-        (InstanceState.STOPPED, "x", True),
-        (InstanceState.STOPPING, "x", True),
-        (InstanceState.RUNNING, "x", False),  # perhaps a colleague's
-        (InstanceState.PENDING, "x", False),
-        (InstanceState.RUNNING, RECIPE.content, True),  # its image is there
+        (InstanceState.STOPPED, "x", 1.9, False),  # perhaps a colleague's, whose image is begun
+        (InstanceState.RUNNING, "x", 1.9, False),
+        (InstanceState.PENDING, "x", 0, False),
+        (InstanceState.STOPPED, "x", 2.1, True),
+        (InstanceState.RUNNING, "x", 2.1, True),
+        (InstanceState.RUNNING, RECIPE.content, 0, True),  # its image is there
     ],
 )
 def test_a_builder_is_left_over_when_nobody_can_wait_for_it(
-    state: InstanceState, content: str, is_left: bool
+    state: InstanceState, content: str, hours: float, is_left: bool
 ) -> None:
-    found = left_over([Builder("i-1", state, content)], [image()])
+    found = left_over([Builder("i-1", state, content, hours * 3600)], [image()])
     assert found == (("i-1",) if is_left else ())
 
 

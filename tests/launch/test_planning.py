@@ -233,7 +233,7 @@ def test_every_type_of_a_profile_must_run_the_one_image() -> None:
 
 
 def test_a_plan_shows_builders_that_an_earlier_run_left() -> None:
-    left = Builder("i-1", InstanceState.STOPPED, "x")
+    left = Builder("i-1", InstanceState.STOPPED, "x", 3 * 3600)
     done = replace(complete(), builders=(left,))
     plan = make_plan(REQUEST, done, TEMPLATES, text_of(REQUEST, done), PACKAGE)
     assert plan.builders == ("i-1",)
