@@ -98,6 +98,16 @@ class SubnetFacts:
 
 
 @dataclass(frozen=True)
+class HubData:
+    """The hub's data that an earlier manager left: a volume, or a snapshot alone."""
+
+    ident: str
+    size_gib: int
+    snapshot_id: str = ""  # "": of a volume of which one is still to be made
+    held_by: str = ""  # the instance that the volume is attached to
+
+
+@dataclass(frozen=True)
 class ManagerFacts:
     """What the manager has, or could have."""
 
@@ -108,6 +118,7 @@ class ManagerFacts:
     zone: str = ""  # of the public subnet; "" where that is not known yet
     has_key: bool = True  # whether EC2 knows the key pair that was named
     files: Mapping[str, str] = field(default_factory=_none)  # in the bucket, by key
+    data: HubData | None = None  # which a new manager takes over; None: it begins without any
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def plan_manager(
         return ManagerPlan(None, due, change_of(wanted, manager.stack), notices=notices)
     without = change_of(without_instance(wanted, manager.stack), manager.stack)
     there = StackChange(wanted, is_new=False, differences=("WithInstance: no -> yes",))
-    return ManagerPlan(without, due, there, True, is_alive, notices)
+    return ManagerPlan(without, due, there, True, is_alive, notices, data=manager.data)
 
 
 def _notices(asked: ManagerRequest, manager: ManagerFacts, wanted: StackSpec) -> Iterator[str]:
@@ -112,7 +112,7 @@ def manager_spec(
         raise ValueError("no manager is asked for")
     old = manager.stack.parameters if manager.stack and manager.stack.is_usable else {}
     head, _, tail = script.partition(DATA_VOLUME)
-    image = manager.image
+    image, data = manager.image, manager.data
     parameters = {
         "ClusterName": request.cluster,
         "WithInstance": "yes",
@@ -122,7 +122,10 @@ def manager_spec(
         "ImageId": image.image_id if image else UNKNOWN,
         "RootDeviceName": image.root_device if image else UNKNOWN,
         "RootSizeGib": str(max(ROOT_GIB, image.root_gib if image else 0)),
-        "DataSizeGib": old.get("DataSizeGib") or str(DATA_GIB),
+        "DataSizeGib": old.get("DataSizeGib") or str(max(DATA_GIB, data.size_gib if data else 0)),
+        # Another would make CloudFormation make another volume: it is said once.
+        "DataSnapshotId": old.get("DataSnapshotId")
+        or (data.snapshot_id or UNKNOWN if data else ""),
         "InstanceType": request.choices.MANAGER_INSTANCE_TYPE,
         "CpuCredits": "standard" if manager.kind and manager.kind.has_credits else "",
         "UserDataHead": head,
@@ -222,6 +225,12 @@ def manager_obstacles(request: UpRequest, facts: Facts, public: str | None) -> I
             f"--key-name {asked.key_name}",
             f"is not a key pair in {request.choices.REGION}",
             "Import it in the EC2 console, or leave the option out.",
+        )
+    if manager.data and manager.data.held_by:
+        yield Finding(
+            f"The hub's data volume {manager.data.ident}",
+            f"of an earlier manager is attached to {manager.data.held_by}, which may write to it",
+            "Detach it or end that instance, or begin without it by --new-data.",
         )
     yield from _of_replacement(asked, manager, old)
     domain, email = _chosen(asked, old)["Domain"], asked.email

@@ -14,6 +14,7 @@ from ec2spawner.errors import Denied, NotFound
 from . import looking
 from .facts import Facts, ImageFacts, ManagerFacts, StackFacts, TypeFacts
 from .hosting import CHOICES_KEY, CONFIG_KEY, lives
+from .hubdata import find_data
 from .planning import wanted_subnets
 from .request import UpRequest
 from .stacks import Stacks
@@ -35,6 +36,8 @@ async def look_at_manager(
         has_key=await _has_key(gateway, request.manager.key_name),
         files=await _files(gateway, facts.cluster),
     )
+    if (stack is None or stack.is_remains) and not request.manager.has_new_data:
+        known = replace(known, data=await find_data(gateway, request.cluster))
     is_kept = stack and lives(known) and not request.manager.may_be_replaced
     old = stack.parameters.get("ImageId") if stack and is_kept else None
     image_id, image = await _image(gateway, request.base_ami, old, kind)

@@ -32,6 +32,7 @@ class ManagerOptions:
     ssh_cidr: str | None = None
     key_name: str | None = None
     may_be_replaced: bool = False
+    has_new_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ManagerRequest:
     ssh_cidr: str | None = None
     key_name: str | None = None
     may_be_replaced: bool = False
+    has_new_data: bool = False  # what an earlier manager left is not taken over
 
 
 BOUNDARY = "--permissions-boundary"
@@ -58,6 +60,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     ("ssh_cidr", "--ssh-cidr"),
     ("key_name", "--key-name"),
     ("may_be_replaced", "--replace-manager"),
+    ("has_new_data", "--new-data"),
 )
 
 
@@ -92,6 +95,7 @@ def _request(options: ManagerOptions) -> ManagerRequest:
         ssh_cidr=options.ssh_cidr,
         key_name=options.key_name,
         may_be_replaced=options.may_be_replaced,
+        has_new_data=options.has_new_data,
     )
 
 

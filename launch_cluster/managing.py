@@ -17,6 +17,7 @@ from . import provisioning
 from .answering import HTTP_PORT, Answer, Site, wait_for_hub
 from .facts import Facts, StackFacts
 from .hosting import MANAGER_OUTPUTS, lives, manager_spec, plan_manager, would_replace
+from .hubdata import save
 from .planning import Finding, ManagerPlan, Network
 from .reporter import Reporter
 from .request import UpRequest
@@ -58,12 +59,29 @@ class Managing:
         self, facts: Facts, network: Network, outputs: Mapping[str, str]
     ) -> Facts:
         """Make what outlives the instance; ends an instance that is to be replaced."""
+        facts = await self._with_data(facts)
         plan = plan_manager(self.request, facts, self.template, network, outputs, None)
         if plan.before is None:
             return facts
         if plan.replaces:
             self.reporter.progress("The hub goes away now; workers go on.")
         return self._with_stack(facts, await self.stacks.apply(plan.before))
+
+    async def _with_data(self, facts: Facts) -> Facts:
+        """The facts with a snapshot of what an earlier manager left."""
+        manager = facts.manager
+        if manager is None or manager.data is None:
+            return facts
+        snapshot_id = await save(
+            self.gateway,
+            self.request.cluster,
+            manager.data,
+            self.reporter,
+            sleep=self.stacks.sleep,
+            clock=self.stacks.clock,
+        )
+        data = replace(manager.data, snapshot_id=snapshot_id)
+        return replace(facts, manager=replace(manager, data=data))
 
     async def put_files(self, facts: Facts, files: Mapping[str, str], bucket: str) -> None:
         """Put what changed into the bucket, before the instance asks for it."""

@@ -20,7 +20,7 @@ from ec2spawner.settings import (
     server_config_text,
 )
 
-from .facts import Facts, ImageFacts, StackFacts, StackSpec
+from .facts import Facts, HubData, ImageFacts, StackFacts, StackSpec
 from .imaging import (
     TAG_BASE,
     ImageStep,
@@ -97,6 +97,7 @@ class ManagerPlan:
     starts: bool = False  # whether that makes an instance
     replaces: bool = False  # whether one lives, and is ended before
     notices: tuple[str, ...] = ()
+    data: HubData | None = None  # of an earlier manager, which the new one gets
 
     @property
     def is_empty(self) -> bool:

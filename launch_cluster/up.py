@@ -30,7 +30,7 @@ from .checking import find_obstacles
 from .costreport import at_least
 from .course import Course
 from .examining import Diagnosis, examine
-from .facts import Facts, StackFacts
+from .facts import Facts, HubData, StackFacts
 from .hosting import (
     CHOICES_KEY,
     CONFIG_KEY,
@@ -443,6 +443,7 @@ def _manager_lines(plan: ManagerPlan) -> list[str]:
     if plan.before and plan.before.is_new:
         what = "role, interface, address, data volume, daily snapshots"
         lines.append(f"make the stack {plan.before.spec.name} ({what})")
+        lines += [_data_line(plan.data)] if plan.data else []
     if plan.replaces:
         lines.append("END the manager's machine: the hub is away until the new one is set up")
     elif plan.before and not plan.before.is_new:
@@ -456,6 +457,17 @@ def _manager_lines(plan: ManagerPlan) -> list[str]:
         away = " (stops the hub for some minutes; workers go on)" if stops else ""
         lines.append(_stack_line(plan.instance) + away)
     return lines
+
+
+def _data_line(data: HubData) -> str:
+    """What becomes of the hub's data that an earlier manager left."""
+    source = f"{data.ident} ({data.size_gib} GiB)"
+    if data.snapshot_id:
+        return f"take the hub's data over from the snapshot {source}"
+    return (
+        f"take the hub's data over from the volume {source}, by a snapshot; it stays as it is:"
+        " delete it once the new hub has shown its users"
+    )
 
 
 def _silent(stack: str) -> StackFailed:

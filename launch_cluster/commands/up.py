@@ -46,6 +46,11 @@ def manager_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 help="Make the manager's machine anew; its addresses and data stay.",
             ),
+            click.option(
+                "--new-data",
+                is_flag=True,
+                help="Begin with an empty database, although an earlier manager left its own.",
+            ),
         )
     ):
         command = option(command)
@@ -180,5 +185,6 @@ def options_of(typed: dict[str, Any]) -> Options:
             ssh_cidr=typed["ssh_cidr"],
             key_name=typed["key_name"],
             may_be_replaced=typed["replace_manager"],
+            has_new_data=typed["new_data"],
         ),
     )
