@@ -17,6 +17,7 @@ from .bundle import pack
 
 APT, REQUIREMENTS, ENVIRONMENT = "apt.txt", "requirements.txt", "environment.yml"
 POST_BUILD = "postBuild"
+COURSE_PREFIX = "course/"
 FILE_MAX_BYTES = 256 * 1024
 APT_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?([=/][A-Za-z0-9.+:~-]+)?")
 
@@ -55,7 +56,7 @@ class Course:
 
 def course_key(sha256: str) -> str:
     """Where a course with that hash lies in the bucket."""
-    return f"course/{sha256}.tar.gz"
+    return f"{COURSE_PREFIX}{sha256}.tar.gz"
 
 
 def read_course(files: CourseFiles) -> tuple[Course | None, list[Fault]]:

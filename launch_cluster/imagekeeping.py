@@ -16,6 +16,7 @@ from ec2spawner.configfile import Fault
 from ec2spawner.errors import CloudError, EC2SpawnerError, Rejected
 from ec2spawner.model import TAG_CLUSTER
 
+from .course import course_key
 from .images import Images
 from .imaging import (
     TAG_JUPYTERHUB,
@@ -70,11 +71,13 @@ class ImageKeeping:
     def __post_init__(self) -> None:
         self._images = Images(self.gateway, self.cluster, {TAG_CLUSTER: self.cluster})
         self._template_id: str | None = None
+        self._bucket = ""
 
     async def _look(self) -> list[WorkerImage]:
         await account_of(self.gateway)
         stack = await Stacks(self.gateway, self.reporter).find(f"ec2spawner-{self.cluster}")
         self._template_id = stack.outputs.get("LaunchTemplateId") if stack else None
+        self._bucket = stack.outputs.get("Bucket", "") if stack else ""
         return sorted(await self._images.made(), key=lambda i: i.created, reverse=True)
 
     async def _usage(self, images: list[WorkerImage]) -> Usage:
@@ -118,7 +121,9 @@ class ImageKeeping:
     async def prune(self, keep: int, *, dry_run: bool) -> dict[str, Any]:
         """Remove unused images but the newest ``keep``; the result for ``--output json``."""
         images = await self._look()
-        plan = plan_pruning(images, await self._images.snapshots(), await self._usage(images), keep)
+        courses = await self._images.courses(self._bucket, self.now()) if self._bucket else []
+        usage = await self._usage(images)
+        plan = plan_pruning(images, await self._images.snapshots(), usage, keep, courses)
         self._show(plan)
         if plan.is_empty or dry_run:
             return self._pruned(plan, "nothing to do" if plan.is_empty else "planned")
@@ -127,6 +132,8 @@ class ImageKeeping:
             await self._remove(image)
         for snapshot_id in plan.snapshots:
             await self._try(snapshot_id, self._images.ec2.delete_snapshot(snapshot_id))
+        for sha256 in plan.courses if not self.failed else ():
+            await self._try(course_key(sha256), self._images.remove_course(self._bucket, sha256))
         self.reporter.show([f"Removed {len(self.done)}, failed {len(self.failed)}."])
         for text in self.failed:
             self.reporter.progress(f"failed: {text}")
@@ -142,6 +149,7 @@ class ImageKeeping:
         lines += [
             f"  remove {snapshot}, of an image that is gone already" for snapshot in plan.snapshots
         ]
+        lines += [f"  remove {course_key(c)}, of which no image is made" for c in plan.courses]
         lines += [f"  keep   {image.image_id}: {reason}" for image, reason in plan.kept]
         if plan.is_empty:
             lines.append("Nothing to do.")
@@ -168,6 +176,7 @@ class ImageKeeping:
             "outcome": outcome,
             "images": [image.image_id for image in plan.images],
             "snapshots": list(plan.snapshots),
+            "courses": [course_key(sha256) for sha256 in plan.courses],
             "kept": [{"image_id": image.image_id, "reason": text} for image, text in plan.kept],
             "done": self.done,
             "failed": self.failed,

@@ -19,6 +19,7 @@ from ec2spawner.errors import EC2SpawnerError, NotFound, Rejected
 from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role
 from ec2spawner.settings import worker_image_parameter
 
+from .course import COURSE_PREFIX, course_key
 from .imaging import Builder, Usage, WorkerImage, parse_builder, parse_worker_image
 
 DATA_TYPE = "aws:ec2:image"
@@ -27,6 +28,8 @@ using Systems Manager parameters", read 2026)."""
 
 PARAMETER_DEADLINE_SECONDS = 60.0
 PAGE_SIZE = 200
+COURSE_MIN_SECONDS = 86_400.0
+"""A build that is about to begin has put its files, and has no builder yet."""
 PARAMETERS_MAX = 10  # SSM API reference, "GetParameters", 2026
 
 
@@ -105,6 +108,26 @@ class Images:
     async def end_builder(self, instance_id: str) -> None:
         """Terminate a builder; gone already is success."""
         await self._unless_gone("terminate_instances", {"InstanceIds": [instance_id]})
+
+    # ---- courses' files
+
+    async def courses(self, bucket: str, now: datetime) -> list[str]:
+        """Hashes of the courses' files that have lain there for a day; none during a build."""
+        if await self.builders():
+            return []
+        params = {"Bucket": bucket, "Prefix": COURSE_PREFIX}
+        pages = await self._gateway.pages("s3", "list_objects_v2", params)
+        return [
+            entry["Key"].removeprefix(COURSE_PREFIX).partition(".")[0]
+            for page in pages
+            for entry in page.get("Contents") or ()
+            if (now - entry["LastModified"]).total_seconds() > COURSE_MIN_SECONDS
+        ]
+
+    async def remove_course(self, bucket: str, sha256: str) -> None:
+        """Delete a course's files from the bucket; gone already is success."""
+        params = {"Bucket": bucket, "Key": course_key(sha256)}
+        await self._gateway.call("s3", "delete_object", params, effect=Effect.REPEATABLE)
 
     # ---- the parameter
 

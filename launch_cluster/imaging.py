@@ -325,19 +325,25 @@ class Pruning:
     images: tuple[WorkerImage, ...]
     snapshots: tuple[str, ...]  # of images that are gone already
     kept: tuple[tuple[WorkerImage, str], ...]
+    courses: tuple[str, ...] = ()  # hashes of courses' files that no image is made of any more
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would go."""
-        return not self.images and not self.snapshots
+        return not self.images and not self.snapshots and not self.courses
 
 
 def plan_pruning(
-    images: Sequence[WorkerImage], snapshots: Iterable[str], usage: Usage, keep: int
+    images: Sequence[WorkerImage],
+    snapshots: Iterable[str],
+    usage: Usage,
+    keep: int,
+    courses: Iterable[str] = (),
 ) -> Pruning:
     """All but the newest ``keep`` unused images, and never one that is used or in the making.
 
-    Snapshots of no known image are left while one is being made: they may be its own.
+    Snapshots of no known image are left while one is being made: they may be its own. ``courses``:
+    hashes of the courses' files that nobody may be building from now.
     """
     newest_first = sorted(images, key=lambda i: (i.created, i.image_id), reverse=True)
     going, kept, spared = [], [], 0
@@ -353,7 +359,8 @@ def plan_pruning(
     known = {snapshot for image in images for snapshot in image.snapshots}
     is_making = any(image.state == "pending" for image in images)
     orphans = () if is_making else tuple(sorted(set(snapshots) - known))
-    return Pruning(tuple(going), orphans, tuple(kept))
+    needed = {image.tags.get(TAG_COURSE) for image, _ in kept}
+    return Pruning(tuple(going), orphans, tuple(kept), tuple(sorted(set(courses) - needed)))
 
 
 def _reason_to_keep(image: WorkerImage, usage: Usage) -> str | None:

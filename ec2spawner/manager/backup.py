@@ -13,7 +13,6 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -29,8 +28,6 @@ BUSY_SECONDS = 60.0
 DUMP_TIMEOUT_SECONDS = 1800.0
 PG_DUMP = "pg_dump"
 LEFTOVERS = ("-wal", "-shm", "-journal")
-
-Dump = Callable[[list[str], Mapping[str, str], Path], None]
 
 
 class BackupFailed(EC2SpawnerError):

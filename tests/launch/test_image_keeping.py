@@ -11,6 +11,7 @@ import pytest
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.settings import load_server_config
+from launch_cluster import images
 
 from .conftest import Calls, Killed
 from .shops import Run, Shop, ask, break_at
@@ -97,6 +98,31 @@ def test_pruning_spares_what_another_cluster_or_template_of_the_account_is_launc
         shop.current: "used by the parameter",
     }
     ask(gateway, "ssm", "delete_parameter", Name=other)
+
+
+def test_the_files_of_courses_of_which_no_image_is_left_go_with_a_prune(
+    make_shop: Callable[[], Shop], run: Run, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop()
+    for _ in range(2):
+        assert shop.build(*shop.course()).exit_code == 0
+    config, _ = load_server_config(shop.folder / "server_config.json")
+    (current,) = (i for i in shop.images() if i["id"] == shop.current)
+    used = f"course/{current['tags']['ec2spawner:course']}.tar.gz"
+
+    def courses() -> set[str]:
+        found = ask(gateway, "s3", "list_objects_v2", Bucket=config.BUCKET, Prefix="course/")
+        return {entry["Key"] for entry in found["Contents"]}
+
+    before = courses()
+    assert len(before) == 2
+    assert run("image", "prune", "--keep", "0", "--yes").exit_code == 0
+    assert courses() == before  # too young: somebody may be about to build from them
+    monkeypatch.setattr(images, "COURSE_MIN_SECONDS", -1.0)
+    result = run("image", "prune", "--keep", "0", "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert courses() == {used}
+    assert "Nothing to do" in run("image", "prune", "--keep", "0", "--yes").stdout
 
 
 def test_an_image_that_comes_to_be_used_while_it_is_pruned_stays(

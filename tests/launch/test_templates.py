@@ -112,6 +112,9 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    expiring = {rule["Prefix"] for rule in rules if "ExpirationInDays" in rule}
+    assert expiring == {"package/"}
 
 
 def test_a_builder_may_read_what_it_builds_from_within_the_clusters_network_only() -> None:
