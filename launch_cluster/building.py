@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ec2spawner.errors import CapacityError, CloudError, EC2SpawnerError, NotFou
 from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, InstanceState, Role
 
 from .bootstrap import render_bootstrap
-from .bundle import WORKER_LOCK, Sources, put_bundle, put_once
+from .bundle import WORKER_LOCK, Bundle, Sources, put_bundle, put_once
 from .console import ConsoleLog
 from .course import Course, course_key
 from .images import Images
@@ -169,9 +169,8 @@ class Building:
         package = bundle.package(self.workshop.bucket, self.workshop.region)
         lesson = None
         if recipe.course:
-            lesson = type(package)(
-                package.bucket, package.region, course_key(recipe.course), recipe.course
-            )
+            key = course_key(recipe.course)
+            lesson = replace(package, key=key, sha256=recipe.course)
         script = render_bootstrap(package, Role.BUILDER, recipe.parameters(), lesson)
         refusal: CloudError | None = None
         for subnet in self.workshop.subnets:
@@ -186,7 +185,7 @@ class Building:
             return builder
         raise refusal or NotFound("The cluster has no subnet for a builder.")
 
-    async def _put(self, recipe: Recipe, course: Course | None) -> Any:
+    async def _put(self, recipe: Recipe, course: Course | None) -> Bundle:
         self.reporter.progress("Putting the package into the cluster's bucket …")
         bundle = await put_bundle(self.gateway, self.workshop.bucket, self.sources)
         if course:

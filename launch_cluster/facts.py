@@ -114,7 +114,6 @@ class ManagerFacts:
     stack: StackFacts | None = None
     kind: TypeFacts | None = None  # None: EC2 does not know the type
     image: ImageFacts | None = None  # None: EC2 does not know the image
-    image_id: str | None = None
     zone: str = ""  # of the public subnet; "" where that is not known yet
     has_key: bool = True  # whether EC2 knows the key pair that was named
     files: Mapping[str, str] = field(default_factory=_none)  # in the bucket, by key

@@ -40,27 +40,26 @@ async def look_at_manager(
         known = replace(known, data=await find_data(gateway, request.cluster))
     is_kept = stack and lives(known) and not request.manager.may_be_replaced
     old = stack.parameters.get("ImageId") if stack and is_kept else None
-    image_id, image = await _image(gateway, request.base_ami, old, kind)
-    return replace(known, image=image, image_id=image_id)
+    return replace(known, image=await _image(gateway, request.base_ami, old, kind))
 
 
 async def _image(
     gateway: Gateway, named: str | None, old: str | None, kind: TypeFacts | None
-) -> tuple[str | None, ImageFacts | None]:
+) -> ImageFacts | None:
     """The one in use, else BASE_AMI if it runs there, else the newest Ubuntu 24.04.
 
     BASE_AMI is named for the workers, which may have another architecture.
     """
     if old is not None:
-        return old, await looking.describe_image(gateway, old)
+        return await looking.describe_image(gateway, old)
     if kind is None:
-        return named, None
+        return None
     if named:
         image = await looking.describe_image(gateway, named)
         if image and image.architecture in kind.architectures:
-            return named, image
+            return image
     newest = await looking.newest_ubuntu(gateway, kind)
-    return newest, await looking.describe_image(gateway, newest) if newest else None
+    return await looking.describe_image(gateway, newest) if newest else None
 
 
 async def _has_key(gateway: Gateway, name: str | None) -> bool:

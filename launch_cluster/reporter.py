@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 PROGRESS_EVERY_SECONDS = 10.0
 BAR_WIDTH = 30
 STATE_MAX_CHARS = 60
-
-
-class HasFaults(Protocol):
-    """An error that lists what was found."""
-
-    faults: tuple[Any, ...]
 
 
 class Reporter:

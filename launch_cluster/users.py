@@ -12,7 +12,7 @@ from typing import Any
 
 from ec2spawner.configmodel import Frozen
 
-from .hubapi import Hub, HubAPI, HubError
+from .hubapi import HubAPI, HubError
 from .reporter import Reporter
 from .userlist import Changes, Userlist, changes_of, userlist_text
 
@@ -88,7 +88,7 @@ class ImportUsers:
             return self._result(changes, "nothing to do" if changes.is_empty else "planned")
         await self.confirm()
         await self._apply(changes)
-        self._show_end(hub)
+        self._show_end()
         return self._result(changes, "partly done" if self.failed else "done")
 
     async def _apply(self, changes: Changes) -> None:
@@ -132,7 +132,7 @@ class ImportUsers:
         self.done.append(what)
         self.reporter.progress(f"done: {what}")
 
-    def _show_end(self, hub: Hub) -> None:
+    def _show_end(self) -> None:
         if self.failed:
             self.reporter.show([f"{len(self.failed)} could not be removed yet; run it again."])
         else:

@@ -111,6 +111,13 @@ def carry_out(
         reporter.end_bar()
 
 
+def finish(reporter: Reporter, result: dict[str, Any]) -> None:
+    """Give the result out; where some of it failed, end the process with the exit code for that."""
+    reporter.result(result)
+    if result.get("failed"):
+        sys.exit(EXIT_PARTLY if result["done"] else EXIT_FAILED)
+
+
 def fail(reporter: Reporter, error: EC2SpawnerError, *, is_partly_done: bool = False) -> NoReturn:
     """Say what failed, and end the process with the exit code that goes with it."""
     reporter.error(error)

@@ -54,13 +54,7 @@ from . import common
     type=click.Path(path_type=Path),
     help="The choices [./instance_config.json, else the checkout's].",
 )
-@click.option("--region", help="AWS Region, instead of the file's.")
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Form of the result on stdout; progress goes to stderr.",
-)
+@common.look_options
 def cost(output: str, region: str | None, config: Path | None, **typed: Any) -> None:
     """Say what a cluster costs: before it is built, and, with CLUSTER_NAME, as it is.
 

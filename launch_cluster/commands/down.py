@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
-
-from ec2spawner.errors import ConfigError
 
 from ..belongings import Choice
 from ..down import Down, DownRequest
 from ..reporter import Reporter
 from ..request import OptionError, check_cluster_name, read_region
+from ..workers import check_snapshots
 from . import common
 
 
@@ -53,11 +51,7 @@ def down(
         if faults:
             raise OptionError(faults)
         chosen = Choice(**choice)
-        if no_snapshots and not chosen.delete_homes:
-            raise ConfigError(
-                "--no-snapshots has a meaning only together with --delete-homes.",
-                next_step="Leave it out, or add --delete-homes.",
-            )
+        check_snapshots(delete_homes=chosen.delete_homes, with_snapshots=not no_snapshots)
         where = read_region(cluster_name, region, common.CHECKOUT)
         request = DownRequest(cluster_name, where, chosen, with_snapshots=not no_snapshots)
         gateway = common.open_gateway(where)
@@ -70,7 +64,4 @@ def down(
         )
         return await common.closing(gateway, job.run(dry_run=dry_run))
 
-    result = common.carry_out(reporter, run, lambda: bool(job and job.done))
-    reporter.result(result)
-    if result["failed"]:
-        sys.exit(common.EXIT_PARTLY if result["done"] else common.EXIT_FAILED)
+    common.finish(reporter, common.carry_out(reporter, run, lambda: bool(job and job.done)))

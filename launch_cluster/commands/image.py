@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,13 +107,12 @@ def _read_build(typed: dict[str, Any]) -> tuple[Wishes, Options]:
     )
 
 
-def _keeping_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which cluster, for commands that need nothing else of the configuration."""
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        help="server_config.json that names cluster and Region [as the hub finds it].",
-    )(common.common_options(command))
+_which = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="server_config.json that names cluster and Region [as the hub finds it].",
+)
+"""Which cluster, for commands that need nothing else of the configuration."""
 
 
 def _keep(typed: dict[str, Any], work: Callable[[ImageKeeping], Any]) -> None:
@@ -129,18 +127,18 @@ def _keep(typed: dict[str, Any], work: Callable[[ImageKeeping], Any]) -> None:
         if "account" in typed:
             check_account(typed["account"])
         gateway = common.open_gateway(region)
-        job = ImageKeeping(gateway, cluster, reporter, lambda: common.ask_yes(skip=typed["yes"]))
+        job = ImageKeeping(
+            gateway, cluster, reporter, lambda: common.ask_yes(skip=typed.get("yes", True))
+        )
         return await common.closing(gateway, work(job))
 
-    result = common.carry_out(reporter, run, lambda: bool(job and job.done))
-    reporter.result(result)
-    if result.get("failed"):
-        sys.exit(common.EXIT_PARTLY if result["done"] else common.EXIT_FAILED)
+    common.finish(reporter, common.carry_out(reporter, run, lambda: bool(job and job.done)))
 
 
 @image.command("list")
 @click.argument("cluster_name", required=False)
-@_keeping_options
+@_which
+@common.look_options
 def list_images(**typed: Any) -> None:
     """Show the images: when they were made, of what, and what uses them."""
     _keep(typed, lambda job: job.show_all())
@@ -155,7 +153,8 @@ def list_images(**typed: Any) -> None:
     show_default=True,
     help="How many unused ones stay, the newest.",
 )
-@_keeping_options
+@_which
+@common.common_options
 def prune(**typed: Any) -> None:
     """Remove old images with their snapshots; never one that is used.
 
@@ -170,7 +169,8 @@ def prune(**typed: Any) -> None:
 @click.argument("cluster_name", required=False)
 @click.option("--image", "image_id", metavar="AMI", help="Which one [that of new workers].")
 @click.option("--revoke", is_flag=True, help="Take it back.")
-@_keeping_options
+@_which
+@common.common_options
 def share(**typed: Any) -> None:
     """Let another AWS ACCOUNT launch an image and read its snapshots."""
     _keep(

@@ -23,8 +23,8 @@ from .up import network_options, options_of, up_options
     is_flag=True,
     help="Print, as JSON, what the manager, builders and whoever runs this need to be allowed.",
 )
-@common.common_options
-def plan(print_policies: bool, dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
+@common.look_options
+def plan(print_policies: bool, output: str, **typed: Any) -> None:
     """Show what ``up`` with the same options would do; change nothing.
 
     What CloudFormation would replace is marked.
@@ -37,7 +37,7 @@ def plan(print_policies: bool, dry_run: bool, yes: bool, output: str, **typed: A
             reporter.progress(f"note: {notice}")
         gateway = common.open_gateway(request.choices.REGION)
         prices = common.known_prices(request.choices.REGION)
-        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=yes), prices=prices)
+        job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=True), prices=prices)
         showing = Showing(job, reporter)
         work = showing.policies() if print_policies else showing.plan()
         return await common.closing(gateway, work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,4 @@ def terminate_workers(
         )
         return await common.closing(gateway, job.run(dry_run=dry_run))
 
-    result = common.carry_out(reporter, run, lambda: bool(job and job.done))
-    reporter.result(result)
-    if result["failed"]:
-        sys.exit(common.EXIT_PARTLY if result["done"] else common.EXIT_FAILED)
+    common.finish(reporter, common.carry_out(reporter, run, lambda: bool(job and job.done)))

@@ -40,15 +40,8 @@ def users() -> None:
 
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of what talks to the hub."""
-    for option in (
-        click.option("--hub", metavar="URL", help=f"The hub's address [${URL_ENVIRONMENT}]."),
-        click.option(
-            "--output",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            help="Form of the result on stdout; progress goes to stderr.",
-        ),
-    ):
+    hub = click.option("--hub", metavar="URL", help=f"The hub's address [${URL_ENVIRONMENT}].")
+    for option in (hub, common.OUTPUT):
         command = option(command)
     return command
 
@@ -59,8 +52,8 @@ def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--remove", is_flag=True, help="Remove users, rights and group members that are not in FILE."
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@common.DRY_RUN
+@common.YES
 @hub_options
 def import_users(
     file: Path,

@@ -325,3 +325,13 @@ def test_an_error_is_a_document_too_if_json_was_asked_for(run: Run, aws: Path) -
     assert error["code"] == "config"
     assert "CLUSTER_NAME" in error["why"]
     assert error["next_step"]
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--yes"])
+@pytest.mark.parametrize("command", [("plan", "x1"), ("image", "list", "x1")])
+def test_what_changes_nothing_takes_no_option_about_changes(
+    run: Run, command: tuple[str, ...], option: str
+) -> None:
+    result = run(*command, option)
+    assert result.exit_code == 2
+    assert f"No such option '{option}'" in result.stderr

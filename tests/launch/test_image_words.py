@@ -69,6 +69,7 @@ SCHEMAS = {
         outcome=OUTCOME,
         images=TEXTS,
         snapshots=TEXTS,
+        courses=TEXTS,
         kept={"type": "array", "items": document_of(image_id=TEXT, reason=TEXT)},
         done=TEXTS,
         failed=TEXTS,
