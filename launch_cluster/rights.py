@@ -138,6 +138,32 @@ def _tags(place: Place) -> list[Statement]:
     return [
         _allow("TagWhatIsMade", ["ec2:CreateTags"], made, at_creation),
         _allow("TagWhatIsOurs", ["ec2:CreateTags", "ec2:DeleteTags"], homes, _ours(place)),
+        *_take_in(place),
+    ]
+
+
+def _take_in(place: Place) -> list[Statement]:
+    """What EC2 launched for a spot request of the cluster, untagged: as the manager may."""
+    worker = {
+        "StringEqualsIfExists": {"aws:ResourceTag/ec2spawner:cluster": place.cluster},
+        "ForAllValues:StringEquals": {
+            "aws:TagKeys": ["ec2spawner:cluster", "ec2spawner:role"],
+        },
+    }
+    asked = {
+        "aws:RequestTag/ec2spawner:cluster": place.cluster,
+        "aws:RequestTag/ec2spawner:role": "worker",
+    }
+    machine = {**worker, "StringEquals": {**asked, "ec2:InstanceMarketType": "spot"}}
+    disk = {
+        **worker,
+        "Null": {"ec2:ParentSnapshot": "true"},
+        "StringEquals": {**asked, "ec2:VolumeType": "gp3"},
+        "Bool": {"ec2:Encrypted": "true"},
+    }
+    return [
+        _allow("TakeInStrayMachines", ["ec2:CreateTags"], _kinds(place, "instance"), machine),
+        _allow("TakeInStrayDisks", ["ec2:CreateTags"], _kinds(place, "volume"), disk),
     ]
 
 

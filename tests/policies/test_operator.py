@@ -16,6 +16,7 @@ from launch_cluster.policies import Place, merged
 from launch_cluster.rights import operator_policies
 from policies.iam import Request, decide, decide_all
 from policies.lives import TEMPLATES
+from policies.requests import request_tags
 
 PLACE = Place("bio", "us-east-1", "123456789012")
 POLICIES = operator_policies(PLACE)
@@ -38,6 +39,7 @@ NOT_FOR_US = re.compile(
 BUCKET_NEEDS = {
     *("s3:PutBucketOwnershipControls", "s3:PutBucketPolicy", "s3:PutBucketPublicAccessBlock"),
     *("s3:PutBucketTagging", "s3:PutEncryptionConfiguration", "s3:DeleteBucket"),
+    "s3:PutLifecycleConfiguration",
     *("s3:DeleteBucketPolicy", "s3:ListBucket"),
 }
 
@@ -243,3 +245,27 @@ def test_no_statement_has_both_all_actions_and_all_resources() -> None:
     for statement in POLICY["Statement"]:
         assert "*" not in statement["Action"]
     assert not decide_all(POLICY, [Request("iam:CreateUser", "*", BY_CLOUDFORMATION)]).is_allowed
+
+
+SPOT = {"ec2:InstanceMarketType": "spot"}
+BLANK = {"ec2:VolumeType": "gp3", "ec2:Encrypted": "true"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "is_allowed"),
+    [
+        ("instance", SPOT, True),
+        ("instance", {"ec2:InstanceMarketType": "on-demand"}, False),
+        ("instance", {**SPOT, "aws:ResourceTag/ec2spawner:cluster": "zoo"}, False),
+        ("volume", BLANK, True),
+        ("volume", {**BLANK, "ec2:ParentSnapshot": "snap-1"}, False),
+        ("volume", {**BLANK, "aws:ResourceTag/ec2spawner:cluster": "zoo"}, False),
+    ],
+)
+def test_only_what_ec2_may_have_launched_for_a_spot_request_is_taken_in(
+    kind: str, facts: dict[str, str], is_allowed: bool
+) -> None:
+    tags = {"ec2spawner:cluster": PLACE.cluster, "ec2spawner:role": "worker"}
+    arn = PLACE.arn("ec2", f"{kind}/x")
+    request = Request("ec2:CreateTags", arn, {**request_tags(tags), **facts})
+    assert decide(POLICY, request).is_allowed is is_allowed
