@@ -77,4 +77,4 @@ screenshots: setup  ## the README's, taken anew by the browser test
 	@cd .test-output/screenshots && cp $(PICTURES:=.png) ../../docs/images/
 
 clean:  ## remove what setup and the tools made; the demo's state stays
-	rm -rf .venv .node .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .docs
+	rm -rf .venv .node .programs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .docs

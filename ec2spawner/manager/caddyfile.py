@@ -1,7 +1,8 @@
 """Caddy's configuration: TLS by own certificate, else by domain name, else none, with a warning.
 
-Owns the choice and the text, and the copy of an own certificate for Caddy's eyes. It is made anew
-at each start and reload of Caddy, so whoever puts a certificate there reloads, and that is all.
+Owns the choice and the text, headers and cookies included, and the copy of an own certificate for
+Caddy's eyes. It is made anew at each start and reload of Caddy, so whoever puts a certificate there
+reloads, and that is all. The demo has the same, signed by an authority of Caddy's own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,14 @@ FORWARDED = ["header_up X-Scheme {scheme}", "header_up -X-Real-Ip", "header_up -
 """The proxy behind adds to X-Forwarded-Proto, and the hub believes its last word; it believes
 X-Scheme first. What a client says of its own address is not handed on."""
 HSTS_SECONDS = 365 * 24 * 3600
+LOOPBACK_HOSTS = "localhost *.localhost 127.0.0.1 ::1"
+"""Names of whatever listens on a reader's own computer: no promise of HTTPS is made for them."""
+SECURE_COOKIES = ['Set-Cookie "(?i);\\s*Secure(;|$)" "$1"', 'Set-Cookie "$" "; Secure"']
+"""Each cookie once, also those that JupyterHub sets without (6.1: ``_xsrf``)."""
+POLICIES = {"not path /user/*": "'none'", "path /user/*": "'self' blob:"}
+"""What may be embedded: nothing in the hub's pages; in a user's, what JupyterLab 4 shows a PDF by
+(``<object>`` with a ``blob:``). It goes beside the policy that hub and server send themselves, and
+says nothing of what that one speaks of: frames and reports."""
 SHOWN = "Caddyfile"
 PLAIN_WARNING = (
     "This hub is served by plain HTTP: passwords, tokens and notebooks can be read on their way."
@@ -30,12 +39,19 @@ PLAIN_WARNING = (
 
 
 @dataclass(frozen=True)
-class Ports:
-    """Where Caddy listens, and the proxy; elsewhere in tests only."""
+class Front:
+    """Where Caddy listens, what is behind it, and who signs; as a manager has it."""
 
     http: int = 80
     https: int = 443
     proxy: int = PUBLIC_PROXY[1]
+    users_below: str = ""
+    """Host below which each user's server has a name of its own; "" where none has."""
+    signs_itself: bool = False
+    """For the demo: an authority of Caddy's own, for names of this computer."""
+    acme_url: str = ""
+    """In tests: another authority than Caddy's usual one, and the root of its own certificate."""
+    acme_root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,38 +119,84 @@ def _write(path: Path, body: bytes, owner: tuple[int, int]) -> None:
     fresh.replace(path)
 
 
+def check_wildcard(host: str, certificate: Certificate | None) -> None:
+    """ConfigError unless the certificate is for a host and for all names right below it."""
+    names = certificate.names if certificate else ()
+    missing = [name for name in (host, f"*.{host}") if not any(_covers(n, name) for n in names)]
+    if not missing:
+        return
+    why = "A certificate that Caddy gets by itself is for one name: no authority gives one for"
+    why += f" *.{host} without a change of the domain's DNS records."
+    if certificate:
+        why = f"The one that is there is for {', '.join(names) or 'no name'}."
+    raise ConfigError(
+        f"SUBDOMAINS needs a certificate for {' and '.join(missing)}.",
+        why=why,
+        next_step=f"Put one for {host} and *.{host} into /etc/jupyterhub/ssl, or set SUBDOMAINS to"
+        " false.",
+    )
+
+
+def _covers(name: str, wanted: str) -> bool:
+    name = name.lower()
+    return name == wanted or ("*" not in wanted and name == f"*.{wanted.partition('.')[2]}")
+
+
 def caddyfile(
     manager: Manager,
     certificate: Certificate | None,
     data: Path,
     runtime: Path,
-    ports: Ports | None = None,
+    front: Front | None = None,
 ) -> str:
-    """The text for one of the three ways."""
-    ports = ports or Ports()
-    is_tls = bool(certificate or manager.domain)
-    options = [
+    """The text for one of the ways. ConfigError where users' names lack a certificate."""
+    front = front or Front()
+    if front.users_below:
+        check_wildcard(front.users_below, certificate)
+    is_tls = bool(certificate or manager.domain or front.signs_itself)
+    tls = [f"tls {certificate.chain} {certificate.key}"] if certificate else []
+    if front.signs_itself:
+        tls = ["tls internal"]
+    blocks = [
+        _block("", [*_common(data, runtime, front), *_signing(manager, certificate, front)]),
+        _block(_site(manager, certificate, front), [*tls, *_served(is_tls, front)]),
+    ]
+    if is_tls and not front.signs_itself:
+        blocks.append(_block("http://", [f"redir {_https(manager, certificate)}{{uri}} 308"]))
+    return "\n".join(blocks)
+
+
+def _common(data: Path, runtime: Path, front: Front) -> list[str]:
+    return [
         f"admin unix/{runtime / 'admin.sock'}",
         f"storage file_system {data}",
-        f"http_port {ports.http}",
-        f"https_port {ports.https}",
+        f"http_port {front.http}",
+        f"https_port {front.https}",
         # HTTP/3 comes by UDP, which the security group lets nobody use.
         _block("servers", ["protocols h1 h2"]),
     ]
-    if certificate or not is_tls:
-        options.append("auto_https off")
-    if certificate and (names := [n for n in certificate.names if "*" not in n]):
-        options.append(f"default_sni {names[0]}")
-    if manager.email and not certificate:
-        options.append(f"email {manager.email}")
-    site = f":{ports.http}"
-    if is_tls:
-        site = f":{ports.https}" if certificate else f"https://{manager.domain}"
-    tls = [f"tls {certificate.chain} {certificate.key}"] if certificate else []
-    blocks = [_block("", options), _block(site, [*tls, *_served(is_tls, ports.proxy)])]
-    if is_tls:
-        blocks.append(_block("http://", [f"redir {_https(manager, certificate)}{{uri}} 308"]))
-    return "\n".join(blocks)
+
+
+def _signing(manager: Manager, certificate: Certificate | None, front: Front) -> list[str]:
+    """Options: whose word a browser is asked to take."""
+    if front.signs_itself:
+        return ["auto_https disable_redirects", "skip_install_trust"]
+    if certificate:
+        names = [name for name in certificate.names if "*" not in name]
+        return ["auto_https off", *(f"default_sni {name}" for name in names[:1])]
+    if not manager.domain:
+        return ["auto_https off"]
+    options = [f"email {manager.email}"] if manager.email else []
+    options += [f"acme_ca {front.acme_url}"] if front.acme_url else []
+    return [*options, *([f"acme_ca_root {front.acme_root}"] if front.acme_root else [])]
+
+
+def _site(manager: Manager, certificate: Certificate | None, front: Front) -> str:
+    if front.signs_itself:
+        return f"https://localhost:{front.https}, https://127.0.0.1:{front.https}"
+    if certificate:
+        return f":{front.https}"
+    return f"https://{manager.domain}" if manager.domain else f":{front.http}"
 
 
 def _https(manager: Manager, certificate: Certificate | None) -> str:
@@ -142,27 +204,36 @@ def _https(manager: Manager, certificate: Certificate | None) -> str:
     return f"https://{manager.domain if own_name else '{host}'}"
 
 
-def _served(is_tls: bool, proxy_port: int) -> list[str]:
+def _served(is_tls: bool, front: Front) -> list[str]:
     headers = [
         'X-Content-Type-Options "nosniff"',
         'Referrer-Policy "strict-origin-when-cross-origin"',
         'X-Frame-Options "SAMEORIGIN"',
         "-Server",
         "-X-Powered-By",
+        *(SECURE_COOKIES if is_tls else []),
         "defer",
     ]
-    if is_tls:
-        headers.insert(0, f'Strict-Transport-Security "max-age={HSTS_SECONDS}"')
+    always = [_block("header", headers)]
+    if is_tls and not front.signs_itself:
+        lasting = f'Strict-Transport-Security "max-age={HSTS_SECONDS}"'
+        always += [_block("header @lasting", [lasting, "defer"])]
+    sorry = 'respond "The hub does not answer. Try again in a minute." 503'
     return [
-        _block("header", headers),
-        # The proxy behind adds to X-Forwarded-Proto, and the hub believes its last word; it
-        # believes X-Scheme first.
-        _block(
-            f"reverse_proxy {PUBLIC_PROXY[0]}:{proxy_port}",
-            ["header_up X-Scheme {scheme}", "header_up -X-Real-Ip", "header_up -Forwarded"],
-        ),
-        _block("handle_errors", ['respond "The hub does not answer. Try again in a minute." 503']),
+        f"@lasting not host {LOOPBACK_HOSTS}",
+        *always,
+        *_policies(),
+        _block(f"reverse_proxy {PUBLIC_PROXY[0]}:{front.proxy}", FORWARDED),
+        _block("handle_errors", [*always, sorry]),
     ]
+
+
+def _policies() -> list[str]:
+    lines = []
+    for number, (which, objects) in enumerate(POLICIES.items()):
+        policy = f"+Content-Security-Policy \"base-uri 'self'; object-src {objects}\""
+        lines += [f"@pages{number} {which}", _block(f"header @pages{number}", [policy, "defer"])]
+    return lines
 
 
 def _block(head: str, lines: list[str]) -> str:
@@ -176,11 +247,12 @@ def write(
     data: Path,
     runtime: Path,
     owner: tuple[int, int],
-    ports: Ports | None = None,
+    front: Front | None = None,
 ) -> str:
     """Write the configuration into ``runtime``; a warning where users come by plain HTTP."""
     pair = find_pair(ssl)
     certificate = copy_for_caddy(pair, runtime, *owner) if pair else None
-    text = caddyfile(manager, certificate, data, runtime, ports)
+    text = caddyfile(manager, certificate, data, runtime, front)
     _write(runtime / SHOWN, text.encode(), owner)
-    return "" if certificate or manager.domain else PLAIN_WARNING.format(ssl=ssl)
+    is_tls = certificate or manager.domain or (front and front.signs_itself)
+    return "" if is_tls else PLAIN_WARNING.format(ssl=ssl)

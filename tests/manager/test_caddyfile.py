@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from ec2spawner.errors import ConfigError
 from ec2spawner.manager import caddyfile
-from ec2spawner.manager.caddyfile import PAIRS, SHOWN, Certificate
+from ec2spawner.manager.caddyfile import PAIRS, SHOWN, Certificate, Front
 from ec2spawner.manager.place import Manager
 
 PLAIN = Manager("biology101", "us-east-1", "bucket", "vol-0123456789abcdef0")
@@ -60,9 +60,11 @@ def runtime(tmp_path: Path) -> Path:
     return folder
 
 
-def write(manager: Manager, ssl: Path, runtime: Path) -> tuple[str, str]:
+def write(
+    manager: Manager, ssl: Path, runtime: Path, front: Front | None = None
+) -> tuple[str, str]:
     """The configuration, and the warning."""
-    warning = caddyfile.write(manager, ssl, runtime / "data", runtime, (0, 0))
+    warning = caddyfile.write(manager, ssl, runtime / "data", runtime, (0, 0), front)
     return (runtime / SHOWN).read_text(), warning
 
 
@@ -143,11 +145,20 @@ def test_a_renewed_certificate_is_another_configuration_and_the_same_one_is_not(
     assert first == again != write(PLAIN, ssl, runtime)[0]
 
 
-@pytest.mark.parametrize("way", ["plain", "domain", "certificate"])
+WAYS = {
+    "plain": (PLAIN, Front()),
+    "domain": (NAMED, Front()),
+    "certificate": (PLAIN, Front()),
+    "own authority": (PLAIN, Front(8080, 8443, 8000, signs_itself=True)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_caddy_takes_it(caddy: Path, ssl: Path, runtime: Path, way: str) -> None:
     if way == "certificate":
         make_certificate(ssl, "hub.uni.example")
-    write(NAMED if way == "domain" else PLAIN, ssl, runtime)
+    manager, front = WAYS[way]
+    write(manager, ssl, runtime, front)
     done = subprocess.run(
         [
             *(str(caddy), "validate", "--adapter", "caddyfile"),
@@ -166,3 +177,66 @@ def test_names_are_only_those_of_hosts(tmp_path: Path) -> None:
     certificate = Certificate(tmp_path / "c", tmp_path / "k", ("*.a.org", "b.org"))
     text = caddyfile.caddyfile(PLAIN, certificate, tmp_path, tmp_path)
     assert "default_sni b.org" in text
+
+
+def test_no_promise_of_https_is_made_by_plain_http_or_the_demo(ssl: Path, runtime: Path) -> None:
+    demo = Front(8080, 8443, 8000, signs_itself=True)
+    for front in (Front(), demo):
+        text, _ = write(PLAIN, ssl, runtime, front)
+        assert "Strict-Transport-Security" not in text
+
+
+def test_the_demo_needs_no_certificate_and_is_this_computer_s_alone(
+    ssl: Path, runtime: Path
+) -> None:
+    text, warning = write(PLAIN, ssl, runtime, Front(8080, 8443, 8000, signs_itself=True))
+    assert warning == ""
+    assert "https://localhost:8443, https://127.0.0.1:8443 {" in text
+    assert "skip_install_trust" in text  # it changes nothing on this computer
+    assert "http://" not in text
+
+
+HUB = "hub.uni.example"
+BELOW = Front(users_below=HUB)
+
+
+@pytest.mark.parametrize(
+    "names", [(HUB, f"*.{HUB}"), ("*.uni.example", f"*.{HUB}"), (f"*.{HUB.upper()}", HUB)]
+)
+def test_users_names_are_served_by_a_certificate_for_them(
+    ssl: Path, runtime: Path, names: tuple[str, ...]
+) -> None:
+    make_certificate(ssl, *names)
+    text, _ = write(NAMED, ssl, runtime, BELOW)
+    assert "\n:443 {" in text  # whatever the name
+    assert "redir https://{host}{uri} 308" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        ((HUB,), f"*.{HUB}"),
+        ((f"*.{HUB}",), HUB),
+        (("*.uni.example",), f"*.{HUB}"),  # a star is one label
+        ((), f"{HUB} and *.{HUB}"),
+    ],
+)
+def test_users_names_without_a_certificate_for_them_are_refused(
+    ssl: Path, runtime: Path, names: tuple[str, ...], missing: str
+) -> None:
+    make_certificate(ssl, *names)
+    with pytest.raises(ConfigError) as error:
+        write(NAMED, ssl, runtime, BELOW)
+    assert error.value.what == f"SUBDOMAINS needs a certificate for {missing}."
+    assert "The one that is there is for" in error.value.why
+    assert not (runtime / SHOWN).exists()
+
+
+@pytest.mark.parametrize("manager", [PLAIN, NAMED])
+def test_users_names_with_no_own_certificate_are_refused(
+    ssl: Path, runtime: Path, manager: Manager
+) -> None:
+    with pytest.raises(ConfigError, match=HUB) as error:
+        write(manager, ssl, runtime, BELOW)
+    assert "no authority gives one" in error.value.why
+    assert "/etc/jupyterhub/ssl" in error.value.next_step

@@ -18,7 +18,7 @@ from hub.processes import Process, clean_environment, eventually, free_port, sta
 
 from ec2spawner.hubconfig import proxy_command
 from ec2spawner.manager import caddyfile
-from ec2spawner.manager.caddyfile import PAIRS, SHOWN, Ports
+from ec2spawner.manager.caddyfile import PAIRS, SHOWN, Front
 from ec2spawner.manager.place import Manager
 
 from .echo import Echo
@@ -43,7 +43,7 @@ class Together:
     """The three, and what they are called by."""
 
     folder: Path
-    ports: Ports
+    front: Front
     api_port: int
     hub_port: int
     cloud: Cloud
@@ -53,7 +53,7 @@ class Together:
 
     @property
     def https(self) -> str:
-        return f"https://localhost:{self.ports.https}"
+        return f"https://localhost:{self.front.https}"
 
     @property
     def certificate(self) -> str:
@@ -105,7 +105,7 @@ class Together:
     def open_socket(self, path: str) -> websocket.WebSocket:
         context = tls.create_default_context(cafile=self.certificate)
         return websocket.create_connection(
-            f"wss://localhost:{self.ports.https}{path}", sslopt={"context": context}, timeout=20
+            f"wss://localhost:{self.front.https}{path}", sslopt={"context": context}, timeout=20
         )
 
 
@@ -142,8 +142,8 @@ def together(
     cloud: Cloud, caddy: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Together]:
     folder = tmp_path_factory.mktemp("together")
-    ports, api_port, hub_port = (
-        Ports(free_port(), free_port(), free_port()),
+    front, api_port, hub_port = (
+        Front(free_port(), free_port(), free_port()),
         free_port(),
         free_port(),
     )
@@ -151,14 +151,14 @@ def together(
     runtime = folder / "run"
     runtime.mkdir()
     manager = Manager("hubtest", "us-east-1", "bucket")
-    caddyfile.write(manager, folder / "ssl", folder / "data", runtime, (0, 0), ports)
+    caddyfile.write(manager, folder / "ssl", folder / "data", runtime, (0, 0), front)
     template = (MANAGER / "files/jupyterhub_config.py.template").read_text()
-    ours = OURS.format(proxy=ports.proxy, api=api_port, hub=hub_port)
+    ours = OURS.format(proxy=front.proxy, api=api_port, hub=hub_port)
     (folder / "own.py").write_text(template + ours)
     proxy = start_process(
         [
             *proxy_command(REPOSITORY / "jupyterhub_config.py"),
-            *("--ip=127.0.0.1", f"--port={ports.proxy}"),
+            *("--ip=127.0.0.1", f"--port={front.proxy}"),
             *("--api-ip=127.0.0.1", f"--api-port={api_port}"),
             *(f"--default-target=http://127.0.0.1:{hub_port}",),
             *(f"--error-target=http://127.0.0.1:{hub_port}/hub/error",),
@@ -167,19 +167,19 @@ def together(
         folder / "proxy.log",
         clean_environment(CONFIGPROXY_AUTH_TOKEN=TOKEN),
     )
-    front = start_process(
+    server = start_process(
         [str(caddy), "run", "--adapter", "caddyfile", "--config", str(runtime / SHOWN)],
         folder,
         folder / "caddy.log",
         clean_environment(HOME=str(folder), XDG_DATA_HOME=str(folder)),
     )
-    made = Together(folder, ports, api_port, hub_port, cloud, front, proxy)
+    made = Together(folder, front, api_port, hub_port, cloud, server, proxy)
     try:
         eventually(lambda: "serving initial configuration" in made.log("caddy"), 20)
         eventually(lambda: "Proxy API at" in made.log("proxy"), 20)
         yield made
     finally:
-        for process in (made.hub, front, proxy):
+        for process in (made.hub, server, proxy):
             if process:
                 process.close()
 
@@ -197,7 +197,6 @@ def test_its_page_comes_through_caddy_and_proxy(together: Together) -> None:
 
 def test_headers_shut_browsers_in(together: Together) -> None:
     headers = together.get("/hub/login").headers
-    assert headers["Strict-Transport-Security"] == "max-age=31536000"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
     assert headers["Referrer-Policy"] == "strict-origin-when-cross-origin"
@@ -206,8 +205,21 @@ def test_headers_shut_browsers_in(together: Together) -> None:
     assert "Alt-Svc" not in headers  # no HTTP/3, which would come by UDP
 
 
+@pytest.mark.parametrize(
+    ("host", "is_promised"),
+    [("hub.uni.example", True), ("localhost", False), ("ann.localhost", False)],
+)
+def test_https_is_promised_for_good_but_not_for_this_computer(
+    together: Together, host: str, is_promised: bool
+) -> None:
+    """A promise for "localhost" would bind whatever else listens on this computer."""
+    headers = together.get("/hub/login", headers={"Host": host}).headers
+    promise = "max-age=31536000" if is_promised else None
+    assert headers.get("Strict-Transport-Security") == promise
+
+
 def test_plain_http_is_sent_to_https(together: Together) -> None:
-    url = f"http://localhost:{together.ports.http}/hub/login?next=x"
+    url = f"http://localhost:{together.front.http}/hub/login?next=x"
     answer = requests.get(url, allow_redirects=False, timeout=10)
     assert answer.status_code == 308
     assert answer.headers["Location"] == "https://localhost/hub/login?next=x"
