@@ -18,7 +18,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from ec2spawner import adminrole, hubconfig, loginconfig, oauthclient, wiring
+from ec2spawner import adminrole, hubconfig, loginconfig, oauthclient, siteaddress, wiring
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import EC2SpawnerError
 from ec2spawner.settings import find_server_config
@@ -36,16 +36,15 @@ try:
     if loginconfig.is_oauth(cluster):
         make_gateway = partial(Gateway, cluster.REGION)
         client = oauthclient.find_client(os.environ, make_gateway, cluster.CLUSTER_NAME)
-    logins = loginconfig.login_sections(cluster, client, cluster.PUBLIC_URL)
+    address = siteaddress.hub_settings(cluster, os.environ)
+    logins = loginconfig.login_sections(cluster, client, address["public_url"])
 except EC2SpawnerError as error:
     hubconfig.exit_with(error)
 for section, values in logins.items():
     c[section].update(values)
 if not cluster.ADMIN_ACCESS:
     adminrole.withhold_entry()
-c.JupyterHub.public_url = cluster.PUBLIC_URL
-if cluster.SUBDOMAINS:
-    c.JupyterHub.subdomain_host = cluster.PUBLIC_URL
+c.JupyterHub.update(address)
 
 # A user's server is a machine of its own; it goes on when the hub is restarted.
 c.JupyterHub.spawner_class = "ec2"

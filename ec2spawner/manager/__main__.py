@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ec2spawner.errors import EC2SpawnerError
+from ec2spawner.errors import ConfigError, EC2SpawnerError
 from ec2spawner.manager import place
 from ec2spawner.worker.protocol import Fault
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("refresh", _refresh, "take over what the launch command has left in the bucket since")
     add("caddyfile", _caddyfile, "Caddy's configuration").add_argument("runtime", type=Path)
+    add("routing", _routing, "the proxy's environment: how it tells users' servers apart")
     add("backup", _backup, "copy the hub's database into the bucket")
     add("copy", _copy, "copy the hub's database").add_argument("file", type=Path)
     add("restore", _restore, "put a copy in its place").add_argument("file", type=Path)
@@ -107,9 +108,33 @@ def _caddyfile(options: argparse.Namespace) -> None:
         place.DATA / place.CADDY_FOLDER,
         options.runtime,
         (user.pw_uid, user.pw_gid),
+        caddyfile.Front(users_below=_users_below()),
     )
     if warning:
         print(f"<4>{warning}", file=sys.stderr)  # systemd.journal: a warning
+
+
+def _routing(_: argparse.Namespace) -> None:
+    config = _config_if_usable()
+    by_host = config is not None and config.SUBDOMAINS
+    print(f"PROXY_OPTIONS={'--host-routing' if by_host else ''}")
+
+
+def _users_below() -> str:
+    from ec2spawner.siteaddress import users_below
+
+    config = _config_if_usable()
+    return users_below(config, os.environ) if config else ""
+
+
+def _config_if_usable() -> Any:
+    """The cluster's configuration; None while it is not there. What is wrong with it, the hub says."""
+    from ec2spawner.settings import SYSTEM_CONFIG, load_server_config
+
+    try:
+        return load_server_config(SYSTEM_CONFIG)[0]
+    except ConfigError:
+        return None
 
 
 def _backup(_: argparse.Namespace) -> None:

@@ -31,8 +31,7 @@ c.JupyterHub.cleanup_proxy = False
 
 # Caddy says who asks, and whether by HTTPS; it hears nothing of that from outside.
 c.JupyterHub.trusted_downstream_ips = ["127.0.0.1", "::1"]
-if manager.domain:
-    c.JupyterHub.public_url = f"https://{manager.domain}"
+if c.JupyterHub.public_url:
     c.OAuthenticator.oauth_callback_url = loginconfig.callback_url(c.JupyterHub.public_url)
 
 # On the data volume, which outlives this machine.

@@ -105,7 +105,8 @@ end_state() {
 
 start_services() {
     pid=$(systemctl show --property=MainPID --value ec2spawner-proxy.service)
-    if [ "$(readlink "$root/proc/$pid/exe")" != "$(readlink "$base/proxy")/bin/node" ]; then
+    if [ "$(readlink "$root/proc/$pid/exe")" != "$(readlink "$base/proxy")/bin/node" ] ||
+        [ "$(hosts_wanted)" != "$(hosts_routed)" ]; then
         say "phase restarting the proxy, which drops what is open"
         systemctl restart ec2spawner-proxy.service
     fi
@@ -114,6 +115,10 @@ start_services() {
     # Nothing is dropped where nothing of its configuration has changed.
     systemctl reload-or-restart ec2spawner-caddy.service || say "Caddy cannot be reloaded"
 }
+
+# Whether users' servers have host names of their own: as configured, and as the proxy was started.
+hosts_wanted() { use "$(current)" routing 2>/dev/null | grep -o host-routing || true; }
+hosts_routed() { grep -os host-routing "$root/run/ec2spawner-proxy/routing.env" || true; }
 
 healthy() { use "$1" health "$health_seconds"; }
 

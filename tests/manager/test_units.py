@@ -19,11 +19,13 @@ UNITS = sorted(path.name for path in (MANAGER / "units").iterdir())
 VERIFIED = [name.replace("@.", f"@{'a' * 64}.") for name in UNITS]
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
 PROGRAMS = (
+    "bin/sh",
     "opt/ec2spawner/current/bin/python",
     "opt/ec2spawner/current/bin/launch-cluster",
     "opt/ec2spawner/proxy/bin/node",
     "opt/ec2spawner/upgrade.sh",
     "usr/bin/caddy",
+    "usr/bin/systemctl",
     "usr/sbin/nft",
     "usr/sbin/resize2fs",
 )
@@ -152,6 +154,15 @@ def test_proxy_listens_where_hub_and_caddy_look_for_it() -> None:
     assert {f"--ip={host}", f"--port={port}"} <= set(words)
     assert place.PROXY_API_URL == "http://127.0.0.1:8001"
     assert {"--api-ip=127.0.0.1", "--api-port=8001"} <= set(words)
+
+
+def test_proxy_is_told_by_the_configuration_how_servers_are_told_apart() -> None:
+    text = text_of("ec2spawner-proxy.service")
+    told = "/run/ec2spawner-proxy/routing.env"
+    assert f"EnvironmentFile=-{told}\n" in text
+    assert f">{told}'\n" in text
+    assert "    $PROXY_OPTIONS\n" in text  # without braces: no word where it is empty
+    assert re.search(r"^After=.*ec2spawner-config\.service", text, re.M)
 
 
 @pytest.mark.parametrize("name", ["hub", "proxy"])

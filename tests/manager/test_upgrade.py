@@ -60,6 +60,23 @@ def test_the_proxy_is_left_alone_unless_it_is_another(bench: Bench, tmp_path: Pa
     assert other.proxy_restarts == 1
 
 
+def test_the_proxy_is_another_where_servers_are_to_be_told_apart_by_host(bench: Bench) -> None:
+    (bench.root / "by-host").touch()  # so says the configuration now
+    (bench.root / "news").write_text("new\n")
+    bench.upgrade()
+    assert bench.proxy_restarts == 1
+    routing = bench.root / "run/ec2spawner-proxy/routing.env"
+    routing.parent.mkdir(parents=True)
+    routing.write_text("PROXY_OPTIONS=--host-routing\n")  # as the unit writes it
+    (bench.root / "news").write_text("newer\n")
+    bench.upgrade()
+    assert bench.proxy_restarts == 1
+    (bench.root / "by-host").unlink()
+    (bench.root / "news").write_text("newest\n")
+    bench.upgrade()
+    assert bench.proxy_restarts == 2
+
+
 def test_again_it_does_nothing(bench: Bench) -> None:
     bench.upgrade()
     log = (bench.root / "systemctl.log").read_text()

@@ -60,6 +60,7 @@ restore) [ ! -e "$root/no-copy" ] || exit 3
 refresh) if [ -e "$root/news" ]; then
         /bin/cp "$root/news" "$root/etc/jupyterhub/server_config.json"; echo "new: it"
     else echo "nothing new in the bucket"; fi ;;
+routing) [ ! -e "$root/by-host" ] || echo PROXY_OPTIONS=--host-routing ;;
 health) running=$(/bin/cat "$root/hub")
     [ "$running" != stopped ] && [ ! -e "$root/opt/ec2spawner/releases/$running/broken" ] ;;
 esac
