@@ -128,7 +128,7 @@ def _users_below() -> str:
 
 
 def _config_if_usable() -> Any:
-    """The cluster's configuration; None while it is not there. What is wrong with it, the hub says."""
+    """The cluster's configuration, or None; the hub says what is wrong with it."""
     from ec2spawner.settings import SYSTEM_CONFIG, load_server_config
 
     try:

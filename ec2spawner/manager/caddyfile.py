@@ -22,10 +22,19 @@ FORWARDED = ["header_up X-Scheme {scheme}", "header_up -X-Real-Ip", "header_up -
 """The proxy behind adds to X-Forwarded-Proto, and the hub believes its last word; it believes
 X-Scheme first. What a client says of its own address is not handed on."""
 HSTS_SECONDS = 365 * 24 * 3600
-LOOPBACK_HOSTS = "localhost *.localhost 127.0.0.1 ::1"
+NOT_LOOPBACK = [
+    "not host 127.0.0.1 ::1",
+    "not header_regexp Host (?i)(^|\\.)localhost\\.?(:\\d+)?$",
+]
 """Names of whatever listens on a reader's own computer: no promise of HTTPS is made for them."""
-SECURE_COOKIES = ['Set-Cookie "(?i);\\s*Secure(;|$)" "$1"', 'Set-Cookie "$" "; Secure"']
-"""Each cookie once, also those that JupyterHub sets without (6.1: ``_xsrf``)."""
+COOKIES = [
+    'Set-Cookie "(?i);\\s*Secure(;|$)" "$1"',
+    'Set-Cookie "$" "; Secure"',
+    'Set-Cookie "(?i)^(_xsrf=.*);\\s*SameSite=\\w+" "$1"',
+    'Set-Cookie "^(_xsrf=.*)$" "$1; SameSite=Lax"',
+]
+"""By HTTPS: each attribute once, also where JupyterHub and a user's server set none (6.1:
+``_xsrf``)."""
 POLICIES = {"not path /user/*": "'none'", "path /user/*": "'self' blob:"}
 """What may be embedded: nothing in the hub's pages; in a user's, what JupyterLab 4 shows a PDF by
 (``<object>`` with a ``blob:``). It goes beside the policy that hub and server send themselves, and
@@ -156,7 +165,7 @@ def caddyfile(
     is_tls = bool(certificate or manager.domain or front.signs_itself)
     tls = [f"tls {certificate.chain} {certificate.key}"] if certificate else []
     if front.signs_itself:
-        tls = ["tls internal"]
+        tls = [f"bind {PUBLIC_PROXY[0]}", "tls internal"]
     blocks = [
         _block("", [*_common(data, runtime, front), *_signing(manager, certificate, front)]),
         _block(_site(manager, certificate, front), [*tls, *_served(is_tls, front)]),
@@ -167,8 +176,9 @@ def caddyfile(
 
 
 def _common(data: Path, runtime: Path, front: Front) -> list[str]:
+    admin = "off" if front.signs_itself else f"unix/{runtime / 'admin.sock'}"
     return [
-        f"admin unix/{runtime / 'admin.sock'}",
+        f"admin {admin}",
         f"storage file_system {data}",
         f"http_port {front.http}",
         f"https_port {front.https}",
@@ -211,7 +221,7 @@ def _served(is_tls: bool, front: Front) -> list[str]:
         'X-Frame-Options "SAMEORIGIN"',
         "-Server",
         "-X-Powered-By",
-        *(SECURE_COOKIES if is_tls else []),
+        *(COOKIES if is_tls else []),
         "defer",
     ]
     always = [_block("header", headers)]
@@ -220,7 +230,7 @@ def _served(is_tls: bool, front: Front) -> list[str]:
         always += [_block("header @lasting", [lasting, "defer"])]
     sorry = 'respond "The hub does not answer. Try again in a minute." 503'
     return [
-        f"@lasting not host {LOOPBACK_HOSTS}",
+        _block("@lasting", NOT_LOOPBACK),
         *always,
         *_policies(),
         _block(f"reverse_proxy {PUBLIC_PROXY[0]}:{front.proxy}", FORWARDED),

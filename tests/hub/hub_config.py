@@ -32,7 +32,7 @@ if not options["logins"]:
     c.Authenticator.allow_all = True
 
 # Requests that start a server are answered at once; the tests read the progress stream.
-c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
+c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0
 c.JupyterHub.services.append({"name": "test", "api_token": options["token"]})
 c.JupyterHub.load_roles.append(
     {

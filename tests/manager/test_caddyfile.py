@@ -192,6 +192,7 @@ def test_the_demo_needs_no_certificate_and_is_this_computer_s_alone(
     text, warning = write(PLAIN, ssl, runtime, Front(8080, 8443, 8000, signs_itself=True))
     assert warning == ""
     assert "https://localhost:8443, https://127.0.0.1:8443 {" in text
+    assert "\tbind 127.0.0.1\n" in text
     assert "skip_install_trust" in text  # it changes nothing on this computer
     assert "http://" not in text
 

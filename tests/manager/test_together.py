@@ -207,7 +207,15 @@ def test_headers_shut_browsers_in(together: Together) -> None:
 
 @pytest.mark.parametrize(
     ("host", "is_promised"),
-    [("hub.uni.example", True), ("localhost", False), ("ann.localhost", False)],
+    [
+        ("hub.uni.example", True),
+        ("localhost.uni.example:8443", True),
+        ("localhost", False),
+        ("LOCALHOST:8443", False),
+        ("ann.hub.localhost:8443", False),
+        ("127.0.0.1:8443", False),
+        ("[::1]:8443", False),
+    ],
 )
 def test_https_is_promised_for_good_but_not_for_this_computer(
     together: Together, host: str, is_promised: bool
