@@ -1,6 +1,7 @@
 # `make help` lists what there is. Everything is set up by itself, into .venv and .node.
 
-PORT ?= 8000
+TLS ?=
+PORT ?= $(if $(TLS),8443,8000)
 DEMO ?=
 BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
@@ -14,8 +15,8 @@ help:  ## this list
 setup:  ## Python packages into .venv and the proxy into .node, as locked
 	@tools/setup.sh >&2
 
-demo: setup  ## hub, emulated cloud and real launch command on this computer [PORT=8000]
-	@$(BIN)/python -m ec2spawner.localcloud.demo --port $(PORT) --end-with-parent $(DEMO)
+demo: setup  ## hub, emulated cloud and real launch command on this computer [PORT=8000; TLS=1: by HTTPS, PORT=8443]
+	@$(BIN)/python -m ec2spawner.localcloud.demo --port $(PORT) $(if $(TLS),--tls) --end-with-parent $(DEMO)
 
 demo-clean:  ## forget the demo's users, files and machines
 	@tools/demo_clean.sh

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ec2spawner.localcloud import demo_tls
 from ec2spawner.localcloud.demo_parts import (
     LOOPBACK,
     DemoError,
@@ -47,6 +48,7 @@ BUILDER_SECONDS, IMAGE_SECONDS = "1", "0.5"  # people wait for the first start
 CLOUD_BOUND_SECONDS = 60.0
 LAUNCH_BOUND_SECONDS = 300.0
 HUB_BOUND_SECONDS = 120.0
+CADDY_BOUND_SECONDS = 30.0
 STOP_BOUND_SECONDS = 10.0
 
 
@@ -58,9 +60,16 @@ class Ports:
     proxy_api: int
     hub_api: int
     cloud: int
+    behind_tls: int = 0
+    """Where the proxy listens if Caddy has the public port; 0 if it does not."""
+
+    @property
+    def proxy(self) -> int:
+        """Where the hub's pages are, by plain HTTP."""
+        return self.behind_tls or self.public
 
 
-def choose_ports(public: int) -> Ports:
+def choose_ports(public: int, tls: bool = False) -> Ports:
     """The neighbours of the public port where they are free; DemoError if that one is not."""
     if not is_free(public):
         raise DemoError(
@@ -68,7 +77,8 @@ def choose_ports(public: int) -> Ports:
             f" End that program, or use another port: make demo PORT={public + 123}"
         )
     taken = {public}
-    return Ports(public, *(free_port(public + n, taken) for n in (1, 2, 3)))
+    neighbours = (1, 2, 3, 4) if tls else (1, 2, 3)
+    return Ports(public, *(free_port(public + n, taken) for n in neighbours))
 
 
 def aws_settings(ports: Ports) -> dict[str, str]:
@@ -111,6 +121,12 @@ class Demo:
         self.cloud = self._part("cloud", self._cloud_command(), environment, self.state)
         self.launch = self._part("launch", self._launch_command(), environment, self.state)
         self.hub = self._part("hub", self._hub_command(), self._hub_environment(environment))
+        self.front: demo_tls.Front | None = None
+        self.caddy: Part | None = None
+        if ports.behind_tls:
+            self.front = demo_tls.Front(self.state / "caddy", ports.public, ports.behind_tls)
+            outside = self.front.environment(environment)
+            self.caddy = self._part("caddy", self.front.command, outside)
 
     def _part(
         self,
@@ -152,7 +168,7 @@ class Demo:
             **environment,
             "EC2SPAWNER_CONFIG": str(self.server_config),
             "EC2SPAWNER_DEMO_BASE_CONFIG": str(HUB_CONFIG),
-            "EC2SPAWNER_DEMO_PORT": str(self.ports.public),
+            "EC2SPAWNER_DEMO_PORT": str(self.ports.proxy),
             "EC2SPAWNER_DEMO_PROXY_PORT": str(self.ports.proxy_api),
         }
 
@@ -170,6 +186,9 @@ class Demo:
         settings = {**aws_settings(self.ports), "EC2SPAWNER_CONFIG": str(self.server_config)}
         exports = (f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
         self.environment_file.write_text("unset AWS_PROFILE AWS_SESSION_TOKEN\n" + "".join(exports))
+        if self.front and self.caddy:
+            self.front.configure()
+            await self.caddy.start()
         _say("Starting the emulated cloud ...")
         await self.cloud.start()
         await self.cloud.until(lambda: answers(self.ports.cloud, "/"), CLOUD_BOUND_SECONDS)
@@ -184,6 +203,8 @@ class Demo:
             await self.hub.start()
         _say("Starting the hub ...")
         await self.hub.until(self._is_hub_ready, HUB_BOUND_SECONDS)
+        if self.front and self.caddy:
+            await self.caddy.until(self.front.answers, CADDY_BOUND_SECONDS)
 
     def _server_config_text(self) -> str:
         return self.server_config.read_text() if self.server_config.exists() else ""
@@ -199,11 +220,12 @@ class Demo:
     def _is_hub_ready(self) -> bool:
         # In this order: a request by way of the proxy before the hub listens is an error in the log
         return answers(self.ports.hub_api, "/hub/api", 200) and answers(
-            self.ports.public, "/hub/login", 200
+            self.ports.proxy, "/hub/login", 200
         )
 
     async def _watch(self) -> None:
-        parts = {asyncio.ensure_future(p.ended()): p for p in (self.cloud, self.hub)}
+        watched = [part for part in (self.cloud, self.hub, self.caddy) if part]
+        parts = {asyncio.ensure_future(part.ended()): part for part in watched}
         done, waiting = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
@@ -211,8 +233,9 @@ class Demo:
         raise parts[task].failure(f"ended with code {task.result()}, so the demo ends")
 
     async def _stop(self) -> None:
-        for part in (self.hub, self.launch, self.cloud):
-            await part.stop(STOP_BOUND_SECONDS)
+        for part in (self.caddy, self.hub, self.launch, self.cloud):
+            if part:
+                await part.stop(STOP_BOUND_SECONDS)
 
     def _welcome(self, seconds: float) -> str:
         return WELCOME.format(
@@ -220,16 +243,17 @@ class Demo:
             state=self.state,
             logs=self.state / "logs",
             environment=self.environment_file,
-            port=self.ports.public,
+            address=self.front.url if self.front else f"http://{LOOPBACK}:{self.ports.public}",
             cloud=self.ports.cloud,
+            tls=TLS_WORDS.format(front=self.front) if self.front else "",
         )
 
 
 WELCOME = """
 JupyterHub runs, with an emulated cloud; nothing here costs money or leaves this computer.
 
-  address   http://127.0.0.1:{port}
-  logins    student, and the admin admin, password demo; any other name gets in with it too
+  address   {address}
+{tls}  logins    student, and the admin admin, password demo; any other name gets in with it too
   logs      {logs}: hub.log, cloud.log, launch.log; of each machine: under {state}/cloud
   cloud     http://127.0.0.1:{cloud}/_localcloud/: look into it, or make it fail (README)
             . {environment}: AWS settings for a shell of yours
@@ -240,7 +264,13 @@ The machines here are processes of your own account: a notebook can read whateve
 On AWS each is a machine of its own. Let nobody in whom you would not let sit at your keyboard.
 
 started in {seconds:.1f} s
-ready: http://127.0.0.1:{port}"""
+ready: {address}"""
+TLS_WORDS = """\
+  HTTPS     your browser does not know who signed this, and warns: go on all the same, or import
+            {front.authority}
+            into a browser profile of its own, for who can read {front.folder},
+            a notebook too, can pretend to be any site to a browser that has it
+"""
 
 
 def _say(text: str) -> None:
@@ -259,6 +289,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m ec2spawner.localcloud.demo")
     parser.add_argument("--port", type=int, default=8000, help="of the hub's page (8000)")
+    parser.add_argument("--tls", action="store_true", help="Caddy in front: HTTPS on that port")
     parser.add_argument("--state-dir", type=Path, default=Path(".demo"), help="(.demo)")
     parser.add_argument(
         "--vpc-cidr",
@@ -309,7 +340,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise DemoError("The demo runs from a clone of the repository: make demo")
         check_addresses_are_free(options.vpc_cidr)
         with only_one(options.state_dir), no_orphans():
-            demo = Demo(options, choose_ports(options.port))
+            ports = choose_ports(options.port, options.tls)
+            if options.tls:
+                _say("Looking for Caddy ...")
+            demo = Demo(options, ports)
             asyncio.run(_until_signal(demo.run()))
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)

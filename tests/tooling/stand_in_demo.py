@@ -4,9 +4,10 @@ Each stand-in takes its behaviour from the environment variable STAND_IN_<NAME>.
 """
 
 import os
+import pathlib
 import sys
 
-from ec2spawner.localcloud import demo
+from ec2spawner.localcloud import demo, demo_tls
 
 SERVER = """
 import http.server, os, signal, subprocess, sys, time
@@ -48,12 +49,14 @@ class StandInDemo(demo.Demo):
         return [sys.executable, "-c", LAUNCH, str(self.server_config), code]
 
     def _is_hub_ready(self) -> bool:
-        return demo.answers(self.ports.public, "/hub/login", 200)
+        return demo.answers(self.ports.proxy, "/hub/login", 200)
 
     def _hub_command(self) -> list[str]:
-        return self._server("HUB", self.ports.public)
+        return self._server("HUB", self.ports.proxy)
 
 
 if __name__ == "__main__":
+    if tool := os.environ.get("STAND_IN_TOOL"):
+        demo_tls.TOOL = pathlib.Path(tool)
     demo.Demo = StandInDemo
     sys.exit(demo.main())

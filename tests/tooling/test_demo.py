@@ -3,9 +3,11 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ec2spawner.localcloud import demo, demo_parts
+from ec2spawner.localcloud import demo, demo_parts, demo_tls
 
 STAND_IN = Path(__file__).with_name("stand_in_demo.py")
 
@@ -46,12 +48,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 class Running:
     """A demo of stand-ins in a process of its own."""
 
-    def __init__(self, state: Path, port: int, **behaviour: str) -> None:
+    def __init__(self, state: Path, port: int, *options: str, **behaviour: str) -> None:
         self.state, self.port = state, port
         self.process = subprocess.Popen(
             [
                 *(sys.executable, str(STAND_IN), "--port", str(port), "--state-dir", str(state)),
-                *("--vpc-cidr", "127.95.0.0/16"),
+                *("--vpc-cidr", "127.95.0.0/16", *options),
             ],
             env={**os.environ, "DEMO_TEST": str(state), "AWS_PROFILE": "mine", **behaviour},
             stdout=subprocess.PIPE,
@@ -81,8 +83,8 @@ class Running:
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def begin(port: int | None = None, **behaviour: str) -> Running:
-        started.append(Running(tmp_path / "state", port or free_port(), **behaviour))
+    def begin(port: int | None = None, *options: str, **behaviour: str) -> Running:
+        started.append(Running(tmp_path / "state", port or free_port(), *options, **behaviour))
         return started[-1]
 
     yield begin
@@ -300,3 +302,89 @@ def test_forgetting_is_refused_while_the_demo_runs(start: Callable[..., Running]
 def test_forgetting_touches_no_folder_that_is_not_a_demos(tmp_path: Path) -> None:
     assert clean(tmp_path).returncode == 1
     assert tmp_path.exists()
+
+
+# ---- HTTPS
+
+
+@pytest.fixture
+def has_caddy() -> None:
+    """Skips, with the reason, where Caddy cannot be had."""
+    done = subprocess.run([demo_tls.TOOL, "caddy", "caddy"], capture_output=True, text=True)
+    if done.returncode and os.environ.get("CI") == "true":
+        pytest.fail(done.stderr)
+    if done.returncode:
+        pytest.skip(done.stderr.strip())
+
+
+def trusting(authority: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authority))
+
+
+@pytest.mark.usefixtures("has_caddy")
+def test_with_https_a_browser_that_knows_the_authority_trusts_it(
+    start: Callable[..., Running],
+) -> None:
+    running = start(None, "--tls")
+    lines = running.until_ready()
+    url = f"https://localhost:{running.port}"
+    assert lines[-1] == f"ready: {url}"
+    (named,) = (Path(line.strip()) for line in lines if line.strip().endswith(".crt"))
+    with urllib.request.urlopen(f"{url}/hub/login", context=trusting(named)) as page:
+        assert page.status == 200
+        assert "Strict-Transport-Security" not in page.headers
+    with pytest.raises(urllib.error.URLError, match="certificate"):
+        urllib.request.urlopen(f"{url}/hub/login", context=ssl.create_default_context())
+    listening = [
+        connection.laddr.ip
+        for process in processes_of(running.state)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 3
+    assert set(listening) == {"127.0.0.1"}
+    assert running.end()[0] == 0
+    assert processes_of(running.state) == []
+    again = start(running.port, "--tls")
+    again.until_ready()  # and its authority is the one that the browser was told of
+    with urllib.request.urlopen(f"{url}/hub/login", context=trusting(named)) as page:
+        assert page.status == 200
+
+
+@pytest.mark.usefixtures("has_caddy")
+def test_a_caddy_that_dies_ends_all(start: Callable[..., Running]) -> None:
+    running = start(None, "--tls")
+    running.until_ready()
+    (caddy,) = (p for p in processes_of(running.state) if p.name() == "caddy")
+    caddy.kill()
+    code, _, err = running.result()
+    assert code == 1
+    assert "caddy ended with code -9" in err
+    assert processes_of(running.state) == []
+
+
+def test_what_to_do_where_caddy_cannot_be_had_is_said_before_anything_starts(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho fetching >&2\necho 'caddy: no network' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    running = start(None, "--tls", STAND_IN_TOOL=str(tool))
+    code, _, err = running.result()
+    assert code == 1
+    assert "cannot be had. caddy: no network." in err
+    assert "apt-get install caddy" in err
+    assert err.rstrip().endswith("or run the demo without HTTPS: make demo")
+    assert "Traceback" not in err
+    assert not (running.state / "logs").exists()
+
+
+def test_make_takes_https_to_another_port() -> None:
+    for words, said in (
+        ((), "--port 8000  --end-with-parent"),
+        (("TLS=1",), "--port 8443 --tls --end-with-parent"),
+        (("TLS=1", "PORT=9000"), "--port 9000 --tls --end-with-parent"),
+    ):
+        root = Path(__file__).parents[2]
+        done = subprocess.run(["make", "-n", "demo", *words], cwd=root, capture_output=True)
+        assert said in done.stdout.decode()
