@@ -35,10 +35,13 @@ COOKIES = [
 ]
 """By HTTPS: each attribute once, also where JupyterHub and a user's server set none (6.1:
 ``_xsrf``)."""
-POLICIES = {"not path /user/*": "'none'", "path /user/*": "'self' blob:"}
-"""What may be embedded: nothing in the hub's pages; in a user's, what JupyterLab 4 shows a PDF by
-(``<object>`` with a ``blob:``). It goes beside the policy that hub and server send themselves, and
-says nothing of what that one speaks of: frames and reports."""
+POLICIES = {
+    "not path /user/*": "base-uri 'self'; object-src 'none'",
+    "path /user/*": "base-uri 'self'",
+}
+"""Of the hub's pages, and of users' servers, where JupyterLab 4 shows a PDF by ``<object>``. They go
+beside the policy that hub and server send themselves, and say nothing of what that one speaks of:
+frames and reports."""
 SHOWN = "Caddyfile"
 PLAIN_WARNING = (
     "This hub is served by plain HTTP: passwords, tokens and notebooks can be read on their way."
@@ -240,9 +243,9 @@ def _served(is_tls: bool, front: Front) -> list[str]:
 
 def _policies() -> list[str]:
     lines = []
-    for number, (which, objects) in enumerate(POLICIES.items()):
-        policy = f"+Content-Security-Policy \"base-uri 'self'; object-src {objects}\""
-        lines += [f"@pages{number} {which}", _block(f"header @pages{number}", [policy, "defer"])]
+    for number, (which, policy) in enumerate(POLICIES.items()):
+        added = [f'+Content-Security-Policy "{policy}"', "defer"]
+        lines += [f"@pages{number} {which}", _block(f"header @pages{number}", added)]
     return lines
 
 
