@@ -16,7 +16,7 @@ from ec2spawner.people import PeopleChoices
 
 DOMAIN_VARIABLE = "EC2SPAWNER_DOMAIN"
 """On a manager: the name that ``--domain`` gave it."""
-COOKIES = {
+COOKIES: dict[str, dict[str, Any]] = {
     "cookie_options": {"samesite": "Lax"},
     # The hub's own pages bear its value; JupyterLab reads a cookie of this name of its server's.
     "xsrf_cookie_kwargs": {"samesite": "Lax", "httponly": True},

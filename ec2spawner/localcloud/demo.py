@@ -120,11 +120,12 @@ class Demo:
         environment = demo_environment(os.environ, ports, options.vpc_cidr)
         self.cloud = self._part("cloud", self._cloud_command(), environment, self.state)
         self.launch = self._part("launch", self._launch_command(), environment, self.state)
-        self.hub = self._part("hub", self._hub_command(), self._hub_environment(environment))
         self.front: demo_tls.Front | None = None
         self.caddy: Part | None = None
         if ports.behind_tls:
             self.front = demo_tls.Front(self.state / "caddy", ports.public, ports.behind_tls)
+        self.hub = self._part("hub", self._hub_command(), self._hub_environment(environment))
+        if self.front:
             outside = self.front.environment(environment)
             self.caddy = self._part("caddy", self.front.command, outside)
 
@@ -137,6 +138,10 @@ class Demo:
     ) -> Part:
         log = self.state / "logs" / f"{name}.log"
         return Part(name, command, environment, folder or self.state / name, log)
+
+    @property
+    def _address(self) -> str:
+        return self.front.url if self.front else f"http://{LOOPBACK}:{self.ports.public}"
 
     def _cloud_command(self) -> list[str]:
         options = self.options
@@ -169,6 +174,7 @@ class Demo:
             "EC2SPAWNER_CONFIG": str(self.server_config),
             "EC2SPAWNER_DEMO_BASE_CONFIG": str(HUB_CONFIG),
             "EC2SPAWNER_DEMO_PORT": str(self.ports.proxy),
+            "EC2SPAWNER_DEMO_ADDRESS": self._address,
             "EC2SPAWNER_DEMO_PROXY_PORT": str(self.ports.proxy_api),
         }
 
@@ -187,7 +193,7 @@ class Demo:
         exports = (f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
         self.environment_file.write_text("unset AWS_PROFILE AWS_SESSION_TOKEN\n" + "".join(exports))
         if self.front and self.caddy:
-            self.front.configure()
+            await asyncio.to_thread(self.front.configure)
             await self.caddy.start()
         _say("Starting the emulated cloud ...")
         await self.cloud.start()
@@ -243,7 +249,7 @@ class Demo:
             state=self.state,
             logs=self.state / "logs",
             environment=self.environment_file,
-            address=self.front.url if self.front else f"http://{LOOPBACK}:{self.ports.public}",
+            address=self._address,
             cloud=self.ports.cloud,
             tls=TLS_WORDS.format(front=self.front) if self.front else "",
         )

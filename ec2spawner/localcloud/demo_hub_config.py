@@ -23,4 +23,5 @@ if c.JupyterHub.authenticator_class == "null":  # instance_config.json chooses n
     c.Authenticator.allow_all = True
     c.Authenticator.admin_users = {"admin"}
 elif not c.JupyterHub.public_url:
-    c.OAuthenticator.oauth_callback_url = f"{c.JupyterHub.bind_url}/hub/oauth_callback"
+    address = os.environ["EC2SPAWNER_DEMO_ADDRESS"]
+    c.OAuthenticator.oauth_callback_url = f"{address}/hub/oauth_callback"

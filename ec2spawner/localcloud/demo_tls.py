@@ -7,18 +7,18 @@ started and ended.
 from __future__ import annotations
 
 import http.client
-import os
 import ssl
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ec2spawner.localcloud.demo_parts import DemoError
-from ec2spawner.manager import caddyfile
-from ec2spawner.manager.place import Manager
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "debian_program.sh"
+CONFIGURER = "ec2spawner.manager"
+CONFIGURE_SECONDS = 60.0
 HOST = "localhost"
 FETCH_SECONDS = 400.0  # of the tool's own bounds, the sum
 
@@ -44,7 +44,7 @@ class Front:
     @property
     def command(self) -> list[str]:
         """Caddy, fetched if need be. Raises DemoError."""
-        config = self.folder / "run" / caddyfile.SHOWN
+        config = self.folder / "run" / "Caddyfile"
         return [find_caddy(), "run", "--adapter", "caddyfile", "--config", str(config)]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -53,13 +53,13 @@ class Front:
         return {**environ, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
 
     def configure(self) -> None:
-        """Write Caddy's configuration."""
-        runtime = self.folder / "run"
-        runtime.mkdir(parents=True, exist_ok=True)
-        front = caddyfile.Front(https=self.port, proxy=self.proxy_port, signs_itself=True)
-        nobody = Manager("demo", "", "")
-        own = os.getuid(), os.getgid()
-        caddyfile.write(nobody, self.folder / "ssl", self.folder / "data", runtime, own, front)
+        """Have the manager's own command write Caddy's configuration."""
+        ports = str(self.port), str(self.proxy_port)
+        subprocess.run(  # noqa: S603 - this package's own command
+            [sys.executable, "-m", CONFIGURER, "demo-caddyfile", str(self.folder), *ports],
+            check=True,
+            timeout=CONFIGURE_SECONDS,
+        )
 
     def answers(self) -> bool:
         """Whether the hub's page comes by HTTPS, for a browser that knows the authority."""

@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("refresh", _refresh, "take over what the launch command has left in the bucket since")
     add("caddyfile", _caddyfile, "Caddy's configuration").add_argument("runtime", type=Path)
+    demo = add("demo-caddyfile", _demo_caddyfile, "the same for make demo")
+    demo.add_argument("folder", type=Path)
+    demo.add_argument("https_port", type=int)
+    demo.add_argument("proxy_port", type=int)
     add("routing", _routing, "the proxy's environment: how it tells users' servers apart")
     add("backup", _backup, "copy the hub's database into the bucket")
     add("copy", _copy, "copy the hub's database").add_argument("file", type=Path)
@@ -112,6 +116,17 @@ def _caddyfile(options: argparse.Namespace) -> None:
     )
     if warning:
         print(f"<4>{warning}", file=sys.stderr)  # systemd.journal: a warning
+
+
+def _demo_caddyfile(options: argparse.Namespace) -> None:
+    from ec2spawner.manager import caddyfile
+
+    folder: Path = options.folder
+    front = caddyfile.Front(https=options.https_port, proxy=options.proxy_port, signs_itself=True)
+    nobody = place.Manager("demo", "", "")
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    own = os.getuid(), os.getgid()
+    caddyfile.write(nobody, folder / "ssl", folder / "data", folder / "run", own, front)
 
 
 def _routing(_: argparse.Namespace) -> None:

@@ -39,9 +39,9 @@ POLICIES = {
     "not path /user/*": "base-uri 'self'; object-src 'none'",
     "path /user/*": "base-uri 'self'",
 }
-"""Of the hub's pages, and of users' servers, where JupyterLab 4 shows a PDF by ``<object>``. They go
-beside the policy that hub and server send themselves, and say nothing of what that one speaks of:
-frames and reports."""
+"""Of the hub's pages, and of users' servers, where JupyterLab 4 shows a PDF by ``<object>``. They
+go beside the policy that hub and server send themselves, and say nothing of what that one speaks
+of: frames and reports."""
 SHOWN = "Caddyfile"
 PLAIN_WARNING = (
     "This hub is served by plain HTTP: passwords, tokens and notebooks can be read on their way."
