@@ -165,6 +165,11 @@ def test_proxy_is_told_by_the_configuration_how_servers_are_told_apart() -> None
     assert re.search(r"^After=.*ec2spawner-config\.service", text, re.M)
 
 
+def test_caddy_learns_of_a_configuration_that_came_after_it() -> None:
+    line = "ExecStartPost=+-/usr/bin/systemctl --no-block try-reload-or-restart"
+    assert f"{line} ec2spawner-caddy.service\n" in text_of("ec2spawner-config.service")
+
+
 @pytest.mark.parametrize("name", ["hub", "proxy"])
 def test_hub_and_proxy_have_the_same_token_from_the_same_file(name: str) -> None:
     line = f"EnvironmentFile={place.DATA / place.PROXY_SECRET}\n"
