@@ -139,6 +139,10 @@ class Person:
         answer = self.ask("POST", f"{self.site.url}/hub/login?next=/hub/home", data=form)
         assert answer.status_code == 200, answer.text
 
+    def log_out(self) -> None:
+        """By the button in the hub's pages."""
+        self.ask("GET", f"{self.site.url}/hub/logout")
+
     def open_lab(self) -> requests.Response:
         """JupyterLab's page, by way of the hub, which vouches for whoever has logged in there."""
         return self.ask("GET", f"{self.server}/lab")

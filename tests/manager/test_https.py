@@ -157,6 +157,18 @@ def test_the_hub_s_cookie_stays_with_the_hub(site: Site, ada: Person) -> None:
         assert set(to_bob) == {"jupyterhub-session-id"}  # no way in by itself
 
 
+def test_whoever_has_logged_out_is_out(site: Site) -> None:
+    eve = Person(site, "eve")
+    try:
+        eve.log_in()
+        assert eve.ask("GET", f"{site.url}/hub/home").url == f"{site.url}/hub/home"
+        eve.log_out()
+        assert not [n for n in eve.cookies_for(f"{site.url}/hub/home") if HUB_LOGIN in n]
+        assert "/hub/login" in eve.ask("GET", f"{site.url}/hub/home").url
+    finally:
+        eve.close()
+
+
 PDF = b"""%PDF-1.1
 1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
