@@ -150,6 +150,7 @@ class Machines:
         elif event.name in ("stopping", "terminating"):
             end = self._power_off if _is_dead(core, event.id) else self._shut_down
             self._order(lambda: end(event.id))
+            self._order(lambda: self._wait_for_none(core, event.id))
         elif event.name == "stopped":
             self._order(lambda: self._power_off(event.id))
         elif event.name == "terminated":
@@ -231,6 +232,11 @@ class Machines:
     def _power_off(self, instance_id: str) -> None:
         self._should_run.discard(instance_id)
         self._driver.kill(instance_id)
+
+    def _wait_for_none(self, core: EmulatedEC2, instance_id: str) -> None:
+        """Where a machine ends a stop: one that is off by itself, or was never there, has ended it."""
+        if self._ends_with_machine and not self._driver.is_on(instance_id):
+            core.went_off(instance_id)
 
     def _end(self, instance_id: str) -> None:
         self._power_off(instance_id)

@@ -95,16 +95,15 @@ def make_subnet(ec2: Any, cidr: str) -> str:
     return str(made["Subnet"]["SubnetId"])
 
 
-def launch_worker(ec2: Any, subnet: str, **more: Any) -> dict[str, Any]:
-    """One instance that gets a machine."""
-    role = {"ec2spawner:role": "worker"}
+def launch_worker(ec2: Any, subnet: str, *, role: str = "worker", **more: Any) -> dict[str, Any]:
+    """One instance, which gets a machine if it is a worker."""
     (instance,) = ec2.run_instances(
         ImageId=AMI,
         InstanceType="t3.medium",
         SubnetId=subnet,
         MinCount=1,
         MaxCount=1,
-        TagSpecifications=[tags("instance", **role)],
+        TagSpecifications=[tags("instance", **{"ec2spawner:role": role})],
         BlockDeviceMappings=[
             {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 10, "DeleteOnTermination": False}}
         ],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -169,6 +172,33 @@ def test_an_instance_is_stopped_as_soon_as_its_machine_is_off(tmp_path: Path, im
         until(lambda: state_of(ec2, one) == "running")
         ec2.stop_instances(InstanceIds=[one])
         until(lambda: state_of(ec2, one) == "stopped")
+
+
+def process_in(directory: Path) -> int:
+    """The process whose working directory that is, once it has begun."""
+    until(lambda: (directory / "told.jsonl").exists())
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == directory:
+                return int(process.name)
+    raise AssertionError(f"nothing runs in {directory}")
+
+
+def test_a_machine_that_powers_itself_off_is_stopped_at_once(tmp_path: Path, image: Path) -> None:
+    with serve_in(tmp_path / "state", image) as serving:
+        ec2 = serving.client()
+        one = launch_worker(ec2, make_subnet(ec2, "127.91.7.0/24"))["InstanceId"]
+        until(lambda: state_of(ec2, one) == "running")
+        os.kill(process_in(tmp_path / "state" / "instances" / one), signal.SIGTERM)
+        until(lambda: state_of(ec2, one) == "stopped")
+
+
+def test_a_builder_which_has_no_machine_is_stopped_at_once(tmp_path: Path, image: Path) -> None:
+    with serve_in(tmp_path / "state", image) as serving:
+        ec2 = serving.client()
+        subnet = make_subnet(ec2, "127.91.8.0/24")
+        builder = launch_worker(ec2, subnet, role="builder")["InstanceId"]
+        until(lambda: state_of(ec2, builder) == "stopped")
 
 
 @pytest.mark.parametrize("missing", [ROOT, KERNEL, INITRD])
