@@ -234,7 +234,7 @@ class Machines:
         self._driver.kill(instance_id)
 
     def _wait_for_none(self, core: EmulatedEC2, instance_id: str) -> None:
-        """Where a machine ends a stop: one that is off by itself, or was never there, has ended it."""
+        """A machine ends a stop: where it is off by itself, or never was, the stop is over."""
         if self._ends_with_machine and not self._driver.is_on(instance_id):
             core.went_off(instance_id)
 

@@ -29,6 +29,11 @@ PATIENCE = {
 """Constants of a hub whose machines are as slow as that."""
 SHELL_PAUSE_SECONDS = 5.0
 SHELL_WORDS = "systemd.debug_shell=ttyS1"
+PLAIN_SHELL = b"""\
+exec env TERM=dumb SYSTEMD_COLORS=0 SYSTEMD_PAGER=cat COLUMNS=400 sh
+stty -echo -onlcr cols 400
+PS1= PS2=
+"""
 
 
 class VmCloud(Cloud):
@@ -96,24 +101,33 @@ class Shell:
 
     def run(self, command: str, seconds: float = 240.0) -> tuple[int, str]:
         """Exit code and output of a command; lines are joined as a terminal shows them."""
-        token = secrets.token_hex(8)
-        words = f"{command}\nprintf '%s-%s %s\\n' END {token} $?\n"
-        plain = "TERM=dumb SYSTEMD_COLORS=0 SYSTEMD_PAGER=cat COLUMNS=400"
-        prelude = f"exec env {plain} sh\nstty -echo -onlcr cols 400\nPS1= PS2=\n"
-        begin = f"printf '%s-%s\\n' BEGIN {token}\n"
         deadline = time.monotonic() + seconds
+        token = secrets.token_hex(8)
+        words = f"printf '%s-%s\\n' BEGIN {token}\n{command}\nprintf '%s-%s %s\\n' END {token} $?\n"
         with self._connected(seconds) as port:
+            self._await_shell(port, deadline)
+            port.sendall(PLAIN_SHELL)
+            self._await_shell(port, deadline)
+            port.sendall(words.encode())
             text = ""
-            while "HERE" not in text:  # what is sent before the shell is there waits for it
-                assert time.monotonic() < deadline, "nobody listens at the serial port"
-                port.sendall(b"echo HERE\n")
-                text += self._heard(port)
-            port.sendall((prelude + begin + words).encode())
             while not (end := re.search(rf"END-{token} (\d+)", text)):
                 assert time.monotonic() < deadline, f"no end of: {command}\n{text}"
                 text += self._heard(port)
         output = text[: end.start()].rpartition(f"BEGIN-{token}")[2]
         return int(end[1]), output.replace("\r", "").strip()
+
+    def _await_shell(self, port: socket.socket, deadline: float) -> None:
+        """Until a shell answers: the terminal's echo is none, and what it hears may yet be lost."""
+        token = secrets.token_hex(8)
+        text = ""
+        while time.monotonic() < deadline:
+            port.sendall(f"printf '%s-%s\\n' HERE {token}\n".encode())
+            ask_again_at = time.monotonic() + SHELL_PAUSE_SECONDS
+            while time.monotonic() < ask_again_at:
+                text += self._heard(port)
+                if f"HERE-{token}" in text:
+                    return
+        raise AssertionError(f"no shell at the serial port\n{text}")
 
     @staticmethod
     def _heard(port: socket.socket) -> str:
