@@ -117,11 +117,14 @@ class Shell:
         return int(end[1]), output.replace("\r", "").strip()
 
     def _await_shell(self, port: socket.socket, deadline: float) -> None:
-        """Until a shell answers: the terminal's echo is none, and what it hears may yet be lost."""
+        """Until a shell answers: the terminal's echo is none, and what it hears may yet be lost.
+
+        Lost, too, is the half of a line: there is no quote in it, which would stay open for good.
+        """
         token = secrets.token_hex(8)
         text = ""
         while time.monotonic() < deadline:
-            port.sendall(f"printf '%s-%s\\n' HERE {token}\n".encode())
+            port.sendall(f"printf %s-%s\\\\n HERE {token}\n".encode())
             ask_again_at = time.monotonic() + SHELL_PAUSE_SECONDS
             while time.monotonic() < ask_again_at:
                 text += self._heard(port)

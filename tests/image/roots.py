@@ -1,42 +1,54 @@
 """Roots of Debian 12: from the cache, copied to be changed, entered, made into disks.
 
-Owns the use of ``tools/image`` for the manager. Needs root, and a way to Debian's, Python's and
-npm's packages. The base is the one of the workers' images, in the same place of the cache.
+Owns the use of ``tools/image`` for workers and the manager, and the cache outside the checkout.
+Needs root, and a way to Debian's, Python's and npm's packages; ``lack`` says what is missing.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from ec2spawner.localcloud.vm_options import PROGRAMS
+from launch_cluster.bundle import find_sources, make_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = REPOSITORY / "tools/image"
 DEBIAN = "http://deb.debian.org/debian"
 GIVEN = "/run/harness/given"
 CERTIFICATES = "/run/harness/certs/ca-certificates.crt"
-KEPT = 2
-PROGRAMS = {
-    "mmdebstrap": "mmdebstrap",
-    "mkfs.ext4": "e2fsprogs",
-    "qemu-system-x86_64": "qemu-system-x86",
-}
+KEPT = 3
+"""Things of a kind in the cache; the oldest go."""
+MAKERS = {**PROGRAMS, "mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs"}
+APART = ("unshare", "--mount", "--pid", "--fork", "true")
 
 
-def lack() -> str:
-    """Why no root can be made and booted here; "" where it can."""
+def unfit() -> str:
+    """Why no package could make this a place where a root is made and booted; "" if it is one."""
     if os.geteuid() != 0:
         return "needs root, for a Debian root of its own"
     if os.uname().machine != "x86_64":
         return f"makes and runs x86_64 only, and this is {os.uname().machine}"
-    missing = [
-        f"{name} ({package})" for name, package in PROGRAMS.items() if not shutil.which(name)
-    ]
-    return f"needs {', '.join(missing)}: tools/qemu.sh" if missing else ""
+    if subprocess.run(APART, capture_output=True, check=False).returncode:
+        return "needs to mount, which root may not here (a container without the right to?)"
+    return ""
+
+
+def lack() -> str:
+    """Why no root can be made and booted here; "" where it can."""
+    if reason := unfit():
+        return reason
+    missing = [f"{name} ({package})" for name, package in MAKERS.items() if not shutil.which(name)]
+    return f"needs {', '.join(missing)}, of Debian's packages" if missing else ""
 
 
 def cache() -> Path:
@@ -45,6 +57,13 @@ def cache() -> Path:
     folder = Path(base) / "ec2spawner"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def prune(kind: str) -> None:
+    """Remove the oldest of a kind from the cache."""
+    found = [path for path in cache().glob(f"{kind}-*") if path.suffix != ".lock"]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def digest(*parts: bytes) -> str:
@@ -71,15 +90,28 @@ class Lock:
         self._file.close()
 
 
+class Timed:
+    """Says how long a step took."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *failure: object) -> None:
+        seconds = time.monotonic() - self._began
+        print(f"image: {self._what}: {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
 def unpack_base(root: Path) -> None:
     """A Debian as a cloud image has it, before any provisioning."""
     with Lock("debian"):
         archive = cache() / f"debian-{digest((TOOLS / 'make_root.sh').read_bytes())}.tar"
         if not archive.exists():
-            run([str(TOOLS / "make_root.sh"), str(root), mirror()], 1200)
-            partial = archive.with_suffix(f".{os.getpid()}")
-            run(["tar", "-C", str(root), "-cf", str(partial), "--one-file-system", "."], 300)
-            partial.replace(archive)
+            with Timed("making a root of Debian 12"):
+                run([str(TOOLS / "make_root.sh"), str(root), mirror()], 1200)
+            pack(root, archive)
             return
     unpack(archive, root)
 
@@ -89,9 +121,7 @@ def pack(root: Path, archive: Path) -> None:
     partial = archive.with_suffix(f".{os.getpid()}")
     run(["tar", "-C", str(root), "-cf", str(partial), "--one-file-system", "."], 300)
     partial.replace(archive)
-    kind = f"{archive.name.partition('-')[0]}-*.tar"
-    for old in sorted(cache().glob(kind), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        old.unlink()
+    prune(archive.name.partition("-")[0])
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -105,6 +135,15 @@ def mirror() -> str:
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: bookworm"]
     done = subprocess.run([*asked, "Component: main"], capture_output=True, text=True)
     return next(iter(done.stdout.split()), DEBIAN)
+
+
+def unpack_bundle(folder: Path) -> Path:
+    """The launch command's own bundle of this checkout, as machines fetch it."""
+    folder.mkdir(parents=True)
+    data = make_bundle(find_sources()).data
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
 
 
 def enter(
@@ -129,7 +168,8 @@ def make_disk(root: Path, disk: Path, size_gib: int) -> Path:
     with disk.open("wb") as file:
         file.truncate(size_gib << 30)
     options = ["-q", "-F", "-L", "root", "-E", "lazy_itable_init=1,lazy_journal_init=1"]
-    run(["mkfs.ext4", *options, "-d", str(root), str(disk)], 300)
+    with Timed("making a disk"):
+        run(["mkfs.ext4", *options, "-d", str(root), str(disk)], 300)
     return disk
 
 

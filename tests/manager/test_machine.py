@@ -26,7 +26,7 @@ from image import roots
 from image.guests import HOST, Guest, open_to_tests
 
 from .echo import Echo
-from .packages import MANAGER, PROXY, REPOSITORY, make_bundle, pack
+from .packages import MANAGER, REPOSITORY, pack
 from .test_caddyfile import make_certificate
 
 pytestmark = pytest.mark.skipif(
@@ -89,7 +89,7 @@ def change_wheel(bundle: Path, name: str, text: str) -> None:
 @pytest.fixture(scope="module")
 def packages(can_run: None, tmp_path_factory: pytest.TempPathFactory) -> Packages:
     folder = tmp_path_factory.mktemp("packages")
-    make_bundle(folder / "first")
+    roots.unpack_bundle(folder / "first")
     for name in ("later", "broken"):
         shutil.copytree(folder / "first", folder / name)
     change_wheel(folder / "later", "ec2spawner/later.py", '"""Only a later release has it."""\n')
@@ -122,7 +122,7 @@ def root(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [p for p in (REPOSITORY / "ec2spawner").rglob("*.py") if "localcloud" not in p.parts]
     made_of = [*sources, *(p for p in MANAGER.rglob("*") if p.is_file() and p.suffix != ".pyc")]
     fingerprint = roots.digest(
-        roots.digest_of([*made_of, *PROXY.iterdir(), REPOSITORY / "pyproject.toml"]),
+        roots.digest_of([*made_of, REPOSITORY / "pyproject.toml"]),
         *((roots.TOOLS / script).read_bytes() for script in ("make_root.sh", "in_root.sh")),
         Path(__file__).read_bytes(),
     )
