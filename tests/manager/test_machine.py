@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import sqlite3
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from image import roots
 from image.guests import HOST, Guest, open_to_tests
 
 from .echo import Echo
-from .packages import MANAGER, REPOSITORY, pack
+from .packages import MANAGER, REPOSITORY, change_wheel, pack
 from .test_caddyfile import make_certificate
 
 pytestmark = pytest.mark.skipif(
@@ -72,18 +71,6 @@ class Packages:
 
     def __getitem__(self, name: str) -> Path:
         return self.folder / name
-
-
-def change_wheel(bundle: Path, name: str, text: str) -> None:
-    """Replace a file in the wheel of a package, or add it."""
-    (wheel,) = bundle.glob("*.whl")
-    fresh = wheel.with_suffix(".new")
-    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(fresh, "w") as new:
-        for item in old.infolist():
-            if item.filename != name:
-                new.writestr(item, old.read(item))
-        new.writestr(name, text)
-    fresh.replace(wheel)
 
 
 @pytest.fixture(scope="module")
