@@ -28,7 +28,7 @@ test: setup lint docs  ## all checks and tests; the browser's need Debian's chro
 # Alone: each machine boots as fast as it can.
 IMAGE_TESTS := $(BIN)/python -m pytest -o faulthandler_timeout=2400 --durations 5
 
-test-image: setup  ## the worker's image, made and booted for real (root, qemu; some minutes)
+test-image: setup  ## the worker's image, made and booted for real (root, Debian; some minutes)
 	@tools/qemu.sh
 	@EC2SPAWNER_TEST_IMAGE=lean $(IMAGE_TESTS) tests/image
 

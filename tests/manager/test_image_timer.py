@@ -121,7 +121,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def manager(installed: Path) -> Iterator[Manager]:
     network = Network()
-    cloud = Cloud(installed / "cloud", "stub", 8)
+    cloud = Cloud(installed / "cloud", "stub", 7)
     try:
         cloud.start()
         cloud.launch_cluster(network.cidr)
