@@ -18,8 +18,17 @@ import os
 from functools import partial
 from pathlib import Path
 
-from ec2spawner import adminrole, hubconfig, loginconfig, oauthclient, siteaddress, wiring
+from ec2spawner import (
+    adminrole,
+    dashboard,
+    hubconfig,
+    loginconfig,
+    oauthclient,
+    siteaddress,
+    wiring,
+)
 from ec2spawner.cloud import Gateway
+from ec2spawner.dashboard import pages
 from ec2spawner.errors import EC2SpawnerError
 from ec2spawner.settings import find_server_config
 
@@ -76,10 +85,18 @@ c.JupyterHub.services = [hubconfig.culler_service(timeout_seconds)]
 c.JupyterHub.load_roles = [hubconfig.culler_role()]
 c.JupyterHub.activity_resolution = hubconfig.activity_resolution_seconds(timeout_seconds)
 c.Spawner.environment = {
+    "EC2SPAWNER_IDLE_SECONDS": str(timeout_seconds),  # for the warning in JupyterLab
     "JUPYTERHUB_ACTIVITY_INTERVAL": str(hubconfig.activity_interval_seconds(timeout_seconds)),
 }
 
-# From here on the cluster is looked after, whether or not somebody logs in; and every page says
-# so while AWS does not answer.
+# From here on the cluster is looked after, whether or not somebody logs in; every page says so
+# while AWS does not answer, and the home page and /hub/machines tell of machines. (JupyterHub
+# warns that it will drop extra_handlers some day.)
 wiring.begin(c.EC2Spawner.server_config_file)
-c.JupyterHub.template_vars = {"announcement": wiring.Announcement()}
+find_cluster = partial(wiring.cluster_for, c.EC2Spawner.server_config_file)
+c.JupyterHub.extra_handlers = pages.handlers(find_cluster)
+c.JupyterHub.template_paths = [str(dashboard.TEMPLATES)]
+c.JupyterHub.template_vars = {
+    "announcement": wiring.Announcement(),
+    "ec2spawner": pages.Shown(find_cluster),
+}

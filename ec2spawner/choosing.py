@@ -11,8 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ec2spawner.costs import Prices, instance
 from ec2spawner.errors import ProfileRefused
-from ec2spawner.placement import Profile
+from ec2spawner.placement import Market, Profile
 
 OPTION = "profile"
 """Key of ``user_options``, and name of the form's field."""
@@ -27,7 +28,7 @@ _CHOICE = Markup(
     '<label class="form-check-label" for="profile-{slug}"><strong>{name}</strong>{about}</label>'
     "</div>"
 )
-_ABOUT = Markup('<span class="d-block text-muted">{text}</span>')
+_ABOUT = Markup('<span class="d-block text-body-secondary">{text}</span>')
 
 
 def allowed(
@@ -61,7 +62,27 @@ def choose(options: Mapping[str, Any], offered: tuple[Profile, ...]) -> Profile:
     )
 
 
-def form(offered: tuple[Profile, ...], chosen: str) -> str:
+def price_words(profile: Profile, prices: Prices | None) -> str:
+    """What an hour of such a machine costs; "" where the price of one of its types is not known.
+
+    Only prices on demand are known; on the spot market a machine costs no more than that (EC2 user
+    guide, "Spot Instances", 2026: without a maximum price of one's own).
+    """
+    known = [prices.usd(instance(t)) if prices else None for t in profile.instance_types]
+    usd = [price for price in known if price is not None]
+    if not usd or len(usd) < len(known):
+        return ""
+    lowest, highest = _dollars(min(usd)), _dollars(max(usd))
+    if Market.SPOT in profile.markets:
+        return f"At most {highest} an hour."
+    return f"{lowest} an hour." if lowest == highest else f"{lowest} to {highest} an hour."
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:.2f}" if usd >= 1 else f"${usd:.3f}"
+
+
+def form(offered: tuple[Profile, ...], chosen: str, prices: Prices | None = None) -> str:
     """The choice as HTML for the hub's page; "" where there is none."""
     if len(offered) < 2:
         return ""
@@ -72,12 +93,16 @@ def form(offered: tuple[Profile, ...], chosen: str) -> str:
             option=OPTION,
             slug=profile.slug,
             name=profile.name or profile.slug,
-            about=_ABOUT.format(text=profile.description) if profile.description else "",
+            about=_about(profile.description, price_words(profile, prices)),
             checked=Markup(" checked") if profile.slug == checked else "",
         )
         for profile in offered
     )
     return str(_FORM.format(choices=Markup("").join(choices)))
+
+
+def _about(*texts: str) -> Markup:
+    return Markup("").join(_ABOUT.format(text=text) for text in texts if text)
 
 
 def options_of(form_data: Mapping[str, list[str]]) -> dict[str, Any]:

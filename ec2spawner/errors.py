@@ -7,6 +7,8 @@ who raises them. No error text ever holds a secret.
 
 from __future__ import annotations
 
+import math
+
 
 class EC2SpawnerError(Exception):
     """Base of all expected failures; ``code`` is a short, stable slug for metrics and JSON."""
@@ -232,3 +234,26 @@ class ProfileRefused(EC2SpawnerError):
     """A user may not have the kind of machine that was asked for, or it does not exist."""
 
     code = "profile-refused"
+
+
+class KeepRefused(EC2SpawnerError):
+    """A machine that may not be kept up, or not for so long."""
+
+    code = "keep-refused"
+
+
+class KeepFailed(EC2SpawnerError):
+    """A machine that could not be told to stay up, or not to."""
+
+    code = "keep-failed"
+
+
+class TooOften(EC2SpawnerError):
+    """Somebody who asks for more within a minute than they may."""
+
+    code = "too-often"
+
+    def __init__(self, what: str, *, why: str = "", wait_seconds: float) -> None:
+        seconds = math.ceil(wait_seconds)
+        super().__init__(what, why=why, next_step=f"Try again in {seconds} s.")
+        self.wait_seconds = seconds

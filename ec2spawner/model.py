@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
@@ -283,6 +283,7 @@ class Worker(_Tagged):
     private_ip: str = ""
     image_id: str = ""
     launched_at: float = 0.0  # epoch seconds; EC2 renews it at every start
+    stopped_at: float = 0.0  # epoch seconds of the last stop; 0 where EC2 does not say
     is_spot: bool = False
     client_token: str = ""
     state_reason: str = ""
@@ -400,6 +401,7 @@ def parse_worker(raw: Mapping[str, Any]) -> Worker:
         private_ip=raw.get("PrivateIpAddress") or "",
         image_id=raw.get("ImageId") or "",
         launched_at=_epoch(raw.get("LaunchTime")),
+        stopped_at=_stopped_at(raw.get("StateTransitionReason") or ""),
         is_spot=raw.get("InstanceLifecycle") == "spot",
         client_token=raw.get("ClientToken") or "",
         state_reason=(raw.get("StateReason") or {}).get("Code", ""),
@@ -413,6 +415,19 @@ def parse_worker(raw: Mapping[str, Any]) -> Worker:
         ),
         tags=tags_of(raw),
     )
+
+
+def _stopped_at(reason: str) -> float:
+    """From "User initiated (2026-01-31 13:59:00 GMT)"; EC2 gives the moment nowhere else.
+
+    (EC2 user guide, "Troubleshoot instance stop", 2026.)
+    """
+    match = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", reason, re.ASCII)
+    try:
+        moment = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S") if match else None
+    except ValueError:
+        return 0.0
+    return _epoch(moment.replace(tzinfo=timezone.utc)) if moment else 0.0
 
 
 def parse_volume(raw: Mapping[str, Any]) -> Volume:

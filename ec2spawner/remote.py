@@ -55,6 +55,7 @@ LAST_EVENTS: Mapping[str, str | None] = {
     "prepare": "prepared",
     "start": "ready",
     "stop": "stopped",
+    "keep": "kept",
     "status": None,
 }
 """What the last line of each verb says of itself; that of a status is no event."""
@@ -157,6 +158,18 @@ class WorkerLink:
         try:
             return await asyncio.wait_for(
                 _run(connection, "stop", document, _ignore), timeout_seconds + LOGIN_SECONDS
+            )
+        except asyncio.TimeoutError:
+            raise _garbage("it does not end") from None
+        finally:
+            connection.close()
+
+    async def keep(self, worker: Worker, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Have the worker's user count as at work for a while. Raises a ``WorkerError``."""
+        connection = await self._connect(worker)
+        try:
+            return await asyncio.wait_for(
+                _run(connection, "keep", document, _ignore), LOGIN_SECONDS
             )
         except asyncio.TimeoutError:
             raise _garbage("it does not end") from None

@@ -15,8 +15,9 @@ from typing import Any
 
 from ec2spawner import metrics
 from ec2spawner.demands import Ticket
-from ec2spawner.errors import EC2SpawnerError, WorkerUnreachable
+from ec2spawner.errors import EC2SpawnerError, KeepFailed, WorkerUnreachable
 from ec2spawner.fleet import Fleet
+from ec2spawner.listing import current_worker
 from ec2spawner.model import Owner, Worker
 from ec2spawner.remote import Probe, WorkerLink, answers, probe
 from ec2spawner.sights import Sight
@@ -34,6 +35,7 @@ RECHECK_SECONDS = 0.5
 SECOND_PROBE_SECONDS = 0.1
 GRACEFUL_STOP_SECONDS = 10.0
 KEY_SECONDS = 5.0
+KEEP_VERSION = 1
 
 MakeDocument = Callable[[Worker], Mapping[str, Any]]
 Tell = Callable[[str], None]
@@ -146,6 +148,25 @@ class Servers:
                 self._asked_at.pop(worker.instance_id, None)
             self.fleet.release(owner)
 
+    async def keep(self, owner: Owner, instance_id: str, at_work_seconds: float | None) -> None:
+        """Have the owner's machine count its user as at work for so long; None: no longer.
+
+        Raises ``KeepFailed``. Where no answer came, the machine may have heard it all the same.
+        """
+        worker = current_worker(self.fleet.view(), owner.key)
+        if self.fleet.is_anothers or worker is None or worker.instance_id != instance_id:
+            raise _not_told(f"{instance_id} is not known to be the machine of {owner.key}")
+        document = {
+            "version": KEEP_VERSION,
+            "claim": worker.claim,
+            "at_work_seconds": at_work_seconds,
+        }
+        try:
+            link = await asyncio.wait_for(self.link(), KEY_SECONDS)
+            await link.keep(worker, document)
+        except (EC2SpawnerError, asyncio.TimeoutError) as error:
+            raise _not_told(f"{instance_id}: {error or type(error).__name__}") from error
+
     async def is_dead(self, owner: Owner, worker: Worker, port: int, path: str = "") -> bool:
         """Whether the owner's server is known not to run, or silent for too long; in doubt it runs.
 
@@ -181,6 +202,14 @@ class Servers:
         if is_due:
             self._asked_at[worker.instance_id] = now
         return is_due
+
+
+def _not_told(why: str) -> KeepFailed:
+    return KeepFailed(
+        "Your machine does not answer the hub at the moment, so nothing was changed.",
+        why=why,
+        next_step="Your server goes on as before. Try again in a minute.",
+    )
 
 
 def start_kind(sight: Sight) -> str:

@@ -10,14 +10,23 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.user import User
 from sqlalchemy.orm import object_session
 from traitlets import List, Unicode, default
 
-from ec2spawner import choosing, story, switch
-from ec2spawner.errors import EC2SpawnerError, ProfileRefused, StartTimeout
+from ec2spawner import choosing, hubconfig, keeping, story, switch
+from ec2spawner.errors import (
+    EC2SpawnerError,
+    KeepRefused,
+    ProfileRefused,
+    StartTimeout,
+    TooOften,
+)
+from ec2spawner.keeping import Kept
 from ec2spawner.model import InstanceState, Owner, Worker
 from ec2spawner.placement import Profile
 from ec2spawner.rows import row_of
@@ -75,6 +84,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._worker_id = ""
         self._worker_ip = ""
         self._profile = ""
+        self._kept: Kept | None = None
         self._be(secrets.token_hex(8))
         self._step = ""
         self._begun_at = 0.0
@@ -120,6 +130,8 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         if self._phase:
             state.update(phase=self._phase, worker=self._worker_id, address=self._worker_ip)
             state["profile"] = self._profile
+        if self._phase == RUNNING and self._kept:
+            state["kept"] = self._kept.to_state()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -133,6 +145,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             return
         self._phase = RUNNING
         self._profile = state.get("profile", "")
+        self._kept = keeping.kept_of(state, time.time())
         self._worker_id = state.get("worker", "")
         self._worker_ip = state.get("address", "")
         self.servers.fleet.want(self._demand(is_waiting=False))
@@ -141,6 +154,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         """Forget the running server; the row stays the same incarnation."""
         super().clear_state()
         self._phase = self._worker_id = self._worker_ip = ""
+        self._kept = None
 
     def _save_state(self) -> None:
         # JupyterHub saves state only after start() returned; a crash before that must not make
@@ -208,7 +222,9 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     async def start(self) -> str:
         """Bring the user's server up on the user's worker; its URL."""
+        self._check_pace()
         self._phase, self._step, self._begun_at = STARTING, "", time.monotonic()
+        self._kept = None
         self._save_state()
         seconds = self._deadline_seconds()
         try:
@@ -226,6 +242,21 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._phase = RUNNING
         self._worker_id, self._worker_ip = worker.instance_id, worker.private_ip
         return f"http://{worker.private_ip}:{self.port}"
+
+    def _check_pace(self) -> None:
+        """Refuse a user, but no admin, who asks for more starts within a minute than they may."""
+        asking = self.handler.current_user if self.handler else None
+        if not isinstance(asking, User) or asking.admin:
+            return
+        wait = self.cluster.starts.wait_seconds(asking.id, time.monotonic())
+        if wait:
+            limit = self.cluster.starts.per_minute
+            error = TooOften(
+                f"You have asked for {limit} starts within a minute; no more are allowed.",
+                why=f"STARTS_PER_MINUTE is {limit}",
+                wait_seconds=wait,
+            )
+            raise self._failure(error, 429)
 
     def _deadline_seconds(self) -> float:
         """A little before JupyterHub's own, so that the user reads our words."""
@@ -272,16 +303,59 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             "it happens twice, tell the people who run this hub.",
         )
 
-    def _failure(self, error: EC2SpawnerError) -> SpawnException:
+    def _failure(self, error: EC2SpawnerError, status_code: int = 503) -> SpawnException:
         failure = SpawnException(
             error.for_user(),
             reason=error.code,
             log_message=f"{self.owner.key}: {error.for_operator()}",
-            status_code=503,
+            status_code=status_code,
         )
         # Without it, JupyterHub's spawn page shows the user what is meant for the log.
         failure.jupyterhub_message = error.for_user()
         return failure
+
+    # ---- kept up while nobody works
+
+    @property
+    def kept(self) -> Kept | None:
+        """Until when, and by whom, the running machine is kept up; None if it is not (any more)."""
+        is_kept = self._phase == RUNNING and self._kept and self._kept.until > time.time()
+        return self._kept if is_kept else None
+
+    async def keep_up(self, hours: object, by: str) -> Kept | None:
+        """Keep the machine up for ``hours`` from now; None ends it.
+
+        Raises ``KeepRefused`` or ``KeepFailed``, or ``TooOften``; then what was promised stands.
+        """
+        if self._phase != RUNNING or not self._worker_id:
+            raise KeepRefused(
+                "This server does not run, so its machine cannot be kept up.",
+                next_step="Start the server first.",
+            )
+        now, instance_id, kept, seconds = time.time(), self._worker_id, None, None
+        if hours is not None:
+            kept = keeping.ask(hours, self.config_values.KEEP_ALIVE_MAX_HOURS, by, now)
+            seconds = self._at_work_until(kept) - now
+        if wait := self.cluster.keeps.wait_seconds(self.orm_spawner.id, time.monotonic()):
+            raise TooOften("This was asked for too often.", wait_seconds=wait)
+        await self.servers.keep(self.owner, instance_id, seconds)
+        if self._phase == RUNNING and self._worker_id == instance_id:  # not stopped meanwhile
+            self._kept = kept
+            if kept:
+                self._note_at_work(min(now, self._at_work_until(kept)))
+            self._save_state()
+        return kept
+
+    def _at_work_until(self, kept: Kept) -> float:
+        timeout = self.config_values.JUPYTER_NOTEBOOK_TIMEOUT
+        grain = hubconfig.activity_resolution_seconds(timeout)
+        return keeping.at_work_until(kept, timeout, grain)
+
+    def _note_at_work(self, moment: float) -> None:
+        """Before the server's next report, which can come after the culler's next look."""
+        at = datetime.fromtimestamp(moment, tz=timezone.utc).replace(tzinfo=None)
+        last = self.orm_spawner.last_activity
+        self.orm_spawner.last_activity = max(last, at) if last else at
 
     # ---- progress
 
@@ -377,7 +451,8 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
 
 def _form_of(spawner: EC2Spawner) -> str:
-    return choosing.form(spawner._offered(), str(spawner.user_options.get(choosing.OPTION, "")))
+    chosen = str(spawner.user_options.get(choosing.OPTION, ""))
+    return choosing.form(spawner._offered(), chosen, spawner.cluster.prices)
 
 
 def _apply_at_start(spawner: EC2Spawner, user_options: Mapping[str, Any]) -> None:

@@ -21,16 +21,19 @@ from markupsafe import escape
 from traitlets.log import get_logger
 
 from ec2spawner.cloud import Gateway
+from ec2spawner.costs import Prices
 from ec2spawner.ec2 import EC2
-from ec2spawner.errors import AnotherHub, CredentialsError, Denied
+from ec2spawner.errors import AnotherHub, CredentialsError, Denied, EC2SpawnerError
 from ec2spawner.execution import LaunchSettings
 from ec2spawner.fleet import Fleet
 from ec2spawner.identity import this_process
 from ec2spawner.images import CurrentImage
 from ec2spawner.journal import Journal
 from ec2spawner.lease import Lease
+from ec2spawner.often import Often
 from ec2spawner.placement import Market, Profile, Subnet
 from ec2spawner.preparing import Preparing
+from ec2spawner.pricefile import read_prices, user_file
 from ec2spawner.remote import WorkerLink
 from ec2spawner.replacing import boot_bound
 from ec2spawner.rows import Rows, members_of
@@ -46,6 +49,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL_NAME = "ec2spawner_journal.json"
 DEFAULT_PROFILE = "default"
+KEEPS_PER_MINUTE = 6
 DAY_SECONDS = 86400.0
 SLACK_SECONDS = 1.0
 """So much longer than another may a call be on its way to AWS, and AWS need not refuse one."""
@@ -63,6 +67,12 @@ class Cluster:
     config: ServerConfig
     servers: Servers
     loop: asyncio.AbstractEventLoop
+    starts: Often
+    """Starts that each user asks for."""
+    keeps: Often
+    """Requests about each server to keep its machine up: each is an SSH connection."""
+    prices: Prices | None
+    """None where no file of prices can be read."""
 
 
 _clusters: dict[Path, Cluster] = {}
@@ -116,7 +126,23 @@ def build(config: ServerConfig, journal_dir: Path) -> Cluster:
     fleet.accompany(preparing.run(), "preparing")
     image = CurrentImage(partial(ec2.parameter, config.worker_image_parameter), fleet.use_image)
     fleet.accompany(image.run(), "current image")
-    return Cluster(config, servers, asyncio.get_running_loop())
+    return Cluster(
+        config,
+        servers,
+        asyncio.get_running_loop(),
+        starts=Often(config.STARTS_PER_MINUTE),
+        keeps=Often(KEEPS_PER_MINUTE),
+        prices=known_prices(config.REGION),
+    )
+
+
+def known_prices(region: str) -> Prices | None:
+    """What is known of the Region's prices; a file that cannot be read is none of a user's."""
+    try:
+        return read_prices(region, user_file(os.environ))
+    except EC2SpawnerError as error:
+        log.warning("No prices are shown: %s", error)
+        return None
 
 
 def api_url(config: ServerConfig) -> str:
@@ -167,6 +193,11 @@ def profiles_of(config: ServerConfig) -> tuple[Profile, ...]:
         )
         for choice in config.PROFILES
     )
+
+
+def profile_names(config: ServerConfig) -> dict[str, str]:
+    """By slug, what people read."""
+    return {p.slug: p.name or p.slug for p in profiles_of(config)}
 
 
 def launch_settings_of(config: ServerConfig) -> LaunchSettings:

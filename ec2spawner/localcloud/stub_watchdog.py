@@ -13,8 +13,8 @@ from typing import Any
 
 from ec2spawner.worker import activity, deadman
 from ec2spawner.worker.deadman import Reason, Seen, Terms, Watch
-from ec2spawner.worker.document import parse_terms
-from ec2spawner.worker.protocol import Fault
+from ec2spawner.worker.document import KeepDocument, parse_terms
+from ec2spawner.worker.protocol import Code, Fault
 
 FILE_NAME = "watchdog.json"
 
@@ -40,6 +40,7 @@ class StubWatchdog:
         self._served_from: float | None = None
         self.commanded_at: float | None = None
         self.work = StubWork()
+        self.kept_until: float | None = None
         self.terms = self._read_terms()
 
     def _read_terms(self) -> Terms | None:
@@ -59,6 +60,14 @@ class StubWatchdog:
         """A notebook server runs since then; None: none runs any more."""
         self._served_from = moment
         self.work = StubWork()
+        self.kept_until = None
+
+    def keep(self, document: KeepDocument, serving: str, now: float) -> None:
+        """Have its user count as at work; ``serving``: the claim whose server runs, or ""."""
+        if document.claim != serving:
+            raise Fault(Code.SERVER_DIED, "no server of that claim runs here")
+        seconds = document.at_work_seconds
+        self.kept_until = None if seconds is None else now + seconds
 
     def is_due(self, now: float) -> bool:
         """Whether its timer says that it should look now."""
@@ -84,5 +93,10 @@ class StubWatchdog:
             return None
         work = self.work
         return activity.last_work(
-            now, self._served_from, work.requested_at, work.kernels, work.terminals
+            now,
+            self._served_from,
+            work.requested_at,
+            work.kernels,
+            work.terminals,
+            self.kept_until,
         )

@@ -24,6 +24,7 @@ from ec2spawner.localcloud.clock import Clock, system_clock
 from ec2spawner.localcloud.machines import MachineSpec
 from ec2spawner.localcloud.stub_watchdog import StubWatchdog, StubWork
 from ec2spawner.worker import hub_probe
+from ec2spawner.worker.document import parse_keep
 from ec2spawner.worker.protocol import Fault
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class StubWorkers:
             log.error("%s cannot listen: %s", stub.spec.instance_id, error)
 
     async def run_command(self, stub: _Stub, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Answer ``ec2spawner-worker prepare|start|status|stop``."""
+        """Answer ``ec2spawner-worker prepare|start|keep|status|stop``."""
         verb = (process.command or "").split()[-1:]
         data = b""
         while verb != ["status"] and len(data) < MAX_DOCUMENT_BYTES:
@@ -247,6 +248,7 @@ class StubWorkers:
         answer = {
             "prepare": self._on_prepare,
             "start": self._on_start,
+            "keep": self._on_keep,
             "status": self._on_status,
             "stop": self._on_stop,
         }[verb]
@@ -306,6 +308,18 @@ class StubWorkers:
         seconds = round(time.monotonic() - began, 3)
         ready = {"event": "ready", "pid": os.getpid(), "reused": reused, "formatted": False}
         say({**ready, "seconds": seconds})
+        return 0
+
+    async def _on_keep(
+        self, stub: _Stub, data: bytes, say: Callable[[dict[str, Any]], None]
+    ) -> int:
+        try:
+            claim = stub.claim if stub.web else ""
+            stub.watchdog.keep(parse_keep(data), claim, self._clock())
+        except Fault as fault:
+            say({"event": "error", "code": fault.slug.value, "detail": fault.detail})
+            return 1
+        say({"event": "kept", "seconds": 0.0})
         return 0
 
     async def _on_status(

@@ -4,6 +4,7 @@ Owns the rule by which idle servers are stopped. Must not know Jupyter's classes
 
 - A busy kernel is work, now: a silent cell of two hours as well. Else, when it last ended some.
 - A terminal with a job in the foreground is work, now. Else, when something was typed into it.
+- Whoever asked the hub to keep the machine up counts as at work until the moment that it said.
 - Requests that a person makes: opening a page, and changing documents, kernels and terminals.
 - An open tab is not work: what JupyterLab asks by itself (lists of kernels, terminals and files,
   layouts, settings, reconnecting websockets) does not count, nor does what answers it.
@@ -48,9 +49,10 @@ def last_work(
     requested_at: float,
     kernels: Iterable[Kernel],
     terminals: Iterable[Terminal],
+    kept_until: float | None = None,
 ) -> float:
     """Epoch seconds at which the user was last at work; never before ``started_at``."""
-    moments = [started_at, requested_at]
+    moments = [started_at, requested_at, *([] if kept_until is None else [kept_until])]
     moments += [now if k.busy else k.ended_at for k in kernels]
     moments += [now if t.foreground_job else t.typed_at for t in terminals]
     return min(now, max(moments))

@@ -5,7 +5,7 @@ of the server's own ``last_activity``, which JupyterHub's extension reports ever
 JUPYTERHUB_ACTIVITY_INTERVAL seconds (and once more, after a failure, at the next interval). The
 same is left in a file (``activity_file``) for the worker's own watchdog, which cannot ask a server
 while the hub is away. Must not decide: that is ``activity``. Nothing here may disturb the server it
-looks at.
+looks at. What a hub has left about keeping the machine up (``keep_file``) is looked for each time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ec2spawner.worker import activity, activity_file
+from ec2spawner.worker import activity, activity_file, keep_file
 from ec2spawner.worker.clock import boot_seconds
+from ec2spawner.worker.notice_file import VARIABLE as NOTICES
+
+SETTING = "ec2spawner_observer"
+"""Where the server's other extensions find the observer, among the settings of its web app."""
 
 
 class Marks:
@@ -33,6 +37,7 @@ class Marks:
 class Observer:
     """Watches one ``ServerApp``; ``now`` is epoch seconds, ``steady`` a clock that nobody sets.
 
+    ``word`` is the directory in which a hub leaves word of keeping the machine up, if any.
     The hub, on another machine, is told by the first, and the watchdog on this one by the second.
     """
 
@@ -41,8 +46,11 @@ class Observer:
         serverapp: Any,
         now: Callable[[], float] = time.time,
         steady: Callable[[], float] = boot_seconds,
+        word: Path | None = None,
     ) -> None:
         self._app = serverapp
+        self._steady = steady
+        self._word = word
         self._by_wall = Marks(now)
         self._by_steady = Marks(steady)
 
@@ -53,6 +61,7 @@ class Observer:
         manager = self._app.kernel_manager
         manager.start_watching_activity = self._noting_ends(manager.start_watching_activity)
         web_app.last_activity = self.last_activity
+        web_app.settings[SETTING] = self
 
     def last_activity(self) -> datetime:
         """What ``web_app.last_activity()`` promises: an aware time in UTC."""
@@ -72,7 +81,14 @@ class Observer:
             marks.requested_at,
             self._kernels(marks),
             self._terminals(marks),
+            self._kept_until(marks),
         )
+
+    def _kept_until(self, marks: Marks) -> float | None:
+        """By the clock of ``marks``; the file's is the steady one."""
+        until = keep_file.read(self._word) if self._word else None
+        # To the second: what is told must not differ from look to look.
+        return None if until is None else until + round(marks.now() - self._steady())
 
     def _note(self, what: str) -> None:
         for marks in (self._by_wall, self._by_steady):
@@ -176,7 +192,8 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(serverapp: Any) -> None:
-    observer = Observer(serverapp)
+    word = os.environ.get(NOTICES)
+    observer = Observer(serverapp, word=Path(word) if word else None)
     observer.install()
     if directory := os.environ.get("RUNTIME_DIRECTORY"):
         observer.keep_file(Path(directory), file_seconds(os.environ))

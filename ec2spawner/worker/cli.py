@@ -16,7 +16,7 @@ from ec2spawner.worker.document import DOCUMENT_MAX_BYTES
 from ec2spawner.worker.host import Host
 from ec2spawner.worker.protocol import Code, Events, Fault
 
-COMMANDS = ("notices", "prepare", "start", "status", "stop", "watchdog")
+COMMANDS = ("keep", "notices", "prepare", "start", "status", "stop", "watchdog")
 USAGE = f"usage: ec2spawner-worker {'|'.join(COMMANDS)}   (documents on stdin; see docs)\n"
 
 
@@ -42,6 +42,8 @@ def run(command: str, source: IO[bytes], events: Events, environ: Mapping[str, s
         elif command == "stop":
             seconds = document.parse_stop(_read(source))
             commands.stop(choose_host(environ), seconds, events)
+        elif command == "keep":
+            commands.keep(choose_host(environ), document.parse_keep(_read(source)), events)
         elif command == "prepare":
             commands.prepare(choose_host(environ), document.parse_prepare(_read(source)), events)
         elif command == "watchdog":

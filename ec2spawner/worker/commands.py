@@ -1,4 +1,4 @@
-"""prepare, start, status and stop: the same steps on every host.
+"""prepare, start, keep, status and stop: the same steps on every host.
 
 Owns their order, which makes each step safe to repeat after a kill at any line: the home's device
 is seen, then the claim is recorded, and only then is anything touched; the record of a server comes
@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ec2spawner.worker import probe, records
+from ec2spawner.worker import keep_file, probe, records
 from ec2spawner.worker.clock import boot_seconds
-from ec2spawner.worker.document import PrepareDocument, StartDocument
+from ec2spawner.worker.document import KeepDocument, PrepareDocument, StartDocument
 from ec2spawner.worker.host import Filesystem, Host
 from ec2spawner.worker.protocol import Code, Events, Fault
 
@@ -25,6 +25,7 @@ HOME_WAIT_SECONDS = 60.0  # a volume that is attached at launch is there before 
 POLL_SECONDS = 0.025
 STATUS_POLL_SECONDS = 0.25
 REPLACED_SERVER_STOP_SECONDS = 10.0
+KEEP_WAIT_SECONDS = 5.0  # for a start or a stop that is under way
 PREPARED_FREE_MIN_BYTES = 512 * 1024 * 1024  # of the root disk: logs, caches, a package or two
 IDENTITY = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PWD", "TMPDIR", "XDG_RUNTIME_DIR"})
 """Variables that are the worker's to say, never the hub's."""
@@ -155,6 +156,7 @@ class Start:
     def _start_server(self) -> None:
         self._events.progress("server")
         d = self._document
+        keep_file.remove(self._host.notice_directory())  # it was said of the server before
         records.write_server(self._host.runtime_directory, d, environment_of(d))
         self._host.start_server(d.username, d.limits)
 
@@ -219,6 +221,34 @@ def prepare(host: Host, document: PrepareDocument, events: Events) -> None:
         raise _fault_of(error) from error
 
 
+def keep(host: Host, document: KeepDocument, events: Events) -> None:
+    """Have the user of the server that runs count as at work for some time from now on, or end it.
+
+    It goes with the server, and with the boot.
+    """
+    try:
+        _begin(host)
+        with records.locked(host.runtime_directory, KEEP_WAIT_SECONDS):
+            claim = records.read_claim(host.state_directory)
+            if claim is None or claim.claim != document.claim:
+                raise Fault(Code.OWNER_MISMATCH, "this worker does not serve that claim")
+            if not host.server_status(claim.username).active:
+                raise Fault(Code.SERVER_DIED, "no server runs here")
+            _leave_word_to_keep(host, document.at_work_seconds)
+        note_contact(host)
+        events.write(event="kept", seconds=events.seconds)
+    except OSError as error:
+        raise _fault_of(error) from error
+
+
+def _leave_word_to_keep(host: Host, at_work_seconds: float | None) -> None:
+    directory = host.notice_directory()
+    if at_work_seconds is None:
+        keep_file.remove(directory)
+    else:
+        keep_file.write(directory, boot_seconds() + at_work_seconds)
+
+
 def report_status(host: Host, events: Events) -> None:
     """One line: the server, whose it is, and the home."""
     _begin(host)
@@ -245,6 +275,7 @@ def stop(host: Host, timeout_seconds: float, events: Events) -> None:
         ):
             claim = records.read_claim(host.state_directory)
             unmounted = claim is None or _stop_server_of(host, claim.username, timeout_seconds)
+            keep_file.remove(host.notice_directory())
         note_contact(host)
         events.write(event="stopped", seconds=events.seconds, unmounted=unmounted)
     except OSError as error:

@@ -24,6 +24,7 @@ VALUE_MAX_BYTES = 100 * 1024  # Linux takes 128 KiB for one "NAME=value"
 ARGS_MAX = 200
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
 TIMEOUT_MAX_SECONDS = 3600.0
+KEEP_MAX_SECONDS = 8 * 86_400.0  # the longest that a hub may allow, and a day
 DEFAULT_TIMEOUT_SECONDS = 120.0
 DEFAULT_STOP_TIMEOUT_SECONDS = 10.0
 DEFAULT_PREPARE_TIMEOUT_SECONDS = 300.0
@@ -84,6 +85,18 @@ class PrepareDocument:
     timeout_seconds: float
 
 
+@dataclass(frozen=True)
+class KeepDocument:
+    """For how long from now the user of this claim counts as at work.
+
+    ``at_work_seconds`` may be negative: then the user worked that long ago at the earliest. None:
+    only what the user does counts.
+    """
+
+    claim: str
+    at_work_seconds: float | None
+
+
 def parse_start(data: bytes) -> StartDocument:
     """Read a start document; raises Fault(bad-document) that names the key."""
     raw = _object(data)
@@ -133,6 +146,18 @@ def parse_terms(raw: Any, where: str = "") -> Terms:
         float(_number(named, f"{where}hub_lost_seconds", 1, HUB_LOST_MAX_SECONDS)),
         float(_number(named, f"{where}idle_seconds", 1, IDLE_MAX_SECONDS)),
     )
+
+
+def parse_keep(data: bytes) -> KeepDocument:
+    """Read a keep document; raises Fault(bad-document) that names the key."""
+    raw = _object(data)
+    _check_keys(raw, {"version", "claim", "at_work_seconds"})
+    _check_version(raw)
+    claim = _matching(raw, "claim", _CLAIM)
+    if raw["at_work_seconds"] is None:
+        return KeepDocument(claim, None)
+    seconds = _number(raw, "at_work_seconds", -IDLE_MAX_SECONDS, KEEP_MAX_SECONDS)
+    return KeepDocument(claim, float(seconds))
 
 
 def parse_stop(data: bytes) -> float:

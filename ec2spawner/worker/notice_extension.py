@@ -1,9 +1,10 @@
 """Jupyter server extension: show the notices that root leaves (``notice_file``) in JupyterLab.
 
-Owns the looking for them, and how they are handed to ``jupyterlab_notifications_extension``, whose
-half in the browser shows them as toasts and in JupyterLab's notification center. That extension has
-no Python interface and its HTTP one would need the hub to vouch for a token, which may be away just
-then; so its queue is used directly, in this process, and in this module only.
+Owns the looking for them, and for the word that the machine stops for want of work, and how they
+are handed to ``jupyterlab_notifications_extension``, whose half in the browser shows them as toasts
+and in JupyterLab's notification center. That extension has no Python interface and its HTTP one
+would need the hub to vouch for a token, which may be away just then; so its queue is used directly,
+in this process, and in this module only.
 
 Its queue is emptied by the first tab that asks. So a notice lies in it for as long as it stands:
 each tab asks for the queue when it is opened and every 30 s, and shows an id once. Tabs that are
@@ -14,11 +15,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ec2spawner.worker import notice_file
+from ec2spawner.worker import activity_extension, idle_notice, notice_file
 from ec2spawner.worker.notice_file import Notice
 
 LOOK_SECONDS = 1.0
@@ -54,12 +55,18 @@ class Queue:
 
 
 class Herald:
-    """Looks into one directory, and tells each notice once."""
+    """Looks into one directory, and tells each notice once; and what ``idle`` says."""
 
     def __init__(
-        self, directory: Path, queue: Queue, log: Any, now: Callable[[], float] = time.time
+        self,
+        directory: Path | None,
+        queue: Queue,
+        log: Any,
+        now: Callable[[], float] = time.time,
+        idle: Callable[[], Notice | None] = lambda: None,
     ) -> None:
         self._directory = directory
+        self._idle = idle
         self._queue = queue
         self._log = log
         self._now = now
@@ -76,7 +83,8 @@ class Herald:
 
     def look(self) -> None:
         """One look. While there is nothing, nothing is imported and nothing touched."""
-        standing = notice_file.read_all(self._directory)
+        standing = notice_file.read_all(self._directory) if self._directory else []
+        standing += [notice for notice in [self._idle()] if notice]
         shown = [notification_of(notice, self._now()) for notice in standing]
         fresh = [(n, s) for n, s in zip(standing, shown, strict=True) if n not in self._told]
         self._told |= set(standing)  # told once, even where it cannot be shown
@@ -89,12 +97,14 @@ class Herald:
 
 
 def notification_of(notice: Notice, now: float) -> Notification:
-    """As the other extension's half in the browser wants it; it stays until it is closed."""
+    """As the other extension's half in the browser wants it."""
+    turn = f"-{notice.turn}" if notice.turn else ""
+    seconds = notice.shown_seconds
     return {
-        "id": f"{ID_PREFIX}{notice.kind}-{notice.at:.0f}",
+        "id": f"{ID_PREFIX}{notice.kind}-{notice.at:.0f}{turn}",
         "message": notice.text(now),
         "type": notice.level.value,
-        "autoClose": False,
+        "autoClose": False if seconds is None else int(seconds * 1000),
         "createdAt": int(now * 1000),
         "actions": [HUB_BUTTON],
         "data": None,
@@ -106,6 +116,23 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(serverapp: Any) -> None:
-    if directory := os.environ.get(notice_file.VARIABLE):
-        herald = Herald(Path(directory), Queue(serverapp.log), serverapp.log)
-        herald.keep_looking(serverapp.io_loop, LOOK_SECONDS)
+    directory = os.environ.get(notice_file.VARIABLE)
+    timeout = idle_notice.idle_seconds(os.environ)
+    if not directory and timeout is None:
+        return
+    herald = Herald(
+        Path(directory) if directory else None,
+        Queue(serverapp.log),
+        serverapp.log,
+        idle=lambda: _idle_notice(serverapp.web_app.settings, timeout),
+    )
+    herald.keep_looking(serverapp.io_loop, LOOK_SECONDS)
+
+
+def _idle_notice(settings: Mapping[str, Any], timeout: float | None) -> Notice | None:
+    """Whether its user is to be told that it stops; by the same rule as it will be stopped."""
+    observer = settings.get(activity_extension.SETTING)
+    if observer is None or timeout is None:
+        return None
+    worked_at = observer.last_activity().timestamp()
+    return idle_notice.notice(time.time(), worked_at, timeout)

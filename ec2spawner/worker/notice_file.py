@@ -43,13 +43,17 @@ class Notice:
     """Something that will happen to this machine ``at`` (epoch seconds).
 
     ``kind`` is a slug: of each kind there is one at a time. ``words`` are for the user, as plain
-    text, and ``{when}`` in them is the time that is left.
+    text, and ``{when}`` in them is the time that is left. One that is shown again and again has a
+    ``turn`` each time, and is shown for so many seconds; others stay until they are closed. (No
+    file says these two.)
     """
 
     kind: str
     level: Level
     words: str
     at: float
+    turn: int = 0
+    shown_seconds: float | None = None
 
     def text(self, now: float) -> str:
         """What the user reads at ``now``."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from ec2spawner.choosing import allowed, choose, form, options_of
+from ec2spawner.choosing import allowed, choose, form, options_of, price_words
+from ec2spawner.costs import Price, Prices, instance
 from ec2spawner.errors import ProfileRefused
-from ec2spawner.placement import Profile
+from ec2spawner.placement import Market, Profile
 
 USUAL = Profile("usual", ("t3.medium",), 10, name="Usual", description="2 processors, 4 GB")
 LARGE = Profile("large", ("m7i.large",), 10, name='Large <b>"&')
@@ -86,3 +87,29 @@ def test_without_a_choice_there_is_no_form() -> None:
 def test_a_sent_form_is_read() -> None:
     assert options_of({"profile": ["large"]}) == {"profile": "large"}
     assert options_of({}) == {}
+
+
+def prices(**usd: float) -> Prices:
+    known = {instance(t.replace("_", ".")): Price(v, "2026", "AWS") for t, v in usd.items()}
+    return Prices("us-east-1", known)
+
+
+def test_the_price_of_an_hour_is_told_where_it_is_known_for_every_type() -> None:
+    both = Profile("both", ("t3.medium", "m7i.large"), 10)
+    known = prices(t3_medium=0.0416, m7i_large=0.1008, g5_xlarge=1.006)
+    assert price_words(USUAL, known) == "$0.042 an hour."
+    assert price_words(both, known) == "$0.042 to $0.101 an hour."
+    assert price_words(GPU, known) == "$1.01 an hour."
+    assert price_words(both, prices(t3_medium=0.0416)) == ""
+    assert price_words(USUAL, None) == ""
+
+
+def test_on_the_spot_market_no_more_is_promised_than_the_price_on_demand() -> None:
+    spot = Profile("spot", ("t3.medium",), 10, (Market.SPOT, Market.ON_DEMAND))
+    assert price_words(spot, prices(t3_medium=0.0416)) == "At most $0.042 an hour."
+
+
+def test_the_form_shows_the_price_beside_the_description() -> None:
+    page = form((USUAL, LARGE), "usual", prices(t3_medium=0.0416))
+    assert page.count("an hour") == 1
+    assert page.index("2 processors, 4 GB") < page.index("$0.042 an hour.")

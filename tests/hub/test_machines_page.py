@@ -1,0 +1,85 @@
+"""All machines on one page for admins, and nothing of it for others."""
+
+from __future__ import annotations
+
+import re
+
+from .beside import Beside, Stage, Step
+from .processes import eventually
+from .readers import Reader
+
+PROFILES = [{"SLUG": "usual", "NAME": "<b>Usual</b>", "INSTANCE_TYPES": ["t3.medium"]}]
+ODD_NAME = "o'brien<script>"
+
+
+@Beside
+def scenario(stage: Stage, step: Step) -> None:
+    hub = stage.hub(stage.stub_cloud, PROFILES=PROFILES)
+    hub.config["Authenticator"] = {"admin_users": ["root"]}
+    hub.config["Spawner"] |= {"poll_interval": 1}
+    hub.start()
+    ann, odd = hub.user("ann"), hub.user(ODD_NAME)
+    ann.start()
+    ann.start("second")
+    odd.start()
+    with Reader(hub, "root") as admin, Reader(hub, "ann") as student:
+        with step("rows"):
+            worker = ann.worker()
+            listed = admin.get("api/ec2spawner/machines").status_code
+            assert listed in (200, 403)  # JupyterHub wants its own proof for cookies here
+            found = hub.api("GET", "ec2spawner/machines").json()["machines"]
+            by_server = {(row["user"], row["server"]): row for row in found}
+            assert list(by_server) == [("ann", ""), ("ann", "second"), (ODD_NAME, "")]
+            mine = by_server["ann", ""]
+            assert mine["instance_id"] == worker["id"]
+            assert mine["instance_type"] == "t3.medium"
+            assert mine["state"] == "running"
+            assert mine["zone"].startswith("us-east-1")
+            assert mine["since"] < mine["stops_at"]
+            assert mine["kept_until"] is None
+            page = admin.get("machines")
+            assert page.status_code == 200
+            assert worker["id"] in page.text
+            assert '<a class="nav-link" href="/hub/machines">Machines</a>' in page.text
+        with step("escaped"):
+            body = page.text.partition("<tbody>")[2].partition("</tbody>")[0]
+            assert "o&#39;brien&lt;script&gt;" in body
+            assert "<script" not in body
+            assert "&lt;b&gt;Usual&lt;/b&gt;" in body
+            assert "<b>" not in body
+        with step("refused"):
+            assert student.get("machines").status_code == 403
+            assert "/hub/machines" not in student.get("home").text
+            asked = {"Authorization": f"token {ann.token}"}
+            answer = hub.api("GET", "ec2spawner/machines", headers=asked)
+            assert answer.status_code == 403
+            assert worker["id"] not in answer.text
+            with Reader(hub, "nobody") as stranger:
+                assert "Your machine" not in stranger.get("home").text
+        with step("stopped"):
+            ann.stop()
+            ann.becomes("stopped")
+
+            def row() -> str:
+                text = admin.get("machines").text
+                return re.findall(r"<tr data-words.*?</tr>", text, re.DOTALL)[0]
+
+            eventually(lambda: "<td>stopped</td>" in row(), 10, "the page shows the stop")
+            assert row().count("<time") == 1, "since when, and no end of an idle time"
+    assert not hub.errors()
+
+
+def test_the_page_and_the_api_show_each_machine_by_user_and_server() -> None:
+    scenario.outcome("rows")
+
+
+def test_what_comes_from_users_and_profiles_is_shown_as_text() -> None:
+    scenario.outcome("escaped")
+
+
+def test_a_student_is_refused_the_page_and_the_api() -> None:
+    scenario.outcome("refused")
+
+
+def test_a_machine_that_was_stopped_shows_since_when() -> None:
+    scenario.outcome("stopped")
