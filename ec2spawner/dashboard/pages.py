@@ -32,8 +32,6 @@ from ec2spawner.model import Owner
 from ec2spawner.wiring import Cluster, profile_names
 
 FindCluster = Callable[[], Cluster]
-NO_MORE = "0"
-"""What the form sends for the end of a promise."""
 
 
 class Shown:
@@ -125,8 +123,8 @@ class KeepForm(BaseHandler):  # type: ignore[misc]
     @web.authenticated
     async def post(self) -> None:
         """Keep a machine up, or no longer; then the home page again."""
-        asked = self.get_body_argument("hours", "")
-        hours = None if asked == NO_MORE else _number(asked)
+        is_end = bool(self.get_body_argument("end", ""))
+        hours = None if is_end else _number(self.get_body_argument("hours", ""))
         await keep(self.current_user, self.get_body_argument("server", ""), hours, self)
         self.redirect(f"{self.hub.base_url}home")
 

@@ -124,15 +124,14 @@ def _load_jupyter_server_extension(serverapp: Any) -> None:
         Path(directory) if directory else None,
         Queue(serverapp.log),
         serverapp.log,
-        idle=lambda: _idle_notice(serverapp.web_app.settings, timeout),
+        idle=lambda: _idle_notice(serverapp.web_app.settings, timeout, time.time()),
     )
     herald.keep_looking(serverapp.io_loop, LOOK_SECONDS)
 
 
-def _idle_notice(settings: Mapping[str, Any], timeout: float | None) -> Notice | None:
+def _idle_notice(settings: Mapping[str, Any], timeout: float | None, now: float) -> Notice | None:
     """Whether its user is to be told that it stops; by the same rule as it will be stopped."""
     observer = settings.get(activity_extension.SETTING)
     if observer is None or timeout is None:
         return None
-    worked_at = observer.last_activity().timestamp()
-    return idle_notice.notice(time.time(), worked_at, timeout)
+    return idle_notice.notice(now, observer.last_activity().timestamp(), timeout)

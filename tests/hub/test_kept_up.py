@@ -67,7 +67,7 @@ def alive(stage: Stage, step: Step) -> None:
 @Beside
 def asking(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.stub_cloud, KEEP_ALIVE_MAX_HOURS=3)
-    hub.constants["ec2spawner.wiring:KEEPS_PER_MINUTE"] = 3
+    hub.constants["ec2spawner.wiring:KEEPS_PER_MINUTE"] = 4
     hub.start()
     ann, bob = hub.user("ann"), hub.user("bob")
     ann.start()
@@ -113,6 +113,11 @@ def asking(stage: Stage, step: Step) -> None:
             assert "does not answer" in answer.json()["message"]
             assert kept_until(hub, "ann") == before
             hub.cloud.on_worker(machine, "restore-network")
+        with step("no longer"):
+            done = reader.send("keep", {"server": "", "hours": "1", "end": "1"})
+            assert done.url.endswith("/hub/home")
+            assert "Kept up" not in done.text
+            assert kept_until(hub, "ann") is None
         with step("too often"):
             answer = ask(ann, 2)
             assert answer.status_code == 429
@@ -147,6 +152,10 @@ def test_whoever_asked_is_named() -> None:
 
 def test_a_machine_that_does_not_answer_is_told_and_changes_nothing() -> None:
     asking.outcome("no answer")
+
+
+def test_a_promise_can_be_taken_back() -> None:
+    asking.outcome("no longer")
 
 
 def test_asking_again_and_again_is_refused_for_a_while() -> None:

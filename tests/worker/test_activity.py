@@ -133,3 +133,12 @@ def test_what_a_person_types(text: str) -> None:
 )
 def test_what_a_terminal_answers_by_itself(text: str) -> None:
     assert not is_typed(text)
+
+
+def test_who_asked_to_keep_the_machine_counts_as_at_work_until_then_and_no_longer() -> None:
+    def told(kept_until: float | None) -> float:
+        return last_work(NOW, NOW - 9 * HOUR, NOW - 5 * HOUR, [], [], kept_until)
+
+    assert told(NOW + HOUR) == NOW
+    assert told(NOW - HOUR) == NOW - HOUR
+    assert told(NOW - 6 * HOUR) == told(None) == NOW - 5 * HOUR

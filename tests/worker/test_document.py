@@ -9,7 +9,9 @@ import pytest
 from ec2spawner.worker.deadman import Terms
 from ec2spawner.worker.document import (
     DOCUMENT_MAX_BYTES,
+    KeepDocument,
     Limits,
+    parse_keep,
     parse_prepare,
     parse_start,
     parse_stop,
@@ -225,3 +227,30 @@ def test_a_bad_prepare_document_is_refused_and_named(raw: object, word: str) -> 
     with pytest.raises(Fault, match=word) as caught:
         parse_prepare(json.dumps(raw).encode())
     assert caught.value.slug is Code.BAD_DOCUMENT
+
+
+def test_a_keep_document_is_read() -> None:
+    raw: dict[str, object] = {"version": 1, "claim": "0123456789abcdef", "at_work_seconds": -3.5}
+    assert parse_keep(json.dumps(raw).encode()) == KeepDocument("0123456789abcdef", -3.5)
+    raw["at_work_seconds"] = None
+    assert parse_keep(json.dumps(raw).encode()).at_work_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"version": 2}, "version"),
+        ({"claim": "x"}, "claim"),
+        ({"at_work_seconds": "1"}, "at_work_seconds"),
+        ({"at_work_seconds": True}, "at_work_seconds"),
+        ({"at_work_seconds": 9 * 86_400}, "at_work_seconds"),
+        ({"at_work_seconds": float("nan")}, "at_work_seconds"),
+        ({"more": 1}, "unknown"),
+    ],
+)
+def test_a_bad_keep_document_is_refused_and_named(change: dict[str, object], word: str) -> None:
+    raw = {"version": 1, "claim": "0123456789abcdef", "at_work_seconds": 1, **change}
+    with pytest.raises(Fault, match=word):
+        parse_keep(json.dumps(raw).encode())
+    with pytest.raises(Fault, match="missing"):
+        parse_keep(b'{"version": 1, "claim": "0123456789abcdef"}')

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from ec2spawner.worker import notice_file
+from ec2spawner.worker import activity_extension, notice_file
 from ec2spawner.worker.metadata import Interruption
-from ec2spawner.worker.notice_extension import LOOK_SECONDS, Herald
+from ec2spawner.worker.notice_extension import LOOK_SECONDS, Herald, _idle_notice
 from ec2spawner.worker.notice_file import Level, Notice
 from ec2spawner.worker.notices import notice_of
 
@@ -231,3 +231,35 @@ def test_what_cannot_be_shown_is_logged_once_and_the_looking_goes_on(
     Herald(tmp_path, Broken(), log, lambda: 1000.0).keep_looking(loop, LOOK_SECONDS)  # type: ignore[arg-type]
     assert loop.calls == 3
     assert [r.levelname for r in caplog.records] == ["WARNING", "ERROR"]
+
+
+def test_the_warning_of_an_idle_stop_goes_when_somebody_works_again(desk: Desk) -> None:
+    now, worked_at = [1000.0], [1000.0]
+
+    class Watching:
+        def last_activity(self) -> datetime:
+            return datetime.fromtimestamp(worked_at[0], tz=timezone.utc)
+
+    def idle() -> Notice | None:
+        return _idle_notice({activity_extension.SETTING: Watching()}, 60.0, now[0])
+
+    log = logging.getLogger("server")
+    herald = Herald(None, desk, log, lambda: now[0], idle)  # type: ignore[arg-type]
+    herald.look()
+    assert desk.held == desk.pushed == []
+    now[0] += 31
+    herald.look()
+    herald.look()
+    assert len(desk.pushed) == 1
+    assert "stops in less than a minute" in desk.pushed[0]
+    worked_at[0] = now[0]
+    herald.look()
+    assert desk.held[-1] == []
+    now[0] += 31
+    herald.look()
+    assert len(desk.pushed) == 2
+
+
+def test_without_a_hubs_word_or_an_observer_nothing_is_warned_of() -> None:
+    assert _idle_notice({}, 60.0, 1e9) is None
+    assert _idle_notice({activity_extension.SETTING: object()}, None, 1e9) is None

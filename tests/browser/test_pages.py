@@ -1,0 +1,114 @@
+"""The hub's pages about machines: who sees what, by keyboard, on a phone, in the dark, by ear."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, Page, expect
+
+from .conftest import Shoot, Visit
+from .demos import Demo
+from .looks import faults
+from .visitors import Visitor
+
+
+def tab_to(page: Page, role: str, name: str) -> None:
+    """Go on with the Tab key until that is reached."""
+    wanted = page.get_by_role(role, name=name)  # type: ignore[arg-type]
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+    raise AssertionError(f"{name} cannot be reached by keyboard")
+
+
+def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
+    demo: Demo, visit: Visit, shoot: Shoot
+) -> None:
+    student = visit("student")
+    student.be_running()
+    student.go_home()
+    page = student.page
+    card = page.get_by_role("region", name="Your machine")
+    expect(card).to_contain_text("t3.medium")
+    expect(card).to_contain_text("running since")
+    expect(card).to_contain_text("Stops by itself")
+    tab_to(page, "combobox", "Keep it up, also while nobody works, for")
+    page.keyboard.press("ArrowDown")
+    tab_to(page, "button", "Keep it up")
+    page.keyboard.press("Enter")
+    expect(card).to_contain_text(re.compile(r"until \d\d:\d\d.*, as student asked"))
+    found = faults(page, "home")
+    shoot(page, "home", 460)
+
+    admin = visit("admin")
+    admin.log_in("/hub/machines")
+    page = admin.page
+    tab_to(page, "searchbox", "Show only those with these words")
+    page.keyboard.type("STUDENT running")
+    rows = page.locator("#machine-table tbody tr:visible")
+    expect(rows).to_have_count(1)
+    (worker,) = demo.workers_of("student")
+    expect(rows).to_contain_text(worker["id"])
+    expect(rows).to_contain_text("(student)")
+    expect(page.get_by_role("status")).to_contain_text("1 of ")
+    page.keyboard.type(" and what nobody is called")
+    expect(rows).to_have_count(0)
+    page.get_by_role("searchbox").fill("")
+    found += faults(page, "machines")
+    shoot(page, "machines", 460)
+    assert found == []
+
+
+def test_the_pages_of_the_hub_are_fit_for_everybody(
+    demo: Demo, browser: Browser, visit: Visit, shoot: Shoot
+) -> None:
+    stranger = Visitor(browser, demo, "stranger")
+    stranger.visit("/hub/login")
+    found = faults(stranger.page, "login")
+    stranger.visit("/hub/error/503")
+    found += faults(stranger.page, "server away")
+    stranger.close()
+
+    student, admin = visit("student"), visit("admin")
+    for path, name in (("/hub/machines", "refused"), ("/hub/nothing", "not found")):
+        student.log_in("/hub/home")
+        student.visit(path)
+        found += faults(student.page, name)
+        home = student.page.get_by_role("link", name="Go to your home page")
+        assert home.get_attribute("href") == "/hub/home"
+    expect(student.page.get_by_role("heading", level=1)).to_have_text("There is no such page")
+    shoot(student.page, "not-found", 320)
+
+    admin.log_in("/hub/admin")
+    admin.page.get_by_role("button", name="Add Users").wait_for()
+    found += faults(admin.page, "admin")
+    admin.visit("/hub/spawn/admin/choice")
+    admin.page.get_by_role("radio", name="Usual").wait_for()
+    expect(admin.page.locator("body")).to_contain_text("$0.042 an hour.")
+    found += faults(admin.page, "choice")
+    shoot(admin.page, "choice", 420)
+    assert found == []
+
+
+def test_a_start_that_goes_on_and_one_that_fails_are_fit_for_everybody(
+    demo: Demo, visit: Visit, shoot: Shoot
+) -> None:
+    pat = visit("pat")
+    pat.log_in("/hub/home")
+    slow = {"action": "RunInstances", "fault": "delay", "seconds": 8, "count": 1}
+    refused = {"action": "RunInstances", "fault": "error", "code": "UnauthorizedOperation"}
+    demo.control("POST", "faults", slow)
+    demo.control("POST", "faults", {**refused, "message": "no", "status": 403, "count": None})
+    try:
+        pat.page.get_by_role("button", name="Start My Server").click()
+        pat.page.get_by_role("progressbar", name="How far the start is").wait_for()
+        found = faults(pat.page, "starting")
+        again = pat.page.get_by_role("link", name="Start it again")
+        again.wait_for(timeout=30_000)
+        expect(again).to_have_attribute("href", "/hub/spawn/pat")
+        expect(pat.page.get_by_role("heading", level=1)).to_have_text("Your server did not start")
+        found += faults(pat.page, "failed")
+    finally:
+        demo.control("DELETE", "faults")
+    assert found == []
