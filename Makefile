@@ -71,11 +71,12 @@ picture: docs/architecture.svg  ## the README's picture from its source (needs g
 docs/architecture.svg: docs/architecture.dot
 	dot -Tsvg $< -o $@
 
-PICTURES := first-login jupyterlab home admin
+PICTURES := starting jupyterlab home choice named-servers admin machines not-found announcement \
+	no-capacity interruption
 
 screenshots: setup  ## the README's, taken anew by the browser test
 	@SCREENSHOTS=.test-output/screenshots $(BIN)/python -m pytest tests/browser
-	@cd .test-output/screenshots && cp $(PICTURES:=.png) ../../docs/images/
+	@cd .test-output/screenshots && cp $(PICTURES:%=%.png) ../../docs/images/
 
 clean:  ## remove what setup and the tools made; the demo's state stays
 	rm -rf .venv .node .programs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .docs

@@ -89,26 +89,3 @@ def test_the_pages_of_the_hub_are_fit_for_everybody(
     found += faults(admin.page, "choice")
     shoot(admin.page, "choice", 420)
     assert found == []
-
-
-def test_a_start_that_goes_on_and_one_that_fails_are_fit_for_everybody(
-    demo: Demo, visit: Visit, shoot: Shoot
-) -> None:
-    pat = visit("pat")
-    pat.log_in("/hub/home")
-    slow = {"action": "RunInstances", "fault": "delay", "seconds": 8, "count": 1}
-    refused = {"action": "RunInstances", "fault": "error", "code": "UnauthorizedOperation"}
-    demo.control("POST", "faults", slow)
-    demo.control("POST", "faults", {**refused, "message": "no", "status": 403, "count": None})
-    try:
-        pat.page.get_by_role("button", name="Start My Server").click()
-        pat.page.get_by_role("progressbar", name="How far the start is").wait_for()
-        found = faults(pat.page, "starting")
-        again = pat.page.get_by_role("link", name="Start it again")
-        again.wait_for(timeout=30_000)
-        expect(again).to_have_attribute("href", "/hub/spawn/pat")
-        expect(pat.page.get_by_role("heading", level=1)).to_have_text("Your server did not start")
-        found += faults(pat.page, "failed")
-    finally:
-        demo.control("DELETE", "faults")
-    assert found == []

@@ -28,7 +28,6 @@ def test_a_notebook_is_there_again_with_its_output_after_the_machine_was_stopped
     shoot(student.page, "jupyterlab")
 
     student.stop()
-    shoot(student.page, "home", 340)
     demo.becomes("stopped", "student")
 
     student.start()

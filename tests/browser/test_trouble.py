@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from playwright.sync_api import expect
+
 from .conftest import Shoot, Visit
 from .demos import STOP_SECONDS, Demo
+from .looks import faults
 
 INTERNALS = ("i-0", "Insufficient", "RunInstances", "Traceback", "t3.", "us-east", "subnet")
 
@@ -32,13 +35,20 @@ def test_without_capacity_a_student_reads_what_to_do(
 ) -> None:
     # The last test that launches: for three minutes the hub does not ask again what was refused.
     late = visit("late")
-    slow = {"action": "RunInstances", "fault": "delay", "seconds": 1.2, "count": None}
+    slow = {"action": "RunInstances", "fault": "delay", "seconds": 4, "count": None}
     demo.control("POST", "faults", slow)
     demo.control("POST", "capacity", {"rules": [{"max_running": 0}]})
     try:
         late.log_in()
+        late.page.get_by_role("progressbar", name="How far the start is").wait_for()
+        found = faults(late.page, "starting")
         last = late.watch_start()[-1]
-        shoot(late.page, "no-capacity", 360)
+        heading = late.page.get_by_role("heading", level=1)
+        expect(heading).to_have_text("Your server did not start")
+        again = late.page.get_by_role("link", name="Start it again")
+        expect(again).to_have_attribute("href", "/hub/spawn/late")
+        found += faults(late.page, "failed")
+        shoot(late.page, "no-capacity", 460)
         late.visit("/hub/home")
         late.page.get_by_role("button", name="Start My Server").click()
         # Refused within a second it is the hub's error page, else the progress page.
@@ -51,3 +61,4 @@ def test_without_capacity_a_student_reads_what_to_do(
         assert "again in a few minutes" in page
         assert not [word for word in INTERNALS if word in page]
     assert last.failed
+    assert found == []

@@ -14,7 +14,8 @@ from .processes import eventually
 from .readers import Reader
 
 TIMEOUT_SECONDS = 6
-KEPT_SECONDS = 20.0
+KEPT_SECONDS = 40.0
+"""A culler that begins anew waits for 17 s before its first look."""
 HOUR_SECONDS = 3600.0
 
 
@@ -40,7 +41,6 @@ def kept_until(hub: Hub, user: str) -> str | None:
 @Beside
 def alive(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.cloud, proxy=stage.proxy(), JUPYTER_NOTEBOOK_TIMEOUT=TIMEOUT_SECONDS)
-    hub.constants["ec2spawner.hubconfig:REPORT_RETRY_SECONDS"] = 0  # the culler looks early
     hub.start()
     ann = hub.user("ann")
     ann.start()
@@ -53,9 +53,14 @@ def alive(stage: Stage, step: Step) -> None:
         hub.start()
         eventually(lambda: known_until(hub, "ann") == [until], 10, "the new hub knows it")
     with step("kept"):
-        while time.time() < asked_at + KEPT_SECONDS - 1:
+        while time.time() < asked_at + KEPT_SECONDS - 4:
             assert ann.is_ready(), "it was stopped too early"
-            time.sleep(0.3)
+            time.sleep(0.5)
+    with step("warned"):
+        words = "this machine stops in less than a minute"
+        path = "jupyterlab-notifications-extension/notifications"
+        eventually(lambda: words in ann.ask("GET", path).text, 5, "JupyterLab is told")
+        assert ann.is_ready()
     with step("over"):
         eventually(lambda: ann.server_model() is None, 15, "it is stopped at its time")
         assert time.time() >= asked_at + KEPT_SECONDS - 1
@@ -132,6 +137,10 @@ def test_it_outlives_a_hub_that_was_killed() -> None:
 
 def test_an_idle_machine_stays_up_for_the_time_that_was_asked_for() -> None:
     alive.outcome("kept")
+
+
+def test_jupyterlab_is_told_before_it_is_stopped() -> None:
+    alive.outcome("warned")
 
 
 def test_it_is_stopped_when_that_time_is_over() -> None:

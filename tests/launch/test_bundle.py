@@ -83,6 +83,8 @@ def test_the_wheel_holds_what_an_installed_launch_command_needs(bundle: Bundle) 
     with zipfile.ZipFile(io.BytesIO(contents(bundle)[WHEEL_NAME])) as wheel:
         names = set(wheel.namelist())
     assert {
+        "ec2spawner/dashboard/templates/machines.html",
+        "ec2spawner/dashboard/templates/page.html",
         "ec2spawner/worker/image/provision.sh",
         "ec2spawner/worker/image/worker.lock",
         "launch_cluster/manager/hub.lock",
