@@ -57,7 +57,7 @@ def ask(hours: object, max_hours: int, by: str, now: float) -> Kept:
             next_step="A machine on which somebody works stays up by itself.",
         )
     is_number = isinstance(hours, (int, float)) and not isinstance(hours, bool)
-    if not is_number or not 0 < float(hours) <= max_hours:  # type: ignore[arg-type]
+    if not (is_number and 0 < hours <= max_hours):  # type: ignore[operator]
         raise KeepRefused(
             f"A machine can be kept up for at most {in_hours(max_hours)}.",
             why=f"{str(hours)[:40]!r} hours were asked for by {by[:BY_MAX_CHARS]!r}",

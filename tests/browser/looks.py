@@ -16,6 +16,7 @@ SIZES = ((WIDTH, "light"), (PHONE_WIDTH, "dark"))
 JUPYTERHUBS_OWN = {
     # The panel is a React application that cannot be extended (JupyterHub 6.1).
     ("admin", "button-name"): "the buttons that unfold a user's row have no name",
+    ("admin", "color-contrast"): "names of named servers are too faint in the dark",
     ("admin", "wide"): "its table is wider than a phone",
 }
 _OVERHANG = "document.documentElement.scrollWidth - document.documentElement.clientWidth"

@@ -25,7 +25,7 @@ def tab_to(page: Page, role: str, name: str) -> None:
 def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
     demo: Demo, visit: Visit, shoot: Shoot
 ) -> None:
-    student = visit("student")
+    student = visit("iris")
     student.be_running()
     student.go_home()
     page = student.page
@@ -37,7 +37,7 @@ def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
     page.keyboard.press("ArrowDown")
     tab_to(page, "button", "Keep it up")
     page.keyboard.press("Enter")
-    expect(card).to_contain_text(re.compile(r"until \d\d:\d\d.*, as student asked"))
+    expect(card).to_contain_text(re.compile(r"until \d\d:\d\d.*, as iris asked"))
     found = faults(page, "home")
     shoot(page, "home", 460)
 
@@ -45,12 +45,12 @@ def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
     admin.log_in("/hub/machines")
     page = admin.page
     tab_to(page, "searchbox", "Show only those with these words")
-    page.keyboard.type("STUDENT running")
+    page.keyboard.type("IRIS running")
     rows = page.locator("#machine-table tbody tr:visible")
     expect(rows).to_have_count(1)
-    (worker,) = demo.workers_of("student")
+    (worker,) = demo.workers_of("iris")
     expect(rows).to_contain_text(worker["id"])
-    expect(rows).to_contain_text("(student)")
+    expect(rows).to_contain_text("(iris)")
     expect(page.get_by_role("status")).to_contain_text("1 of ")
     page.keyboard.type(" and what nobody is called")
     expect(rows).to_have_count(0)
@@ -70,7 +70,7 @@ def test_the_pages_of_the_hub_are_fit_for_everybody(
     found += faults(stranger.page, "server away")
     stranger.close()
 
-    student, admin = visit("student"), visit("admin")
+    student, admin = visit("iris"), visit("admin")
     for path, name in (("/hub/machines", "refused"), ("/hub/nothing", "not found")):
         student.log_in("/hub/home")
         student.visit(path)

@@ -160,12 +160,22 @@ class Visitor:
 
     def start_named(self, server: str) -> list[Progress]:
         """Add a server to the table of the home page, start it there, and wait for it."""
+        self.begin_named(server)
+        return self.watch_start()
+
+    def begin_named(self, server: str) -> None:
+        """Add a server to the table of the home page, and start it there."""
         self.go_home()
         self.page.get_by_placeholder("name-your-server").fill(server)
         self.page.get_by_role("button", name="Add New Server").click()
         row = self.page.get_by_role("row").filter(has_text=server)
         row.get_by_role("button", name="start", exact=True).click()
-        return self.watch_start()
+
+    def can_start(self, server: str) -> bool:
+        """Whether the table of the home page, opened anew, offers to start a server."""
+        self.go_home()
+        row = self.page.get_by_role("row").filter(has_text=server)
+        return row.get_by_role("button", name="start", exact=True).is_visible()
 
     def stop(self) -> None:
         """Click the stop button of the home page, and wait until the start button is back."""

@@ -18,7 +18,7 @@ JUPYTERHUBS = str(Path(sys.prefix) / "share/jupyterhub/templates")
 EVIL = "<script>alert('x')</script>\" onload=\"x"
 MANY = 500
 SECONDS = 0.5
-HEADINGS = {403: "You may not do that", 404: "There is no such page", 429: "Not so fast"}
+HEADINGS = {403: "You are not logged in", 404: "There is no such page", 429: "Not so fast"}
 
 
 @pytest.fixture(scope="module")

@@ -287,3 +287,20 @@ def test_a_machine_that_slept_and_a_clock_that_was_set_take_nobody_s_machine(
     fleet.passes(29 * MINUTE)
     fleet.passes(2 * HOUR)
     assert fleet.running() == set()  # and none stays on for ever
+
+
+def test_who_is_kept_up_stays_on_without_a_hub_until_then_and_goes_off(fleet: Fleet) -> None:
+    kept, idle = fleet.launch(2)
+    for instance_id in (kept, idle):
+        fleet.serve(instance_id)
+    number = int(kept[2:], 16)
+    document = {"version": 1, "claim": f"{number:016x}"[-16:], "at_work_seconds": 3 * HOUR}
+    assert fleet.stubs.command(idle, "keep", document)[-1]["code"] == "server-died"
+    assert fleet.stubs.command(kept, "keep", document)[-1]["event"] == "kept"
+    fleet.hubs.clear()
+    fleet.passes(2 * HOUR)
+    assert fleet.running() == {kept}
+    fleet.passes(2 * HOUR - 2 * MINUTE)
+    assert fleet.running() == {kept}
+    fleet.passes(4 * MINUTE)
+    assert fleet.running() == set()

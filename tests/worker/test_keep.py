@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ec2spawner.worker import keep_file
+from ec2spawner.worker import activity_file, keep_file
 from ec2spawner.worker.activity_extension import Observer
 from ec2spawner.worker.clock import boot_seconds
 
@@ -83,7 +84,11 @@ def test_the_server_s_report_follows_the_file_and_not_a_wall_clock_that_is_set(
 ) -> None:
     wall, steady = [1e9], [500.0]
     kernels = SimpleNamespace(list_kernel_ids=lambda: [])
-    app = SimpleNamespace(kernel_manager=kernels, web_app=SimpleNamespace(settings={}))
+    app = SimpleNamespace(
+        kernel_manager=kernels,
+        web_app=SimpleNamespace(settings={}),
+        io_loop=SimpleNamespace(call_later=lambda *again: None),
+    )
     observer = Observer(app, lambda: wall[0], lambda: steady[0], tmp_path)
     keep_file.write(tmp_path, 600.0)
 
@@ -96,6 +101,8 @@ def test_the_server_s_report_follows_the_file_and_not_a_wall_clock_that_is_set(
     wall[0] += 3e6
     assert idle(0) == 0
     assert idle(70) == 60
+    observer.keep_file(tmp_path, 15.0)  # what the dead-man switch reads
+    assert activity_file.read(tmp_path / activity_file.FILE_NAME, os.getuid()) == 600.0
     keep_file.remove(tmp_path)
     wall[0] -= 3e6
     assert idle(0) == 160
