@@ -28,6 +28,9 @@ SERVER_CONFIG_NAME = "server_config.json"
 INSTANCE_CONFIG_NAME = "instance_config.json"
 SYSTEM_CONFIG = Path("/etc/jupyterhub") / SERVER_CONFIG_NAME
 
+EDITABLE_KEYS = ("JUPYTER_NOTEBOOK_TIMEOUT", "CLASS_SCHEDULE")
+"""What may be edited in ``server_config.json`` after the launch, and stays as it is there."""
+
 CLUSTER_NAME_PATTERN = r"^[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?$"
 """24 characters at most: the bucket's name adds account and Region to it and ends at 63."""
 

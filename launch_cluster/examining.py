@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from ec2spawner.quotas import quota_code
 
-from .facts import Facts, SubnetFacts
+from .facts import Facts, StackFacts, SubnetFacts
 from .planning import Finding, wanted_subnets
 from .request import UpRequest
 
@@ -85,7 +85,7 @@ def examine(request: UpRequest, facts: Facts, health: Health, students: int) -> 
             *_of_unknown_rights(health.rights),
             *_of_dead_ends(request, facts, health.ways),
             *_of_vcpus(request, health.quotas, students),
-            *_of_addresses(facts, health.quotas),
+            *_of_addresses(request, facts, health.quotas),
             *_of_free_addresses(request, facts, students),
             *_of_domain(health.domain),
         ),
@@ -164,16 +164,29 @@ def _of_vcpus(request: UpRequest, quotas: Quotas, students: int) -> Iterator[Fin
         )
 
 
-def _of_addresses(facts: Facts, quotas: Quotas) -> Iterator[Finding]:
+def needed_addresses(request: UpRequest, facts: Facts) -> int:
+    """Elastic IPs that are to be had: one for NAT, of either kind, and one for the manager."""
+    makes_network = not wanted_subnets(request, facts.network, facts.cluster)[0]
+    makes_nat = makes_network and not _is_there(facts.network) and request.nat != "none"
+    stack = facts.manager.stack if facts.manager else None
+    return makes_nat + (request.manager is not None and not _is_there(stack))
+
+
+def _is_there(stack: StackFacts | None) -> bool:
+    return stack is not None and not stack.is_remains
+
+
+def _of_addresses(request: UpRequest, facts: Facts, quotas: Quotas) -> Iterator[Finding]:
     if quotas.addresses is None:
         return
-    needed = 0 if facts.network else 1  # of the NAT gateway
+    needed = needed_addresses(request, facts)
     free = int(quotas.addresses) - quotas.addresses_used
-    if free < needed:
+    if max(0, free) < needed:
         yield Finding(
             f"The quota of Elastic IPs {ADDRESS_QUOTA}",
-            f"is {quotas.addresses:.0f}, and {quotas.addresses_used} are in use",
-            "Release one, or ask for more: aws service-quotas request-service-quota-increase"
+            f"is {quotas.addresses:.0f}, and {quotas.addresses_used} are in use; {needed} more"
+            f" {'is' if needed == 1 else 'are'} needed",
+            "Release some, or ask for more: aws service-quotas request-service-quota-increase"
             f" --service-code ec2 --quota-code {ADDRESS_QUOTA} --desired-value"
             f" {quotas.addresses_used + needed}",
         )

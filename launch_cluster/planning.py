@@ -14,6 +14,7 @@ from enum import Enum
 from ec2spawner.addresses import HUB_API_PORT, hub_port
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import (
+    EDITABLE_KEYS,
     Choices,
     ServerConfig,
     WorkerSubnet,
@@ -41,9 +42,6 @@ CLUSTER_OUTPUTS = (
     "BuilderProfileArn",
 )
 """What the templates' stacks say of themselves, and the rest is made from."""
-
-EDITABLE_KEYS = ("JUPYTER_NOTEBOOK_TIMEOUT", "CLASS_SCHEDULE")
-"""What may be edited in ``server_config.json`` after the launch, and stays as it is there."""
 
 _UNKNOWN = "(made by the network's stack)"
 

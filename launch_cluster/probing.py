@@ -141,19 +141,17 @@ def policy_source(arn: str) -> str | None:
 async def look_at_quotas(gateway: Gateway, ec2: EC2, instance_type: str) -> Quotas:
     """Sizes of the quotas that a class meets first; what is not answered is None."""
     vcpus, addresses, each, used = await asyncio.gather(
-        _quota(gateway, quota_code(instance_type)),
-        _quota(gateway, ADDRESS_QUOTA),
+        _quota(ec2, quota_code(instance_type)),
+        _quota(ec2, ADDRESS_QUOTA),
         _vcpus(ec2, instance_type),
         _addresses(gateway),
     )
     return Quotas(vcpus, addresses, used, each)
 
 
-async def _quota(gateway: Gateway, code: str) -> float | None:
-    params = {"ServiceCode": "ec2", "QuotaCode": code}
+async def _quota(ec2: EC2, code: str) -> float | None:
     with contextlib.suppress(CloudError):
-        reply = await gateway.call("service-quotas", "get_service_quota", params)
-        return float(reply["Quota"]["Value"])
+        return await ec2.quota(code)
     return None
 
 

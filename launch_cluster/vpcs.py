@@ -11,9 +11,9 @@ from typing import Any
 
 from ec2spawner.cloud import Gateway
 
+from .examining import Way
 from .looking import described
-
-EVERYWHERE = "0.0.0.0/0"
+from .probing import way_of
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,12 @@ async def find_subnets(gateway: Gateway, vpc_id: str) -> FoundSubnets | None:
 def sort_subnets(
     subnets: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]]
 ) -> FoundSubnets:
-    """By their default routes, in the order of zones; what has none of either kind is left out.
-
-    A subnet without a route table of its own has the VPC's main one (VPC user guide, 2026).
-    """
-    main: Mapping[str, Any] | None = None
-    own: dict[str, Mapping[str, Any]] = {}
-    for table in tables:
-        for association in table.get("Associations") or ():
-            if association.get("Main"):
-                main = table
-            if association.get("SubnetId"):
-                own[association["SubnetId"]] = table
+    """By their default routes, in the order of zones; what has none is left out."""
     private, public = [], []
     for subnet in sorted(subnets, key=lambda s: (s["AvailabilityZone"], s["SubnetId"])):
-        route = _default_route(own.get(subnet["SubnetId"]) or main or {})
-        if str(route.get("GatewayId") or "").startswith("igw-"):
+        way = way_of(subnet["SubnetId"], subnet["VpcId"], tables)
+        if way is Way.INTERNET:
             public.append(subnet["SubnetId"])
-        elif any(route.get(key) for key in ("NatGatewayId", "InstanceId", "TransitGatewayId")):
+        elif way is not Way.NOWHERE:
             private.append(subnet["SubnetId"])
     return FoundSubnets(tuple(private), tuple(public))
-
-
-def _default_route(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    routes: Sequence[Mapping[str, Any]] = table.get("Routes") or ()
-    return next((r for r in routes if r.get("DestinationCidrBlock") == EVERYWHERE), {})

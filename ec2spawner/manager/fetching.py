@@ -20,7 +20,7 @@ from ec2spawner.cloud import Gateway
 from ec2spawner.configfile import write_atomically
 from ec2spawner.errors import CloudError, ConfigError, Denied, EC2SpawnerError, NotFound
 from ec2spawner.manager.place import CHOICES_KEY, PACKAGE_KEY, SERVER_CONFIG_KEY
-from ec2spawner.settings import ServerConfig, load_server_config, write_server_config
+from ec2spawner.settings import EDITABLE_KEYS, ServerConfig, load_server_config, write_server_config
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ async def _renew(gateway: Gateway, bucket: str, target: Path) -> bool:
 def keep_config(body: bytes, target: Path) -> bool:
     """Write a configuration that can be used, and whether it is another; ConfigError for none.
 
-    A JUPYTER_NOTEBOOK_TIMEOUT that was edited here, so that it is not what was fetched last, stays.
+    What may be edited here and was, so that it is not what was fetched last, stays.
     """
     fresh, last = (target.with_name(f".server_config.{kind}.json") for kind in ("new", "fetched"))
     try:
@@ -98,11 +98,12 @@ def keep_config(body: bytes, target: Path) -> bool:
     finally:
         fresh.unlink(missing_ok=True)
     here, before = _read(target), _read(last)
-    edited = here.JUPYTER_NOTEBOOK_TIMEOUT if here else None
-    kept = config
-    if here and before and edited != before.JUPYTER_NOTEBOOK_TIMEOUT:
-        kept = config.model_copy(update={"JUPYTER_NOTEBOOK_TIMEOUT": edited})
-    is_new = write_server_config(target, kept)
+    edited = {
+        key: getattr(here, key)
+        for key in EDITABLE_KEYS
+        if here and before and getattr(here, key) != getattr(before, key)
+    }
+    is_new = write_server_config(target, config.model_copy(update=edited))
     write_server_config(last, config)
     return is_new
 

@@ -5,7 +5,9 @@ The proxy is a service of its own here: a restart of the hub drops no connection
 """
 
 import os
+import sys
 from functools import partial
+from pathlib import Path
 
 from ec2spawner import hubconfig, loginconfig, oauthclient
 from ec2spawner.cloud import Gateway
@@ -33,6 +35,10 @@ c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.trusted_downstream_ips = ["127.0.0.1", "::1"]
 if c.JupyterHub.public_url:
     c.OAuthenticator.oauth_callback_url = loginconfig.callback_url(c.JupyterHub.public_url)
+
+# By this the launch command sees that an upgrade is done.
+if release := place.release_in(Path(sys.prefix)):
+    c.JupyterHub.tornado_settings.update({"headers": {place.RELEASE_HEADER: release}})
 
 # On the data volume, which outlives this machine.
 hub_folder = place.DATA / place.HUB_FOLDER

@@ -37,7 +37,17 @@ DB_VARIABLE = "HUB_DB_URL"
 SERVER_CONFIG_KEY = "config/server_config.json"
 CHOICES_KEY = "config/manager.json"
 PACKAGE_KEY = "package/{}.tar.gz"
+REFRESH_KEY = "config/refresh-due"
+"""There while the manager is still to take over what lies in the bucket."""
 BACKUP_PREFIX = "backup/hub/"
+
+UPGRADE = "/opt/ec2spawner/upgrade.sh"
+"""The script that is run with a package's SHA-256, or with REFRESH."""
+REFRESH = "refresh"
+RELEASE_HEADER = "X-EC2Spawner-Release"
+"""In every answer of the hub: which package it was installed from."""
+RELEASE_FILE = "package"
+"""In a release's folder: the same."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,14 @@ class Manager:
                 next_step="Run this as a unit of the manager, or provision the manager again.",
             )
         return cls(*values.values())
+
+
+def release_in(folder: Path) -> str:
+    """Which package the release in ``folder`` was made from; "" if nobody wrote that down."""
+    try:
+        return (folder / RELEASE_FILE).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def database_url(environ: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@
 # upgrade.sh uses its parts:
 #   BUNDLE=… provision.sh stage     have everything of the package here, without using it
 #   BUNDLE=… provision.sh name      print the name of what stage makes
+#   BUNDLE=… provision.sh contents  print what in the package makes it so
 #   provision.sh switch NAME        use it from now on (a start of the services still due)
 set -eu
 
@@ -54,15 +55,19 @@ make_users() {
 
 # ---- what comes in the package
 
+list_contents() (
+    cd "$BUNDLE"
+    find ec2spawner-*.whl hub.lock proxy provision/manager -type f -exec sha256sum {} + |
+        LC_ALL=C sort
+)
+
 # Two packages with the same contents have the same name.
 name_release() {
-    (
-        cd "$BUNDLE"
-        find ec2spawner-*.whl hub.lock proxy provision/manager -type f -exec sha256sum {} + |
-            LC_ALL=C sort
-        python3 --version
-    ) | sha256sum | cut -c1-16
+    { list_contents && python3 --version; } | sha256sum | cut -c1-16
 }
+
+# Without what is the machine's own: the launch command finds the same (upgrading.py).
+name_contents() { list_contents | sha256sum | cut -c1-16; }
 
 # A folder counts once its mark is there; one that was broken off is begun anew.
 stage() {
@@ -87,6 +92,10 @@ stage() {
         sync -f "$release"
         : >"$release/.whole"
     fi
+    [ -e "$release/package" ] || {
+        name_contents >"$release/package.new"
+        mv -fT "$release/package.new" "$release/package"
+    }
 }
 
 # The proxy has a folder of its own, with its own Node: an upgrade that brings no other proxy does
@@ -199,6 +208,7 @@ all)
     ;;
 stage) : "${BUNDLE:?}" && stage ;;
 name) : "${BUNDLE:?}" && name_release ;;
+contents) : "${BUNDLE:?}" && name_contents ;;
 switch) switch "$2" ;;
 *) fail "unknown word $1" ;;
 esac

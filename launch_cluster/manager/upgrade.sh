@@ -2,6 +2,7 @@
 # Brings hub and proxy to another package of the cluster's bucket, and back if the hub then fails:
 #
 #   upgrade.sh SHA256
+#   upgrade.sh refresh    stay with the package; take over what else the bucket holds
 #
 # A service does it (ec2spawner-upgrade@.service), so the end of whoever called does not end it; and
 # whatever ends the service, it is settled after. What is on its way stands in upgrade.state: from
@@ -32,21 +33,14 @@ switch() { sh "$base/releases/$1/manager/provision.sh" switch "$1"; }
 # ---- forwards
 
 run() {
-    sha256=$1
     [ ! -e "$state" ] || settle
     from=$(current)
-    say "phase fetching the package"
-    bundle=$base/bundles/$sha256
-    mkdir -p "${bundle%/*}"
-    use "$from" package "$sha256" "$bundle"
-    export BUNDLE="$bundle"
-    say "phase installing it beside the old one"
-    sh "$bundle/provision/manager/provision.sh" stage
-    to=$(sh "$bundle/provision/manager/provision.sh" name)
+    to=$from
+    [ "$1" = refresh ] || stage "$1"
     say "phase saving the database"
     save_database "$from"
     save_files
-    begin_state "$from" "$to" "$sha256"
+    begin_state "$from" "$to" "$1"
     news=$(use "$to" refresh)
     say "$news"
     if [ "$from" = "$to" ] && [ "$news" = "nothing new in the bucket" ]; then
@@ -61,7 +55,7 @@ run() {
     start_services
     if healthy "$to"; then
         end_state
-        prune "$from"
+        [ "$from" = "$to" ] || prune "$from"
         say "done: $to is in use"
     else
         say "the hub does not answer"
@@ -70,6 +64,18 @@ run() {
         say "failed: back at $from"
         return 1
     fi
+}
+
+stage() {
+    sha256=$1
+    say "phase fetching the package"
+    bundle=$base/bundles/$sha256
+    mkdir -p "${bundle%/*}"
+    use "$from" package "$sha256" "$bundle"
+    export BUNDLE="$bundle"
+    say "phase installing it beside the old one"
+    sh "$bundle/provision/manager/provision.sh" stage
+    to=$(sh "$bundle/provision/manager/provision.sh" name)
 }
 
 save_database() {
@@ -161,6 +167,8 @@ restore() {
 settle() {
     [ -e "$state" ] || return 0
     read -r from to _ <"$state"
+    # Where only the configuration is another, a hub that answers may still have the old one.
+    [ "$from" != "$to" ] || start_services
     if [ "$(current)" = "$to" ] && healthy "$to"; then
         end_state
         say "settled: $to is in use"
@@ -203,7 +211,8 @@ main() {
         settle
         ;;
     --settle-before-the-hub) settle_before_the_hub ;;
-    *[!0-9a-f]* | "") echo "usage: upgrade.sh SHA256" >&2 && exit 2 ;;
+    refresh) call refresh ;;
+    *[!0-9a-f]* | "") echo "usage: upgrade.sh SHA256 | refresh" >&2 && exit 2 ;;
     *) call "$1" ;;
     esac
 }

@@ -28,7 +28,7 @@ from launch_cluster.examining import (
     Way,
     examine,
 )
-from launch_cluster.facts import Facts, SubnetFacts
+from launch_cluster.facts import Facts, ManagerFacts, StackFacts, SubnetFacts
 from launch_cluster.manager_request import ManagerRequest
 from launch_cluster.probing import ACTIONS, policy_source, way_of
 from launch_cluster.request import UpRequest
@@ -120,6 +120,36 @@ def test_what_an_operator_should_know(
     (finding,) = result.warnings
     assert result.obstacles == ()
     assert all(word in str(finding) for word in words)
+
+
+MANAGED = replace(REQUEST, manager=ManagerRequest())
+
+
+@pytest.mark.parametrize(
+    ("request_", "network", "manager", "needed"),
+    [
+        (REQUEST, None, None, 1),
+        (MANAGED, None, None, 2),
+        (MANAGED, "CREATE_COMPLETE", None, 1),
+        (MANAGED, "CREATE_COMPLETE", "UPDATE_COMPLETE", 0),
+        (MANAGED, "ROLLBACK_COMPLETE", "CREATE_FAILED", 2),  # what is left of them goes before
+        (replace(MANAGED, nat="none"), None, None, 1),
+        (replace(MANAGED, nat="instance"), None, None, 2),
+        (IN_OURS, None, None, 1),
+    ],
+)
+def test_elastic_addresses_are_counted_for_nat_and_for_the_manager(
+    request_: UpRequest, network: str | None, manager: str | None, needed: int
+) -> None:
+    def stack(status: str | None) -> StackFacts | None:
+        return StackFacts("stack", "id", status) if status else None
+
+    facts = replace(FACTS, network=stack(network), manager=ManagerFacts(stack(manager)))
+    enough, short = Quotas(None, 5, 5 - needed), Quotas(None, 5, 6 - needed)
+    assert found(request_, facts=facts, quotas=enough).warnings == ()
+    warnings = found(request_, facts=facts, quotas=short).warnings
+    assert len(warnings) == (needed > 0)
+    assert all(f"{needed} more" in str(w) and "--desired-value 6" in str(w) for w in warnings)
 
 
 def test_all_findings_come_at_once() -> None:

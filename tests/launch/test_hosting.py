@@ -237,6 +237,7 @@ def test_only_disks_make_another_machine_of_one_whose_root_is_a_volume() -> None
 
 def table(*, main: bool = False, subnets: tuple[str, ...] = (), **route: str) -> dict[str, Any]:
     return {
+        "VpcId": "vpc-1",
         "Associations": [{"Main": main}, *({"SubnetId": s} for s in subnets)],
         "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", **route}],
     }
@@ -244,15 +245,17 @@ def table(*, main: bool = False, subnets: tuple[str, ...] = (), **route: str) ->
 
 def test_subnets_are_told_apart_by_their_default_routes() -> None:
     subnets = [
-        {"SubnetId": name, "AvailabilityZone": zone}
-        for name, zone in (("s-4", "b"), ("s-1", "a"), ("s-2", "a"), ("s-3", "b"), ("s-5", "c"))
+        {"SubnetId": f"s-{number}", "AvailabilityZone": zone, "VpcId": "vpc-1"}
+        for number, zone in ((4, "b"), (1, "a"), (2, "a"), (3, "b"), (5, "c"), (6, "c"), (7, "c"))
     ]
     tables = [
         table(main=True, NatGatewayId="nat-1"),
         table(subnets=("s-2", "s-3"), GatewayId="igw-1"),
-        {"Associations": [{"SubnetId": "s-5"}], "Routes": []},
+        {"VpcId": "vpc-1", "Associations": [{"SubnetId": "s-5"}], "Routes": []},
+        table(subnets=("s-6",), NetworkInterfaceId="eni-1"),
+        table(subnets=("s-7",), NatGatewayId="nat-2", State="blackhole"),
     ]
-    assert sort_subnets(subnets, tables) == FoundSubnets(("s-1", "s-4"), ("s-2", "s-3"))
+    assert sort_subnets(subnets, tables) == FoundSubnets(("s-1", "s-4", "s-6"), ("s-2", "s-3"))
     assert sort_subnets(subnets, []) == FoundSubnets()
 
 

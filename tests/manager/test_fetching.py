@@ -22,7 +22,7 @@ from ec2spawner.manager.fetching import (
     read_object,
     refresh,
 )
-from ec2spawner.settings import load_server_config
+from ec2spawner.settings import EDITABLE_KEYS, load_server_config
 
 CONFIG, CHOICES = "config/server_config.json", "config/manager.json"
 CLUSTER = {
@@ -164,16 +164,29 @@ async def test_a_new_configuration_is_taken_over(target: Path, parameters: Path)
     assert (now.WORKER_INSTANCE_TYPE, now.JUPYTER_NOTEBOOK_TIMEOUT) == ("t3.large", 60)
 
 
-async def test_a_time_out_that_was_edited_here_stays(target: Path, parameters: Path) -> None:
+LESSON = {
+    **{"WEEKDAY": "monday", "TIME": "09:15", "TIME_ZONE": "Europe/Berlin", "GROUP": "biology101"},
+    **{"MINUTES_AHEAD": 15, "KEEP_MINUTES": 30},
+}
+EDITED = {"JUPYTER_NOTEBOOK_TIMEOUT": 1234, "CLASS_SCHEDULE": [LESSON]}
+
+
+@pytest.mark.parametrize("key", EDITABLE_KEYS)
+async def test_what_was_edited_here_stays(target: Path, parameters: Path, key: str) -> None:
     bucket = Bucket(**{CONFIG: config()})
     await waited(bucket, target)
-    edited = json.loads(target.read_text())
-    target.write_text(json.dumps({**edited, "JUPYTER_NOTEBOOK_TIMEOUT": 1234}))
-    bucket.objects[CONFIG] = config(WORKER_INSTANCE_TYPE="t3.large", JUPYTER_NOTEBOOK_TIMEOUT=60)
+    written = json.loads(target.read_text())
+    target.write_text(json.dumps({**written, key: EDITED[key]}))
+    edited = getattr(load_server_config(target)[0], key)
+    others = {"JUPYTER_NOTEBOOK_TIMEOUT": 60, "CLASS_SCHEDULE": [{**LESSON, "GROUP": "other"}]}
+    bucket.objects[CONFIG] = config(WORKER_INSTANCE_TYPE="t3.large", **others)
     for _ in range(2):
         await refreshed(bucket, target, parameters)
         now = load_server_config(target)[0]
-        assert (now.WORKER_INSTANCE_TYPE, now.JUPYTER_NOTEBOOK_TIMEOUT) == ("t3.large", 1234)
+        assert (now.WORKER_INSTANCE_TYPE, getattr(now, key)) == ("t3.large", edited)
+        (other,) = set(EDITABLE_KEYS) - {key}
+        fetched = load_server_config(target.with_name(".server_config.fetched.json"))[0]
+        assert getattr(now, other) == getattr(fetched, other)
 
 
 async def test_a_new_domain_is_taken_over_and_the_rest_kept(target: Path, parameters: Path) -> None:

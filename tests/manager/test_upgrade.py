@@ -95,6 +95,61 @@ def test_a_change_of_the_configuration_alone_restarts_the_hub(bench: Bench) -> N
     assert is_new(bench, config="newer")
 
 
+def test_a_refresh_takes_over_the_configuration_and_needs_no_package(bench: Bench) -> None:
+    bench.upgrade()
+    (bench.root / "package").rename(bench.root / "elsewhere")
+    (bench.root / "news").write_text("newer\n")
+    done = bench.upgrade("--run", "refresh")
+    assert done.code == 0, done.output
+    assert is_new(bench, config="newer")
+    assert bench.hub_config == "newer"
+    assert {p.name for p in (bench.base / "releases").iterdir()} == {OLD, bench.new}
+    log = (bench.root / "systemctl.log").read_text()
+    again = bench.upgrade("--run", "refresh")
+    assert "is in use already" in again.output
+    assert "hub" not in (bench.root / "systemctl.log").read_text().removeprefix(log)
+
+
+def test_a_configuration_that_no_hub_lives_with_is_taken_back(bench: Bench) -> None:
+    (bench.base / "releases" / OLD / "broken").touch()
+    (bench.root / "news").write_text("newer\n")
+    done = bench.upgrade("--run", "refresh")
+    assert (done.code, bench.config, bench.hub_config) == (1, "old", "old")
+    assert f"failed: back at {OLD}" in done.output
+    assert bench.is_settled
+
+
+def test_a_refresh_that_is_killed_leaves_no_hub_with_another_configuration(
+    tmp_path: Path,
+) -> None:
+    counted = Bench(tmp_path / "count")
+    (counted.root / "news").write_text("newer\n")
+    counted.upgrade("--run", "refresh")
+    total = counted.commands
+    assert total > 30
+    for fatal in range(1, total) if FULL else random.sample(range(1, total), 8):
+        bench = Bench(tmp_path / str(fatal))
+        (bench.root / "news").write_text("newer\n")
+        bench.upgrade("--run", "refresh", fatal=fatal)
+        settled = bench.upgrade("--settle", "refresh")
+        assert bench.is_settled, (fatal, settled)
+        assert bench.hub_config == bench.config, (fatal, settled)
+        assert bench.hub == OLD, fatal
+        assert bench.upgrade("--run", "refresh").code == 0
+        assert (bench.config, bench.hub_config) == ("newer", "newer"), fatal
+        bench.close()
+
+
+def test_a_refresh_that_is_killed_when_its_files_are_new_gives_them_to_the_hub(
+    bench: Bench,
+) -> None:
+    """The hub answers all the time, so that it alone does not tell."""
+    (bench.root / "etc/jupyterhub/server_config.json").write_text("newer\n")
+    (bench.base / "upgrade.state").write_text(f"{OLD} {OLD} refresh\n")
+    assert bench.upgrade("--settle", "refresh").code == 0
+    assert (bench.is_settled, bench.hub_config) == (True, "newer")
+
+
 def test_a_hub_that_does_not_answer_brings_the_old_one_back(tmp_path: Path) -> None:
     bench = Bench(tmp_path, is_broken=True, other_proxy=True)
     (bench.root / "news").write_text("new\n")

@@ -32,6 +32,7 @@ case "$1 $2" in
 "restart ec2spawner-hub.service")
     release=$(/bin/readlink "$EC2SPAWNER_ROOT/opt/ec2spawner/current")
     echo "${release##*/}" >"$EC2SPAWNER_ROOT/hub"
+    /bin/cat "$EC2SPAWNER_ROOT/etc/jupyterhub/server_config.json" >"$EC2SPAWNER_ROOT/hub.config"
     # A newer hub changes the database at its start.
     read -r schema <"$EC2SPAWNER_ROOT/opt/ec2spawner/current/schema"
     [ "$schema" = old ] || echo "$schema" >"$EC2SPAWNER_ROOT/database.schema" ;;
@@ -58,6 +59,8 @@ restore) [ ! -e "$root/no-copy" ] || exit 3
     /bin/cat "$2" >"$root/database.schema.new"
     /bin/mv "$root/database.schema.new" "$root/database.schema" ;;
 refresh) if [ -e "$root/news" ]; then
+        /usr/bin/cmp -s "$root/news" "$root/etc/jupyterhub/server_config.json" &&
+            echo "nothing new in the bucket" && exit
         /bin/cp "$root/news" "$root/etc/jupyterhub/server_config.json"; echo "new: it"
     else echo "nothing new in the bucket"; fi ;;
 routing) [ ! -e "$root/by-host" ] || echo PROXY_OPTIONS=--host-routing ;;
@@ -113,6 +116,7 @@ class Bench:
         self._call("sh", str(self.base / "releases" / OLD / "manager/provision.sh"), "switch", OLD)
         (self.root / "proc/7/exe").symlink_to(self.base / "proxies/proxy-1/bin/node")
         (self.root / "hub").write_text(f"{OLD}\n")
+        (self.root / "hub.config").write_text("old\n")
 
     def _release(self, name: str, schema: str, proxy: str) -> Path:
         folder = self.base / "releases" / name
@@ -199,6 +203,11 @@ class Bench:
     @property
     def config(self) -> str:
         return (self.root / "etc/jupyterhub/server_config.json").read_text().strip()
+
+    @property
+    def hub_config(self) -> str:
+        """What the hub that runs has read."""
+        return (self.root / "hub.config").read_text().strip()
 
     @property
     def proxy_restarts(self) -> int:
