@@ -6,6 +6,7 @@ Owns what counts as an answer, and the words while there is none. Must not know 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import time
 import urllib.error
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ec2spawner.errors import EC2SpawnerError
+from ec2spawner.manager.place import RELEASE_HEADER
 
 from .reporter import Elapsed, Reporter
 
@@ -49,6 +51,7 @@ class Site:
     address: str  # the public one
     domain: str = ""
     http_port: int = HTTP_PORT
+    release: str = ""  # which the hub must have, if it says which it has; "": any
 
     @property
     def url(self) -> str:
@@ -69,16 +72,23 @@ class Answer:
 
     is_up: bool
     problem: str = ""  # with the domain, though the hub is up
+    release: str = ""  # which the hub says that it has
 
 
 def look_at(site: Site) -> Answer:
     """Ask once; blocks for some seconds."""
     if not site.domain:
-        return Answer(_status(f"{site.url}{HEALTH}") in (200, *REDIRECTS))
+        return _judge(site, f"{site.url}{HEALTH}", (200, *REDIRECTS))
     if not _points_to(site.domain, site.address):
-        is_up = _status(f"http://{site.address}:{site.http_port}/") is not None
-        return Answer(is_up, f"{site.domain} does not point to {site.address} yet")
-    return Answer(_status(f"{site.url}{HEALTH}") == 200)
+        status, _ = _ask(f"http://{site.address}:{site.http_port}/")
+        return Answer(status is not None, f"{site.domain} does not point to {site.address} yet")
+    return _judge(site, f"{site.url}{HEALTH}", (200,))
+
+
+def _judge(site: Site, url: str, good: tuple[int, ...]) -> Answer:
+    status, release = _ask(url)
+    is_right = not site.release or release in ("", site.release)
+    return Answer(status in good and is_right, release=release)
 
 
 def _points_to(domain: str, address: str) -> bool:
@@ -96,16 +106,17 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _status(url: str) -> int | None:
+def _ask(url: str) -> tuple[int | None, str]:
+    """Status, None if nobody answers, and the release that the answer tells of."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
     try:
         with opener.open(url, timeout=PROBE_SECONDS) as reply:
-            return int(reply.status)
+            return int(reply.status), str(reply.headers.get(RELEASE_HEADER, ""))
     except urllib.error.HTTPError as error:
         with error:
-            return error.code
-    except (OSError, ValueError):
-        return None
+            return error.code, ""
+    except (OSError, ValueError, http.client.HTTPException):
+        return None, ""
 
 
 async def wait_for_hub(

@@ -27,6 +27,7 @@ import ec2spawner
 import launch_cluster
 from ec2spawner.cloud import Effect, Gateway
 from ec2spawner.errors import EC2SpawnerError, NotFound
+from ec2spawner.manager.place import PACKAGE_KEY
 from ec2spawner.version import __version__
 
 from .bootstrap import Package
@@ -100,7 +101,7 @@ class Bundle:
     @property
     def key(self) -> str:
         """Its place in the bucket."""
-        return f"package/{self.sha256}.tar.gz"
+        return PACKAGE_KEY.format(self.sha256)
 
     def package(self, bucket: str, region: str) -> Package:
         """What a bootstrap script must know of it."""

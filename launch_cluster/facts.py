@@ -108,6 +108,14 @@ class HubData:
 
 
 @dataclass(frozen=True)
+class PackageFacts:
+    """The package of the launch command that runs, for a manager."""
+
+    sha256: str
+    release: str  # which a hub that was installed from it says of itself
+
+
+@dataclass(frozen=True)
 class ManagerFacts:
     """What the manager has, or could have."""
 
@@ -118,6 +126,9 @@ class ManagerFacts:
     has_key: bool = True  # whether EC2 knows the key pair that was named
     files: Mapping[str, str] = field(default_factory=_none)  # in the bucket, by key
     data: HubData | None = None  # which a new manager takes over; None: it begins without any
+    is_refresh_due: bool = False  # whether it is still to take over what lies there
+    release: str = ""  # as its hub says; "" if it does not answer, or does not say
+    package: PackageFacts | None = None  # None: no upgrade is asked for
 
 
 @dataclass(frozen=True)

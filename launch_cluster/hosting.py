@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ec2spawner.costs import MANAGER_DATA_GIB, MANAGER_ROOT_GIB
-from ec2spawner.settings import INSTANCE_CONFIG_NAME, SERVER_CONFIG_NAME
+from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
+from ec2spawner.settings import INSTANCE_CONFIG_NAME
 
 from .facts import Facts, ManagerFacts, StackFacts, StackSpec
 from .manager_request import NONE, ManagerRequest
@@ -28,8 +29,6 @@ from .request import UpRequest
 MANAGER_OUTPUTS = ("PrivateAddress", "PublicAddress")
 ROOT_GIB = MANAGER_ROOT_GIB  # Node, two Python environments and a package being unpacked take 5
 DATA_GIB = MANAGER_DATA_GIB
-CONFIG_KEY = f"config/{SERVER_CONFIG_NAME}"
-CHOICES_KEY = "config/manager.json"
 DATA_VOLUME = "@DATA_VOLUME_ID@"
 """Stands in the script where CloudFormation writes the id of the volume that it makes."""
 PARAMETER_MAX_BYTES = 4096  # CloudFormation user guide, "Quotas", read 2026
@@ -63,29 +62,37 @@ def plan_manager(
     wanted = manager_spec(request, facts, template, network, outputs)
     due = tuple(
         key
-        for key in (CONFIG_KEY, CHOICES_KEY)
+        for key in (SERVER_CONFIG_KEY, CHOICES_KEY)
         if files is None or manager.files.get(key) != files.get(key)
     )
     is_alive, is_replaced = lives(manager), request.manager.may_be_replaced
-    notices = tuple(_notices(request.manager, manager, wanted))
+    notices = tuple(_notices(wanted))
     if is_alive and not is_replaced:
-        return ManagerPlan(None, due, change_of(wanted, manager.stack), notices=notices)
+        package = None if _has_package(manager) else manager.package
+        return ManagerPlan(
+            files=due,
+            instance=change_of(wanted, manager.stack),
+            notices=notices,
+            package=package,
+            refreshes=bool(due) or manager.is_refresh_due,
+        )
     without = change_of(without_instance(wanted, manager.stack), manager.stack)
     there = StackChange(wanted, is_new=False, differences=("WithInstance: no -> yes",))
     return ManagerPlan(without, due, there, True, is_alive, notices, data=manager.data)
 
 
-def _notices(asked: ManagerRequest, manager: ManagerFacts, wanted: StackSpec) -> Iterator[str]:
+def _has_package(manager: ManagerFacts) -> bool:
+    """Whether the hub says that it has the package that it is to have."""
+    return manager.package is not None and manager.package.release == manager.release
+
+
+def _notices(wanted: StackSpec) -> Iterator[str]:
     given = {wanted.parameters["GivenRoleName"], wanted.parameters["GivenProfileName"]}
     if given != {NONE}:
         yield (
             "Daily snapshots of the manager's data are not set up, for they need a role that this"
             " command would make: see docs/security.md."
         )
-    old = manager.stack.parameters if manager.stack else {}
-    changed = [k for k in ("Domain", "Email") if old.get(k, "") != wanted.parameters[k]]
-    if lives(manager) and changed and not asked.may_be_replaced:
-        yield f"{' and '.join(changed)}: the manager takes that over at its next upgrade."
 
 
 def without_instance(spec: StackSpec, stack: StackFacts | None) -> StackSpec:

@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import Denied, NotFound
+from ec2spawner.manager.place import CHOICES_KEY, REFRESH_KEY, SERVER_CONFIG_KEY
 
 from . import looking
 from .facts import Facts, ImageFacts, ManagerFacts, StackFacts, TypeFacts
-from .hosting import CHOICES_KEY, CONFIG_KEY, lives
+from .hosting import lives
 from .hubdata import find_data
 from .planning import wanted_subnets
 from .request import UpRequest
@@ -29,12 +30,14 @@ async def look_at_manager(
     stack = await stacks.find(request.manager_stack)
     kind = await looking.look_at_type(gateway, request.choices.MANAGER_INSTANCE_TYPE)
     public = wanted_subnets(request, facts.network, facts.cluster)[1]
+    files = await _files(gateway, facts.cluster)
     known = ManagerFacts(
         stack=stack,
         kind=kind,
         zone=facts.subnets[public].zone if public and public in facts.subnets else "",
         has_key=await _has_key(gateway, request.manager.key_name),
-        files=await _files(gateway, facts.cluster),
+        files=files,
+        is_refresh_due=REFRESH_KEY in files,
     )
     if (stack is None or stack.is_remains) and not request.manager.has_new_data:
         known = replace(known, data=await find_data(gateway, request.cluster))
@@ -73,7 +76,7 @@ async def _has_key(gateway: Gateway, name: str | None) -> bool:
 async def _files(gateway: Gateway, cluster: StackFacts | None) -> MappingProxyType[str, str]:
     bucket = cluster.outputs.get("Bucket") if cluster and cluster.is_usable else None
     found: dict[str, str] = {}
-    for key in (CONFIG_KEY, CHOICES_KEY) if bucket else ():
+    for key in (SERVER_CONFIG_KEY, CHOICES_KEY, REFRESH_KEY) if bucket else ():
         try:
             reply = await gateway.call("s3", "get_object", {"Bucket": bucket, "Key": key})
         except (NotFound, Denied):  # S3 denies what is not there to who may not list

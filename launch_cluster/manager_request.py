@@ -33,6 +33,7 @@ class ManagerOptions:
     key_name: str | None = None
     may_be_replaced: bool = False
     has_new_data: bool = False
+    is_upgraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class ManagerRequest:
     key_name: str | None = None
     may_be_replaced: bool = False
     has_new_data: bool = False  # what an earlier manager left is not taken over
+    is_upgraded: bool = False  # to the package of the command that runs
 
 
 BOUNDARY = "--permissions-boundary"
@@ -61,6 +63,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     ("key_name", "--key-name"),
     ("may_be_replaced", "--replace-manager"),
     ("has_new_data", "--new-data"),
+    ("is_upgraded", "--upgrade"),
 )
 
 
@@ -96,6 +99,7 @@ def _request(options: ManagerOptions) -> ManagerRequest:
         key_name=options.key_name,
         may_be_replaced=options.may_be_replaced,
         has_new_data=options.has_new_data,
+        is_upgraded=options.is_upgraded,
     )
 
 

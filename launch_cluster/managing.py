@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from ec2spawner.cloud import Effect, Gateway
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError, EC2SpawnerError
+from ec2spawner.manager.place import REFRESH, REFRESH_KEY
 
 from . import provisioning
-from .answering import HTTP_PORT, Answer, Site, wait_for_hub
-from .facts import Facts, StackFacts
+from .answering import Answer, Site, wait_for_hub
+from .facts import Facts, PackageFacts, StackFacts
 from .hosting import MANAGER_OUTPUTS, lives, manager_spec, plan_manager, would_replace
 from .hubdata import save
 from .planning import Finding, ManagerPlan, Network
 from .reporter import Reporter
 from .request import UpRequest
 from .stacks import ResourceChange, StackFailed, Stacks
+from .steps import SHOWN
+from .upgrading import Upgrading
 
 INSTANCE = "Manager"
 """The instance's name in the template."""
@@ -43,7 +46,6 @@ class Managing:
     template: str
     reporter: Reporter
     note: Callable[[str], None]
-    http_port: int = HTTP_PORT
 
     async def find_replacement(self, plan: ManagerPlan) -> list[Finding]:
         """What CloudFormation would replace the machine for, although nobody allowed it."""
@@ -83,14 +85,42 @@ class Managing:
         data = replace(manager.data, snapshot_id=snapshot_id)
         return replace(facts, manager=replace(manager, data=data))
 
-    async def put_files(self, facts: Facts, files: Mapping[str, str], bucket: str) -> None:
-        """Put what changed into the bucket, before the instance asks for it."""
+    async def put_files(self, facts: Facts, files: Mapping[str, str], bucket: str) -> bool:
+        """Put what changed into the bucket, before an instance that is made asks for it.
+
+        Whether one that lives is to take it over: that stands in the bucket, too, and before, so
+        that whoever comes after an end in the middle finds it.
+        """
         known = facts.manager.files if facts.manager else {}
-        for key, text in files.items():
-            if known.get(key) != text:
-                params = {"Bucket": bucket, "Key": key, "Body": text.encode()}
-                await self.gateway.call("s3", "put_object", params, effect=Effect.REPEATABLE)
-                self.note(f"s3://{bucket}/{key}")
+        changed = {key: text for key, text in files.items() if known.get(key) != text}
+        is_due = bool(changed) and lives(facts.manager)
+        if is_due:
+            changed = {REFRESH_KEY: "", **changed}
+        for key, text in changed.items():
+            params = {"Bucket": bucket, "Key": key, "Body": text.encode()}
+            await self.gateway.call("s3", "put_object", params, effect=Effect.REPEATABLE)
+            self.note(f"s3://{bucket}/{key}")
+        return is_due
+
+    async def renew(
+        self, facts: Facts, package: PackageFacts | None, is_due: bool, bucket: str
+    ) -> None:
+        """Have a manager that lives change to the package, or take over what is due only."""
+        if package:
+            word = (await provisioning.put_package(self.gateway, bucket)).sha256
+            await self._send(facts, word, f"the manager has the package {word[:SHOWN]}")
+        elif is_due:
+            await self._send(facts, REFRESH, "the manager has its settings")
+        if is_due or (facts.manager and facts.manager.is_refresh_due):
+            params = {"Bucket": bucket, "Key": REFRESH_KEY}
+            await self.gateway.call("s3", "delete_object", params, effect=Effect.REPEATABLE)
+
+    async def _send(self, facts: Facts, word: str, what: str) -> None:
+        stack = facts.manager.stack if facts.manager else None
+        instance_id = stack.outputs.get("InstanceId", "") if stack else ""
+        upgrading = Upgrading(self.gateway, self.reporter, self.stacks.sleep, self.stacks.clock)
+        if await upgrading.run(instance_id, word):
+            self.note(what)
 
     async def start(self, facts: Facts, network: Network, outputs: Mapping[str, str]) -> Facts:
         """Make the instance, or change the one that lives without making it another."""
@@ -116,14 +146,6 @@ class Managing:
             )
         manager = facts.manager and replace(facts.manager, stack=stack)
         return replace(facts, manager=manager)
-
-    def site(self, facts: Facts) -> Site | None:
-        """Where the hub is to answer; None if there is no machine."""
-        stack = facts.manager.stack if facts.manager else None
-        if stack is None or not lives(facts.manager):
-            return None
-        domain = stack.parameters.get("Domain", "")
-        return Site(stack.outputs["PublicAddress"], domain, self.http_port)
 
     async def wait(self, site: Site, facts: Facts) -> Answer:
         """The hub's first answer."""
@@ -161,6 +183,14 @@ class Managing:
             https = "Give it a name and HTTPS: launch-cluster up NAME --domain HOST --email YOU."
             return [*things, https.replace("NAME", name, 1)]
         return [*things, f"See what it costs: launch-cluster plan {name}."]
+
+
+def site_of(facts: Facts, http_port: int) -> Site | None:
+    """Where the hub is to answer; None if there is no machine."""
+    stack = facts.manager.stack if facts.manager else None
+    if stack is None or not lives(facts.manager):
+        return None
+    return Site(stack.outputs["PublicAddress"], stack.parameters.get("Domain", ""), http_port)
 
 
 def _once(request: UpRequest) -> UpRequest:

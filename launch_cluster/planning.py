@@ -21,7 +21,7 @@ from ec2spawner.settings import (
     server_config_text,
 )
 
-from .facts import Facts, HubData, ImageFacts, StackFacts, StackSpec
+from .facts import Facts, HubData, ImageFacts, PackageFacts, StackFacts, StackSpec
 from .imaging import (
     TAG_BASE,
     ImageStep,
@@ -96,11 +96,13 @@ class ManagerPlan:
     replaces: bool = False  # whether one lives, and is ended before
     notices: tuple[str, ...] = ()
     data: HubData | None = None  # of an earlier manager, which the new one gets
+    package: PackageFacts | None = None  # to which the one that lives is to be brought
+    refreshes: bool = False  # whether it is to take over what lies in the bucket
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.before or self.files or self.instance)
+        return not (self.before or self.files or self.instance or self.package or self.refreshes)
 
 
 @dataclass(frozen=True)

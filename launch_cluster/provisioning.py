@@ -5,16 +5,26 @@ Owns which parameters the manager's script is given. Must not know what the scri
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import io
+import re
+import tarfile
 from collections.abc import Mapping
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.model import Role
 
+from . import bundle
 from .bootstrap import render_bootstrap
-from .bundle import Bundle, find_sources, put_bundle
+from .bundle import Bundle
+from .facts import PackageFacts
 from .hosting import DATA_VOLUME, PARAMETER_MAX_BYTES
 from .planning import StackChange
 from .request import UpRequest
+
+IN_RELEASE = re.compile(r"ec2spawner-[^/]*\.whl|hub\.lock|(proxy|provision/manager)/.+")
+"""What of a package is installed on managers."""
 
 
 async def manager_script(
@@ -33,16 +43,36 @@ async def manager_script(
         "DOMAIN": change.spec.parameters["Domain"],
         "EMAIL": change.spec.parameters["Email"],
     }
-    return check_script(render_script(await _put_package(gateway, bucket), parameters))
+    return check_script(render_script(await put_package(gateway, bucket), parameters))
 
 
-async def _put_package(gateway: Gateway, bucket: str) -> Bundle:
-    return await put_bundle(gateway, bucket, find_sources())
+async def put_package(gateway: Gateway, bucket: str) -> Bundle:
+    """Have this package in the bucket."""
+    return await bundle.put_bundle(gateway, bucket, bundle.find_sources())
 
 
-def render_script(bundle: Bundle, parameters: Mapping[str, str]) -> str:
-    """The bootstrap of a manager that is provisioned from ``bundle``."""
-    package = bundle.package(parameters["BUCKET"], parameters["REGION"])
+async def look_at_package() -> PackageFacts:
+    """This package, as a manager that has it knows it."""
+    made = await asyncio.to_thread(bundle.make_bundle, bundle.find_sources())
+    return PackageFacts(made.sha256, release_of(made.data))
+
+
+def release_of(data: bytes) -> str:
+    """What the hub says of itself that was installed from a package (provision.sh)."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = [m for m in tar if m.isfile() and IN_RELEASE.fullmatch(m.name)]
+        contents = {m.name: tar.extractfile(m) for m in members}
+        lines = [
+            f"{hashlib.sha256(file.read()).hexdigest()}  {name}\n"
+            for name, file in contents.items()
+            if file
+        ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def render_script(made: Bundle, parameters: Mapping[str, str]) -> str:
+    """The bootstrap of a manager that is provisioned from a package."""
+    package = made.package(parameters["BUCKET"], parameters["REGION"])
     return render_bootstrap(package, Role.MANAGER, parameters)
 
 

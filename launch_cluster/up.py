@@ -16,6 +16,7 @@ from typing import Any
 from ec2spawner.cloud import Gateway
 from ec2spawner.costs import Prices, cost_of_plan
 from ec2spawner.errors import ConfigError, EC2SpawnerError
+from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.settings import (
     ServerConfig,
     load_server_config,
@@ -23,17 +24,15 @@ from ec2spawner.settings import (
     write_server_config,
 )
 
-from .answering import HTTP_PORT
+from .answering import HTTP_PORT, look_at
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles
 from .costreport import at_least
 from .course import Course
 from .examining import Diagnosis, examine
-from .facts import Facts, HubData, StackFacts
+from .facts import Facts, StackFacts
 from .hosting import (
-    CHOICES_KEY,
-    CONFIG_KEY,
     choices_text,
     manager_obstacles,
     manager_spec,
@@ -44,11 +43,10 @@ from .imaging import CONTENT_SHOWN, ImageChange, ImageStep, locked_versions
 from .keys import ClusterKey
 from .looking import look
 from .manager_looking import look_at_manager
-from .managing import Managing
+from .managing import Managing, site_of
 from .planning import (
     CLUSTER_OUTPUTS,
     Finding,
-    KeyChange,
     ManagerPlan,
     Network,
     Package,
@@ -64,17 +62,12 @@ from .planning import (
     wanted_subnets,
 )
 from .probing import look_at_health
+from .provisioning import look_at_package
 from .reporter import Reporter
 from .request import UpRequest
 from .stacks import ResourceChange, StackFailed, Stacks
+from .steps import KEY_WORDS, manager_lines, stack_line
 from .vpcs import find_subnets
-
-KEY_WORDS = {
-    KeyChange.MAKE: "make the cluster's SSH key: private half to SSM {parameter}, public half to"
-    " the key pair {pair}",
-    KeyChange.IMPORT: "import the public half of the key in {parameter} as key pair {pair}",
-    KeyChange.REPLACE: "renew the key pair {pair} to go with {parameter}; no worker uses it",
-}
 
 
 class Obstacles(EC2SpawnerError):
@@ -128,8 +121,8 @@ class Up:
         if not plan.is_empty:
             await self.confirm()
             facts = await self._apply(plan, facts, templates)
-        hub = await self._wait_for_hub(facts)
-        outcome = "nothing to do" if plan.is_empty else "done"
+        hub = await self._wait_for_hub(plan, facts)
+        outcome = "done" if self.done else "nothing to do"
         return {**self.result(plan, outcome, notices), **hub}
 
     async def look_and_plan(self) -> tuple[Plan, Facts, Templates, tuple[str, ...]]:
@@ -143,7 +136,7 @@ class Up:
             raise Obstacles(self.request.cluster, list(diagnosis.obstacles))
         notices += tuple(str(warning) for warning in diagnosis.warnings)
         plan = make_plan(self.request, facts, templates, text, package)
-        plan = replace(plan, manager=self._plan_manager(facts, templates))
+        plan = replace(plan, manager=self._plan_manager(plan, facts, templates))
         self._manager = Managing(
             self.gateway,
             self._stacks,
@@ -151,7 +144,6 @@ class Up:
             templates.manager,
             self.reporter,
             self.note,
-            self.http_port,
         )
         findings = await self._manager.find_replacement(plan.manager)
         if findings:
@@ -165,7 +157,7 @@ class Up:
         await self._find_network()
         facts = await self.look(recorded)
         seen = await look_at_manager(self.gateway, self._stacks, self.request, facts)
-        facts = replace(facts, manager=seen)
+        facts = await self._look_at_release(replace(facts, manager=seen))
         findings = find_obstacles(self.request, facts)
         if not findings:
             public = wanted_subnets(self.request, facts.network, facts.cluster)[1]
@@ -173,6 +165,15 @@ class Up:
         health = await look_at_health(self.gateway, self.request, facts)
         further = examine(self.request, facts, health, students)
         return facts, replace(further, obstacles=(*findings, *further.obstacles))
+
+    async def _look_at_release(self, facts: Facts) -> Facts:
+        """For an upgrade of a manager that lives: what its hub has, and what it is to have."""
+        seen, asked = facts.manager, self.request.manager
+        site = site_of(facts, self.http_port)
+        if not (seen and asked and asked.is_upgraded and site):
+            return facts
+        package, answer = await asyncio.gather(look_at_package(), asyncio.to_thread(look_at, site))
+        return replace(facts, manager=replace(seen, package=package, release=answer.release))
 
     async def look(self, recorded: ServerConfig | None) -> Facts:
         """All that a plan is made from, but for the manager."""
@@ -195,10 +196,12 @@ class Up:
         public = request.public_subnet or next(iter(found.public), None)
         self.request = replace(request, private_subnets=found.private, public_subnet=public)
 
-    def _plan_manager(self, facts: Facts, templates: Templates) -> ManagerPlan:
+    def _plan_manager(self, plan: Plan, facts: Facts, templates: Templates) -> ManagerPlan:
         network = network_of(self.request, facts)
         outputs = facts.cluster.outputs if facts.cluster and facts.cluster.is_usable else {}
         files = self._files(facts, templates, network, outputs) if network else None
+        if files and (plan.cluster or plan.image):
+            del files[SERVER_CONFIG_KEY]  # it will name what is not known yet
         return plan_manager(self.request, facts, templates.manager, network, outputs, files)
 
     def _files(
@@ -209,7 +212,7 @@ class Up:
         if config is None or config.HUB_CONNECT_URL is None:
             return None
         spec = manager_spec(self.request, facts, templates.manager, network, outputs)
-        return {CONFIG_KEY: server_config_text(config), CHOICES_KEY: choices_text(spec)}
+        return {SERVER_CONFIG_KEY: server_config_text(config), CHOICES_KEY: choices_text(spec)}
 
     async def preview(self, change: StackChange) -> list[ResourceChange]:
         """What CloudFormation would do to a stack that is there."""
@@ -243,17 +246,17 @@ class Up:
         ]
 
     def _lines(self, plan: Plan) -> list[str]:
-        lines = [_stack_line(plan.network)] if plan.network else []
+        lines = [stack_line(plan.network)] if plan.network else []
         if plan.key:
             lines.append(
                 KEY_WORDS[plan.key].format(
                     parameter=self.request.ssh_key_parameter, pair=self.request.key_name
                 )
             )
-        lines += [_stack_line(plan.cluster)] if plan.cluster else []
+        lines += [stack_line(plan.cluster)] if plan.cluster else []
         lines += [image_line(plan.image, self.images.parameter)] if plan.image else []
         lines += [builders_line(plan.builders)] if plan.builders else []
-        lines += _manager_lines(plan.manager)
+        lines += manager_lines(plan.manager)
         lines += [f"write {self.request.config_out}"] if plan.config else []
         return lines
 
@@ -282,10 +285,12 @@ class Up:
         if not plan.manager.is_empty:
             facts = await self._manager.give_addresses(facts, network, outputs)
         self._write_config(plan, facts, network, outputs)
-        if not plan.manager.is_empty:
-            files = self._files(facts, templates, network, outputs)
-            await self._manager.put_files(facts, files or {}, outputs["Bucket"])
+        if self.request.manager:
+            files = self._files(facts, templates, network, outputs) or {}
+            is_due = await self._manager.put_files(facts, files, outputs["Bucket"])
             facts = await self._manager.start(facts, network, outputs)
+            is_due = is_due or plan.manager.refreshes
+            await self._manager.renew(facts, plan.manager.package, is_due, outputs["Bucket"])
         return facts
 
     async def apply_image(
@@ -336,11 +341,13 @@ class Up:
         if write_server_config(self.request.config_out, config):
             self.note(f"{self.request.config_out}")
 
-    async def _wait_for_hub(self, facts: Facts) -> dict[str, Any]:
+    async def _wait_for_hub(self, plan: Plan, facts: Facts) -> dict[str, Any]:
         """The hub's address and what comes next, once it answers; {} without a manager."""
-        site = self._manager.site(facts)
+        site = site_of(facts, self.http_port)
         if site is None:
             return {}
+        if plan.manager.package:
+            site = replace(site, release=plan.manager.package.release)
         answer = await self._manager.wait(site, facts)
         things = self._manager.next_things(site, answer)
         self.reporter.show(
@@ -377,20 +384,6 @@ class Up:
             "server_config": str(self.request.config_out),
             "notices": [*notices, *plan.notices, *plan.manager.notices],
         }
-
-
-def _stack_line(change: StackChange) -> str:
-    spec = change.spec
-    if not change.is_new:
-        return f"change the stack {spec.name}: " + "; ".join(change.differences)
-    again = ", after removing what a failed creation left behind" if change.remains else ""
-    what = "security groups, launch template, bucket"
-    if "VpcCidr" in spec.parameters:
-        where = f"{spec.parameters['ZoneA']} and {spec.parameters['ZoneB']}"
-        nat = {"gateway": "NAT gateway", "instance": "NAT instance", "none": "no NAT"}
-        given = spec.parameters
-        what = f"VPC {given['VpcCidr']}, subnets in {where}, {nat[given['Nat']]}"
-    return f"make the stack {spec.name} ({what}){again}"
 
 
 def image_line(step: ImageStep, parameter: str) -> str:
@@ -436,38 +429,6 @@ def read_package(sources: Sources) -> Package:
     digest = worker_digest(sources)
     lock = (sources.worker / WORKER_LOCK).read_text(encoding="utf-8")
     return Package(digest, locked_versions(lock).get("jupyterhub", ""))
-
-
-def _manager_lines(plan: ManagerPlan) -> list[str]:
-    lines = []
-    if plan.before and plan.before.is_new:
-        what = "role, interface, address, data volume, daily snapshots"
-        lines.append(f"make the stack {plan.before.spec.name} ({what})")
-        lines += [_data_line(plan.data)] if plan.data else []
-    if plan.replaces:
-        lines.append("END the manager's machine: the hub is away until the new one is set up")
-    elif plan.before and not plan.before.is_new:
-        lines.append(_stack_line(plan.before))
-    lines += [f"put {key} into the cluster's bucket" for key in plan.files]
-    if plan.instance and plan.starts:
-        kind = plan.instance.spec.parameters["InstanceType"]
-        lines.append(f"make the manager's machine ({kind}) and wait for its hub")
-    elif plan.instance:
-        stops = any(d.startswith("InstanceType:") for d in plan.instance.differences)
-        away = " (stops the hub for some minutes; workers go on)" if stops else ""
-        lines.append(_stack_line(plan.instance) + away)
-    return lines
-
-
-def _data_line(data: HubData) -> str:
-    """What becomes of the hub's data that an earlier manager left."""
-    source = f"{data.ident} ({data.size_gib} GiB)"
-    if data.snapshot_id:
-        return f"take the hub's data over from the snapshot {source}"
-    return (
-        f"take the hub's data over from the volume {source}, by a snapshot; it stays as it is:"
-        " delete it once the new hub has shown its users"
-    )
 
 
 def _silent(stack: str) -> StackFailed:

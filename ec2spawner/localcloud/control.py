@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any
 
+from ec2spawner.localcloud import upgrades
 from ec2spawner.localcloud.cloud import EmulatedCloud
 from ec2spawner.localcloud.ec2 import builders, health, spot
 from ec2spawner.localcloud.ec2.capacity import CapacityFormatError
@@ -44,6 +45,7 @@ PATHS = {
     "POST workers/INSTANCE/ACTION": "see GET workers",
     "GET workers": "actions on workers",
     "POST builders/next": '{"fault": "fail" | "hang" | "silent", "count": 1}: of the next builders',
+    "POST managers/next": '{"fault": "fail" | "hang", "count": 1}: of the next upgrades',
     "POST workers/hang-boots": '{"count": 1}: the next boots never answer',
 }
 
@@ -59,9 +61,15 @@ class ControlError(Exception):
 class Control:
     """Answers requests below ``/_localcloud/``."""
 
-    def __init__(self, cloud: EmulatedCloud, machines: Machines | None) -> None:
+    def __init__(
+        self,
+        cloud: EmulatedCloud,
+        machines: Machines | None,
+        upgrade_faults: list[str] | None = None,
+    ) -> None:
         self._cloud = cloud
         self._machines = machines
+        self._upgrade_faults = upgrade_faults if upgrade_faults is not None else []
         self._capacity: Any = {}
 
     def __call__(self, method: str, path: str, body: bytes) -> Reply:
@@ -100,6 +108,7 @@ class Control:
             "GET workers": lambda d: {"actions": WORKER_ACTIONS},
             "POST workers/hang-boots": self._hang_boots,
             "POST builders/next": self._spoil_builders,
+            "POST managers/next": self._spoil_upgrades,
         }
         found = routes.get(f"{method} {'/'.join(parts)}")
         if found is None:
@@ -199,14 +208,14 @@ class Control:
         return {"hanging_boots": count}
 
     def _spoil_builders(self, document: Any) -> dict[str, Any]:
-        fault, count = document.get("fault", "fail"), document.get("count", 1)
-        if fault not in builders.FAULTS:
-            raise ControlError(f"fault must be one of {', '.join(builders.FAULTS)}, not {fault!r}")
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise ControlError(f"count must be a whole number from 0, not {count!r}")
+        faults = _next_faults(document, builders.FAULTS)
         with self._cloud.lock:
-            self._cloud.builder_faults[:] = [fault] * count
-            return {"next_builders": list(self._cloud.builder_faults)}
+            self._cloud.builder_faults[:] = faults
+        return {"next_builders": faults}
+
+    def _spoil_upgrades(self, document: Any) -> dict[str, Any]:
+        self._upgrade_faults[:] = _next_faults(document, upgrades.FAULTS)
+        return {"next_upgrades": list(self._upgrade_faults)}
 
     def _need_machines(self) -> Machines:
         if self._machines is None:
@@ -288,6 +297,15 @@ class Control:
             else:
                 raise ControlError(f"{instance_id} is {instance.state.value}, not running")
             self._cloud.commit()
+
+
+def _next_faults(document: Any, known: Collection[str]) -> list[str]:
+    fault, count = document.get("fault", "fail"), document.get("count", 1)
+    if fault not in known:
+        raise ControlError(f"fault must be one of {', '.join(known)}, not {fault!r}")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ControlError(f"count must be a whole number from 0, not {count!r}")
+    return [fault] * count
 
 
 def _impair(core: EmulatedEC2, instance: Instance, document: Any) -> None:

@@ -19,12 +19,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from ec2spawner.localcloud import price_list, service_quotas, simulation, wire
+from ec2spawner.localcloud import price_list, run_command, service_quotas, simulation, wire
 from ec2spawner.localcloud.cloud import EmulatedCloud
 from ec2spawner.localcloud.ec2.emulated import ACTIONS
 from ec2spawner.localcloud.ec2.failures import EC2Error
 from ec2spawner.localcloud.faults import Fault
 from ec2spawner.localcloud.motoside import import_moto
+from ec2spawner.localcloud.run_command import Agents
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +116,11 @@ class Front:
         cloud: EmulatedCloud,
         control: Callable[[str, str, bytes], Reply],
         pause: Callable[[float], bool] | None = None,
+        agents: Agents | None = None,
     ) -> None:
         self._cloud = cloud
         self._control = control
+        self._agents = agents
         self._moto: Any = None
         self.closing = threading.Event()
         self._pause = pause or self.closing.wait  # True: no need to wait any longer
@@ -208,6 +211,8 @@ class Front:
                 return self._tell_quotas(call)
             if call.service == "iam" and call.action == simulation.ACTION:
                 return _xml(200, simulation.answer(call.flat).encode())
+            if call.service == "ssm" and call.action in run_command.ACTIONS and self._agents:
+                return _json(200, run_command.answer(call.action, call.text, self._agents))
             if call.service == "pricing":
                 return _json(200, price_list.answer(call.action, call.text))
             return self._ask_moto(call, environ)

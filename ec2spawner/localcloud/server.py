@@ -102,7 +102,8 @@ class Served:
             self.machines.follow,
             self.managers.follow,
         ]
-        self.front = Front(self.cloud, Control(self.cloud, self.machines))
+        control = Control(self.cloud, self.machines, self.managers.faults)
+        self.front = Front(self.cloud, control, agents=self.managers)
 
     def _adopt(self, core: EmulatedEC2) -> None:
         core.copies_files = True

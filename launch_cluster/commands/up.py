@@ -51,6 +51,12 @@ def manager_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 help="Begin with an empty database, although an earlier manager left its own.",
             ),
+            click.option(
+                "--upgrade",
+                is_flag=True,
+                help="Bring the manager to the installed version of ec2spawner, and back if its hub"
+                " then fails; workers get it with their image.",
+            ),
         )
     ):
         command = option(command)
@@ -186,5 +192,6 @@ def options_of(typed: dict[str, Any]) -> Options:
             key_name=typed["key_name"],
             may_be_replaced=typed["replace_manager"],
             has_new_data=typed["new_data"],
+            is_upgraded=typed["upgrade"],
         ),
     )

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
+from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import InstanceConfig, WorkerSubnet
 from launch_cluster.answering import Answer, HubSilent, Site, wait_for_hub
 from launch_cluster.facts import Facts, ImageFacts, ManagerFacts, StackFacts, TypeFacts
 from launch_cluster.hosting import (
-    CHOICES_KEY,
-    CONFIG_KEY,
     LASTING,
     manager_obstacles,
     manager_spec,
@@ -44,7 +43,7 @@ NETWORK = Network(
 ASKED = replace(REQUEST, manager=ManagerRequest())
 EMPTY = Facts("1", manager=ManagerFacts(kind=KIND, image=IMAGE))
 TEMPLATE = "manager"
-FILES = {CONFIG_KEY: "config", CHOICES_KEY: "choices"}
+FILES = {SERVER_CONFIG_KEY: "config", CHOICES_KEY: "choices"}
 SCRIPT = f"head {DATA_VOLUME} tail"
 
 
@@ -78,7 +77,7 @@ def test_addresses_and_data_come_first_then_the_files_then_the_machine() -> None
     assert plan.before
     assert plan.before.is_new
     assert plan.before.spec.parameters["WithInstance"] == "no"
-    assert plan.files == (CONFIG_KEY, CHOICES_KEY)
+    assert plan.files == (SERVER_CONFIG_KEY, CHOICES_KEY)
     assert plan.instance
     assert plan.instance.spec.parameters["WithInstance"] == "yes"
     assert (plan.starts, plan.replaces) == (True, False)
@@ -136,8 +135,8 @@ def test_a_permission_to_replace_what_is_not_there_ends_nothing() -> None:
 
 
 def test_only_files_that_differ_are_written() -> None:
-    stale = with_stack(files={**FILES, CONFIG_KEY: "old"})
-    assert planned(facts=stale).files == (CONFIG_KEY,)
+    stale = with_stack(files={**FILES, SERVER_CONFIG_KEY: "old"})
+    assert planned(facts=stale).files == (SERVER_CONFIG_KEY,)
 
 
 def test_the_script_is_cut_where_the_volumes_id_goes() -> None:
