@@ -373,8 +373,8 @@ class Up:
 
     def result(self, plan: Plan, outcome: str, notices: tuple[str, ...]) -> dict[str, Any]:
         """The result for ``--output json``."""
-        if outcome == "done":
-            self.reporter.show([f"Cluster {self.request.cluster}: done."])
+        if outcome == "done" or (outcome == "nothing to do" and not plan.is_empty):
+            self.reporter.show([f"Cluster {self.request.cluster}: {outcome}."])
         return {
             "cluster": self.request.cluster,
             "region": self.request.choices.REGION,

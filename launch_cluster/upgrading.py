@@ -20,7 +20,8 @@ from ec2spawner.manager.place import REFRESH, UPGRADE
 from .reporter import Elapsed, Reporter
 
 DOCUMENT = "AWS-RunShellScript"
-POLL_SECONDS = 2.0
+POLL_SECONDS = (0.2, 2.0)
+"""Pauses between looks: in the first seconds, and then."""
 AGENT_SECONDS = 180.0
 """Within which the agent of a machine that was just started says that it is there."""
 KNOWN_SECONDS = 60.0
@@ -108,7 +109,7 @@ class Upgrading:
                     f" is online. On the machine, as root: {UPGRADE} {word}",
                 )
             elapsed.tick("its agent of Systems Manager is not there yet")
-            await self.sleep(POLL_SECONDS)
+            await self.sleep(POLL_SECONDS[elapsed.seconds > POLL_SECONDS[1]])
 
     async def _await_end(
         self, instance_id: str, command_id: str, elapsed: Elapsed
@@ -127,7 +128,7 @@ class Upgrading:
                     " Manager, and `journalctl -u 'ec2spawner-upgrade@*'`.",
                 )
             elapsed.tick(state)
-            await self.sleep(POLL_SECONDS)
+            await self.sleep(POLL_SECONDS[elapsed.seconds > POLL_SECONDS[1]])
 
     async def _ask(
         self, instance_id: str, command_id: str, since_seconds: float

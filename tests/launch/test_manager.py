@@ -198,7 +198,7 @@ def test_what_was_said_once_is_remembered_until_it_is_taken_back(
     assert 22 in ports()
     result = up("--ssh-cidr", "", "--email", "c@d.org")
     assert result.exit_code == 0, result.stderr
-    assert "takes that over at its next upgrade" in result.stderr
+    assert "have the manager take that over" in result.stdout
     assert 22 not in ports()
     known = stack()
     assert (known["Domain"], known["Email"], known["SshCidr"]) == ("hub.invalid", "c@d.org", "")
