@@ -11,7 +11,14 @@ from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import INSTANCE_CONFIG_NAME
 
 from .facts import Facts, StackFacts
-from .planning import NETWORK_ZONES, Finding, KeyChange, key_change, wanted_subnets
+from .planning import (
+    ZONES_DEFAULT,
+    Finding,
+    KeyChange,
+    key_change,
+    wanted_subnets,
+    zones_of,
+)
 from .request import UpRequest
 
 
@@ -88,10 +95,29 @@ def _of_type(request: UpRequest, facts: Facts) -> Iterator[Finding]:
         why = "has no NVMe volumes, by which a worker finds its home"
         yield Finding(subject, why, other)
     if not wanted_subnets(request, facts.network, facts.cluster)[0]:
-        is_made = facts.network is not None and facts.network.is_usable
-        if not is_made and len(kind.zones) < NETWORK_ZONES:
-            offered = ", ".join(kind.zones) or "none"
-            yield Finding(subject, f"is offered in too few zones for a network ({offered})", other)
+        yield from _of_zones(request, facts, kind.zones)
+
+
+def _of_zones(request: UpRequest, facts: Facts, offered: tuple[str, ...]) -> Iterator[Finding]:
+    """Whether a network can have the zones that are asked for, or has them."""
+    name = request.choices.WORKER_INSTANCE_TYPE
+    if facts.network is None or not facts.network.is_usable:
+        if len(offered) < (request.zones or ZONES_DEFAULT):
+            there = ", ".join(offered) or "none"
+            yield Finding(
+                f"WORKER_INSTANCE_TYPE {name}",
+                f"is offered in too few zones for a network ({there})",
+                f"Choose another in {INSTANCE_CONFIG_NAME}, for example t3.medium"
+                + (", or fewer --zones." if request.zones else "."),
+            )
+        return
+    has = len(zones_of(facts.network.parameters))
+    if request.zones not in (None, has):
+        yield Finding(
+            f"--zones {request.zones}",
+            f"cannot change the network, which was made over {has} zones",
+            "Leave the option out, or make another cluster.",
+        )
 
 
 def _of_image(request: UpRequest, facts: Facts) -> Iterator[Finding]:

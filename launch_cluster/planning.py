@@ -7,9 +7,10 @@ AWS, read a file or print.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import zip_longest
 
 from ec2spawner.addresses import HUB_API_PORT, hub_port
 from ec2spawner.model import TAG_CLUSTER
@@ -35,7 +36,9 @@ from .imaging import (
 )
 from .request import DEFAULT_VPC_CIDR, UpRequest
 
-NETWORK_ZONES = 2
+ZONES_DEFAULT = 2
+ZONE_LETTERS = "ABCD"
+"""By which the network's template tells zones apart; the first two are always there."""
 NETWORK_OUTPUTS = ("VpcId", "PrivateSubnetA", "PrivateSubnetB", "PublicSubnetA")
 CLUSTER_OUTPUTS = (
     *("WorkerSecurityGroupId", "ManagerSecurityGroupId", "LaunchTemplateId", "Bucket"),
@@ -240,16 +243,28 @@ def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
     old = facts.network.parameters if facts.network and facts.network.is_usable else {}
     cidr = request.vpc_cidr or old.get("VpcCidr") or DEFAULT_VPC_CIDR
     offered = facts.kind.zones if facts.kind else ()
-    zones = [old.get("ZoneA"), old.get("ZoneB")] if old else list(offered[:NETWORK_ZONES])
+    zones = zones_of(old) if old else offered[: request.zones or ZONES_DEFAULT]
     parameters = {
         "ClusterName": request.cluster,
         "VpcCidr": cidr,
-        "ZoneA": zones[0] or "",
-        "ZoneB": zones[1] or "",
+        **_by_letter("Zone", zones),
         **_nat(request, facts, old),
-        **subnet_cidrs(cidr),
+        **subnet_cidrs(cidr, len(zones)),
     }
     return StackSpec(request.network_stack, template, parameters, stack_tags(request))
+
+
+def zones_of(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """The zones of a network that is there."""
+    return tuple(filter(None, (parameters.get(f"Zone{letter}") for letter in ZONE_LETTERS)))
+
+
+def _by_letter(name: str, values: Sequence[str]) -> dict[str, str]:
+    """One parameter a zone; "" where there is none."""
+    return {
+        f"{name}{letter}": value
+        for letter, value in zip_longest(ZONE_LETTERS, values, fillvalue="")
+    }
 
 
 def has_nat_gateway(request: UpRequest, facts: Facts) -> bool:
@@ -266,16 +281,18 @@ def _nat(request: UpRequest, facts: Facts, old: Mapping[str, str]) -> dict[str, 
     return {"Nat": request.nat or old.get("Nat") or "gateway", "NatImageId": image}
 
 
-def subnet_cidrs(vpc_cidr: str) -> dict[str, str]:
-    """A VPC's addresses cut up: two sixteenths for public subnets, two quarters for private."""
+def subnet_cidrs(vpc_cidr: str, zones: int) -> dict[str, str]:
+    """A VPC's addresses cut up: two sixteenths for public subnets, quarters for private ones.
+
+    A fourth private one gets what is left: an eighth.
+    """
     vpc = ipaddress.IPv4Network(vpc_cidr)
-    small = list(vpc.subnets(prefixlen_diff=4))
-    large = list(vpc.subnets(prefixlen_diff=2))
+    small, eighths, large = (list(vpc.subnets(prefixlen_diff=bits)) for bits in (4, 3, 2))
+    private = [str(part) for part in (*large[1:], eighths[1])]
     return {
         "PublicCidrA": str(small[0]),
         "PublicCidrB": str(small[1]),
-        "PrivateCidrA": str(large[1]),
-        "PrivateCidrB": str(large[2]),
+        **_by_letter("PrivateCidr", private[:zones]),
     }
 
 
@@ -294,7 +311,8 @@ def network_of(request: UpRequest, facts: Facts) -> Network | None:
     out, given = facts.network.outputs, facts.network.parameters
     subnets = tuple(
         WorkerSubnet(SUBNET_ID=out[f"PrivateSubnet{which}"], ZONE=given[f"Zone{which}"])
-        for which in "AB"
+        for which in ZONE_LETTERS
+        if f"PrivateSubnet{which}" in out
     )
     return Network(out["VpcId"], subnets, public or out["PublicSubnetA"])
 

@@ -74,6 +74,7 @@ class Options:
     """Whether, without an instance_config.json, the choices of the cluster as it is hold."""
     vpc_id: str | None = None
     nat: str | None = None
+    zones: int | None = None
     manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
@@ -94,6 +95,7 @@ class UpRequest:
     permissions_boundary: str | None = None  # of roles that are made; "": none
     vpc_id: str | None = None
     nat: str | None = None  # gateway, instance or none
+    zones: int | None = None  # of a network that is made
     manager: ManagerRequest | None = None  # None: the hub runs elsewhere
     newest_base: bool = False  # instead of the one that the image in use was built from
 
@@ -152,8 +154,10 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         faults.append(
             Fault("--vpc-cidr", "", "is for a network that is made, but subnets are given")
         )
-    if (subnets or options.vpc_id) and options.nat:
-        faults.append(Fault("--nat", "", "is for a network that is made, but one is named"))
+    if subnets or options.vpc_id:
+        why = "is for a network that is made, but one is named"
+        given = (("--nat", options.nat), ("--zones", options.zones))
+        faults += [Fault(flag, "", why) for flag, value in given if value]
     if faults:
         raise OptionError(faults)
     request = UpRequest(
@@ -170,6 +174,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         permissions_boundary=options.manager.permissions_boundary,
         vpc_id=options.vpc_id,
         nat=options.nat,
+        zones=options.zones,
         manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:

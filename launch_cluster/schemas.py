@@ -26,9 +26,7 @@ from ec2spawner.settings import (
     ServerConfig,
 )
 
-from .costreport import CostOutput
-from .restore import RestoreOutput
-from .users import ExportOutput, ImportOutput
+from .outputs import OUTPUTS, ErrorOutput, schema_name
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -118,10 +116,8 @@ def generated() -> dict[Path, str]:
     schemas = {
         "instance_config": schema_of(InstanceConfig, INSTANCE_CONFIG_NAME),
         "server_config": schema_of(ServerConfig, SERVER_CONFIG_NAME),
-        "cost_output": output_schema(CostOutput, "cost"),
-        "users_import_output": output_schema(ImportOutput, "users import"),
-        "users_export_output": output_schema(ExportOutput, "users export"),
-        "users_restore_output": output_schema(RestoreOutput, "users restore"),
+        "error_output": output_schema(ErrorOutput, "COMMAND"),
+        **{schema_name(name): output_schema(kind, name) for name, kind in OUTPUTS.items()},
     }
     return {
         DOCS / "configuration.md": documentation(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ec2spawner.version import __version__
 
 from .facts import HubData
-from .planning import KeyChange, ManagerPlan, StackChange
+from .planning import KeyChange, ManagerPlan, StackChange, zones_of
 
 KEY_WORDS = {
     KeyChange.MAKE: "make the cluster's SSH key: private half to SSM {parameter}, public half to"
@@ -25,7 +25,8 @@ def stack_line(change: StackChange) -> str:
     again = ", after removing what a failed creation left behind" if change.remains else ""
     what = "security groups, launch template, bucket"
     if "VpcCidr" in spec.parameters:
-        where = f"{spec.parameters['ZoneA']} and {spec.parameters['ZoneB']}"
+        *others, last = zones_of(spec.parameters)
+        where = f"{', '.join(others)} and {last}"
         nat = {"gateway": "NAT gateway", "instance": "NAT instance", "none": "no NAT"}
         given = spec.parameters
         what = f"VPC {given['VpcCidr']}, subnets in {where}, {nat[given['Nat']]}"

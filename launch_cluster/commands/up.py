@@ -11,6 +11,7 @@ import click
 from ec2spawner.settings import SERVER_CONFIG_NAME
 
 from ..manager_request import ManagerOptions
+from ..planning import ZONE_LETTERS, ZONES_DEFAULT
 from ..reporter import Reporter
 from ..request import DEFAULT_VPC_CIDR, Options, read_request
 from ..up import Up
@@ -87,6 +88,12 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(["gateway", "instance", "none"]),
                 help="How workers of such a network reach the outside: an instance costs a tenth of"
                 " a gateway, and is yours to keep [gateway].",
+            ),
+            click.option(
+                "--zones",
+                type=click.IntRange(ZONES_DEFAULT, len(ZONE_LETTERS)),
+                help="Over how many zones such a network is made; in more of them, a machine is"
+                f" found more often when one is short of them [{ZONES_DEFAULT}].",
             ),
         )
     ):
@@ -182,6 +189,7 @@ def options_of(typed: dict[str, Any]) -> Options:
         builder_role=typed["builder_role"] or None,
         vpc_id=typed["vpc_id"],
         nat=typed["nat"],
+        zones=typed["zones"],
         manager=ManagerOptions(
             is_left_out=typed["no_manager"],
             domain=typed["domain"],

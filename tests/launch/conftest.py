@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from launch_cluster import building, cli
 from launch_cluster import bundle as bundle_module
 from launch_cluster.answering import HTTP_PORT
 from launch_cluster.commands import common
+from launch_cluster.reporter import Reporter
 
+from .documents import check_document, command_of
 from .shops import Shop
 
 READS = frozenset({"get_caller_identity"})
@@ -168,13 +171,30 @@ def quick_builds(monkeypatch: pytest.MonkeyPatch, bundle: bundle_module.Bundle) 
 
 
 @pytest.fixture
-def run() -> Callable[..., Result]:
-    """Runs ``launch-cluster`` in this process."""
+def documents(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was handed to be printed as JSON, whether or not that was asked for."""
+    handed: list[Any] = []
+    print_it = Reporter.result
+
+    def result(reporter: Reporter, document: dict[str, Any]) -> None:
+        handed.append(json.loads(json.dumps(document)))
+        print_it(reporter, document)
+
+    monkeypatch.setattr(Reporter, "result", result)
+    return handed
+
+
+@pytest.fixture
+def run(documents: list[Any]) -> Callable[..., Result]:
+    """Runs ``launch-cluster`` in this process; what it says as JSON fits the command's schema."""
 
     def run(*arguments: str, answer: str = "") -> Result:
+        documents.clear()
         result = CliRunner().invoke(cli.main, arguments, input=answer)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
+        for document in documents:
+            check_document(command_of(arguments), document)
         return result
 
     return run

@@ -27,6 +27,7 @@ from launch_cluster.facts import (
 )
 from launch_cluster.imaging import TAG_BASE, TAG_CONTENT, Builder, WorkerImage, recipe_of
 from launch_cluster.planning import (
+    ZONE_LETTERS,
     KeyChange,
     Package,
     Templates,
@@ -40,6 +41,7 @@ from launch_cluster.planning import (
     subnet_cidrs,
     wanted_image,
     wanted_subnets,
+    zones_of,
 )
 from launch_cluster.request import UpRequest
 
@@ -260,12 +262,53 @@ def test_an_existing_network_keeps_addresses_and_zones() -> None:
     assert (spec.parameters["ZoneA"], spec.parameters["ZoneB"]) == ("us-east-1a", "us-east-1b")
 
 
-@given(prefix=st.integers(16, 24), start=st.integers(0, 255))
+@pytest.mark.parametrize(("asked", "count"), [(None, 2), (2, 2), (3, 3), (4, 4)])
+def test_a_network_has_as_many_zones_as_are_asked_for(asked: int | None, count: int) -> None:
+    request = replace(REQUEST, zones=asked)
+    offered = tuple(f"us-east-1{letter}" for letter in "abcdef")
+    facts = replace(EMPTY, kind=replace(KIND, zones=offered))
+    spec = network_spec(request, facts, TEMPLATES.network)
+    assert zones_of(spec.parameters) == offered[:count]
+    private = [spec.parameters[f"PrivateCidr{letter}"] for letter in ZONE_LETTERS]
+    assert [bool(cidr) for cidr in private] == [i < count for i in range(4)]
+    ids = {f"PrivateSubnet{x}": f"subnet-0000000{i}" for i, x in enumerate(ZONE_LETTERS[:count])}
+    stack = made(spec, {"VpcId": "vpc-1", "PublicSubnetA": "subnet-00000009", **ids})
+    network = network_of(REQUEST, replace(facts, network=stack))
+    assert network
+    assert [s.ZONE for s in network.worker_subnets] == list(offered[:count])
+    assert [s.SUBNET_ID for s in network.worker_subnets] == list(ids.values())
+    again = network_spec(REQUEST, replace(facts, network=stack), TEMPLATES.network)
+    assert again.parameters == spec.parameters  # the option need not be said again
+
+
+@pytest.mark.parametrize(
+    ("zones", "offered", "network", "words"),
+    [
+        (3, 2, None, "too few zones for a network (us-east-1a, us-east-1b)"),
+        (None, 1, None, "too few zones"),
+        (3, 6, 2, "--zones 3 cannot change the network, which was made over 2 zones"),
+        (2, 6, 2, ""),
+        (None, 6, 2, ""),
+        (4, 6, None, ""),
+    ],
+)
+def test_zones_that_cannot_be_had_are_found_before(
+    zones: int | None, offered: int, network: int | None, words: str
+) -> None:
+    kind = replace(KIND, zones=tuple(f"us-east-1{letter}" for letter in "abcdef"[:offered]))
+    facts = complete() if network else EMPTY
+    found = find_obstacles(replace(REQUEST, zones=zones), replace(facts, kind=kind))
+    assert [words in str(f) for f in found] == [True] * bool(words)
+
+
+@given(prefix=st.integers(16, 24), start=st.integers(0, 255), zones=st.integers(2, 4))
 def test_subnets_lie_in_the_vpc_do_not_overlap_and_are_large_enough(
-    prefix: int, start: int
+    prefix: int, start: int, zones: int
 ) -> None:
     vpc = ipaddress.IPv4Network(f"10.{start}.0.0/{prefix}")
-    parts = [ipaddress.IPv4Network(text) for text in subnet_cidrs(str(vpc)).values()]
+    cidrs = [cidr for cidr in subnet_cidrs(str(vpc), zones).values() if cidr]
+    assert len(cidrs) == 2 + zones
+    parts = [ipaddress.IPv4Network(text) for text in cidrs]
     assert all(part.subnet_of(vpc) and part.prefixlen <= 28 for part in parts)
     assert not any(a.overlaps(b) for a in parts for b in parts if a is not b)
 

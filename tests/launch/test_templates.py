@@ -153,7 +153,7 @@ def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses(
     rules = network["NatSecurityGroup"]["Properties"]["SecurityGroupIngress"]
     assert [rule["CidrIp"] for rule in rules] == [{"Ref": "VpcCidr"}]
     assert "GatewayId" not in network["PrivateDefaultRoute"]["Properties"]
-    for which in "AB":
+    for which in planning.ZONE_LETTERS:
         association = network[f"PrivateRoutes{which}"]["Properties"]
         assert association["SubnetId"] == {"Ref": f"PrivateSubnet{which}"}
         assert association["RouteTableId"] == {"Ref": "PrivateRoutes"}

@@ -452,14 +452,15 @@ def test_the_script_of_a_checkout_runs_from_any_folder_and_ctrl_c_ends_it(
 
 
 @pytest.mark.parametrize(
-    ("nat", "target"),
-    [("gateway", "NatGatewayId"), ("instance", "NetworkInterfaceId"), ("none", None)],
+    ("nat", "target", "zones"),
+    [("gateway", "NatGatewayId", 4), ("instance", "NetworkInterfaceId", 3), ("none", None, 2)],
 )
 def test_private_subnets_go_out_as_was_asked(
-    up: Run, aws: Path, gateway: Gateway, nat: str, target: str | None
+    up: Run, aws: Path, gateway: Gateway, nat: str, target: str | None, zones: int
 ) -> None:
-    result = up("--nat", nat)
+    result = up("--nat", nat, "--zones", str(zones))
     assert result.exit_code == 0, result.stderr
+    assert len({s.ZONE for s in written(aws).WORKER_SUBNETS}) == zones
     vpc = [{"Name": "vpc-id", "Values": [written(aws).VPC_ID]}]
     private = {s.SUBNET_ID for s in written(aws).WORKER_SUBNETS}
     tables = ask(gateway, "ec2", "describe_route_tables", Filters=vpc)["RouteTables"]

@@ -19,7 +19,7 @@ from hub.processes import Process, clean_environment, eventually, free_port, sta
 from ec2spawner.hubconfig import proxy_command
 from ec2spawner.manager import caddyfile
 from ec2spawner.manager.caddyfile import PAIRS, SHOWN, Front
-from ec2spawner.manager.place import Manager
+from ec2spawner.manager.place import RELEASE_FILE, RELEASE_HEADER, Manager
 
 from .echo import Echo
 from .packages import MANAGER, REPOSITORY
@@ -154,7 +154,9 @@ def together(
     caddyfile.write(manager, folder / "ssl", folder / "data", runtime, (0, 0), front)
     template = (MANAGER / "files/jupyterhub_config.py.template").read_text()
     ours = OURS.format(proxy=front.proxy, api=api_port, hub=hub_port)
-    (folder / "own.py").write_text(template + ours)
+    (folder / RELEASE_FILE).write_text("0123456789abcdef\n")
+    release = f"import sys\nprefix, sys.prefix = sys.prefix, {str(folder)!r}\n"
+    (folder / "own.py").write_text(f"{release}{template}\nsys.prefix = prefix\n{ours}")
     proxy = start_process(
         [
             *proxy_command(REPOSITORY / "jupyterhub_config.py"),
@@ -224,6 +226,11 @@ def test_https_is_promised_for_good_but_not_for_this_computer(
     headers = together.get("/hub/login", headers={"Host": host}).headers
     promise = "max-age=31536000" if is_promised else None
     assert headers.get("Strict-Transport-Security") == promise
+
+
+def test_every_answer_says_which_release_it_comes_from(together: Together) -> None:
+    for path in ("/hub/health", "/hub/login"):
+        assert together.get(path).headers[RELEASE_HEADER] == "0123456789abcdef"
 
 
 def test_plain_http_is_sent_to_https(together: Together) -> None:
