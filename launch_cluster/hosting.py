@@ -7,8 +7,9 @@ read a file or print.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ec2spawner.costs import MANAGER_DATA_GIB, MANAGER_ROOT_GIB
 from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
@@ -74,11 +75,35 @@ def plan_manager(
             instance=change_of(wanted, manager.stack),
             notices=notices,
             package=package,
-            refreshes=bool(due) or manager.is_refresh_due,
+            refreshes=manager.is_refresh_due or matter(due, manager.files, files or {}),
         )
     without = change_of(without_instance(wanted, manager.stack), manager.stack)
     there = StackChange(wanted, is_new=False, differences=("WithInstance: no -> yes",))
     return ManagerPlan(without, due, there, True, is_alive, notices, data=manager.data)
+
+
+def matter(keys: Iterable[str], old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Whether a hub that runs must take over the files that changed.
+
+    Not for another image of the workers alone: what new workers get stands in SSM.
+    """
+    return any(
+        key != SERVER_CONFIG_KEY or _without_image(old.get(key)) != _without_image(new.get(key))
+        for key in keys
+    )
+
+
+def with_unknown_image(config: str) -> str:
+    """The text of server_config.json while the workers' image is still to be built."""
+    return json.dumps({**json.loads(config), "WORKER_AMI_ID": UNKNOWN}, indent=2)
+
+
+def _without_image(text: str | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text or "")
+        return {key: value for key, value in found.items() if key != "WORKER_AMI_ID"}
+    except (ValueError, AttributeError):
+        return None
 
 
 def _has_package(manager: ManagerFacts) -> bool:

@@ -17,7 +17,7 @@ from ec2spawner.manager.place import REFRESH, REFRESH_KEY
 from . import provisioning
 from .answering import Answer, Site, wait_for_hub
 from .facts import Facts, PackageFacts, StackFacts
-from .hosting import MANAGER_OUTPUTS, lives, manager_spec, plan_manager, would_replace
+from .hosting import MANAGER_OUTPUTS, lives, manager_spec, matter, plan_manager, would_replace
 from .hubdata import save
 from .planning import Finding, ManagerPlan, Network
 from .reporter import Reporter
@@ -93,7 +93,7 @@ class Managing:
         """
         known = facts.manager.files if facts.manager else {}
         changed = {key: text for key, text in files.items() if known.get(key) != text}
-        is_due = bool(changed) and lives(facts.manager)
+        is_due = lives(facts.manager) and matter(changed, known, files)
         if is_due:
             changed = {REFRESH_KEY: "", **changed}
         for key, text in changed.items():

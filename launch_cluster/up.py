@@ -37,6 +37,7 @@ from .hosting import (
     manager_obstacles,
     manager_spec,
     plan_manager,
+    with_unknown_image,
 )
 from .images import Images
 from .imaging import CONTENT_SHOWN, ImageChange, ImageStep, locked_versions
@@ -200,8 +201,8 @@ class Up:
         network = network_of(self.request, facts)
         outputs = facts.cluster.outputs if facts.cluster and facts.cluster.is_usable else {}
         files = self._files(facts, templates, network, outputs) if network else None
-        if files and (plan.cluster or plan.image):
-            del files[SERVER_CONFIG_KEY]  # it will name what is not known yet
+        if files and plan.image:
+            files[SERVER_CONFIG_KEY] = with_unknown_image(files[SERVER_CONFIG_KEY])
         return plan_manager(self.request, facts, templates.manager, network, outputs, files)
 
     def _files(

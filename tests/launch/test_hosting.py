@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,20 @@ from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import InstanceConfig, WorkerSubnet
 from launch_cluster.answering import Answer, HubSilent, Site, wait_for_hub
-from launch_cluster.facts import Facts, ImageFacts, ManagerFacts, StackFacts, TypeFacts
+from launch_cluster.facts import (
+    Facts,
+    ImageFacts,
+    ManagerFacts,
+    PackageFacts,
+    StackFacts,
+    TypeFacts,
+)
 from launch_cluster.hosting import (
     LASTING,
     manager_obstacles,
     manager_spec,
     plan_manager,
+    with_unknown_image,
     without_instance,
 )
 from launch_cluster.looking import parse_image
@@ -137,6 +146,43 @@ def test_a_permission_to_replace_what_is_not_there_ends_nothing() -> None:
 def test_only_files_that_differ_are_written() -> None:
     stale = with_stack(files={**FILES, SERVER_CONFIG_KEY: "old"})
     assert planned(facts=stale).files == (SERVER_CONFIG_KEY,)
+
+
+CONFIG = {"WORKER_AMI_ID": "ami-1", "POOL_RUNNING": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "refreshes"),
+    [
+        ({}, False),
+        ({"WORKER_AMI_ID": "ami-2"}, False),
+        ({"POOL_RUNNING": 3}, True),
+        ({"WORKER_AMI_ID": "ami-2", "POOL_RUNNING": 3}, True),
+    ],
+)
+def test_a_hub_takes_over_what_matters_to_it(changes: dict[str, Any], refreshes: bool) -> None:
+    """The workers' image does not: it comes out of SSM."""
+    known = {SERVER_CONFIG_KEY: json.dumps(CONFIG), CHOICES_KEY: "{}"}
+    new = {**known, SERVER_CONFIG_KEY: json.dumps({**CONFIG, **changes})}
+    plan = planned(facts=with_stack(files=known), files=new)
+    assert plan.files == ((SERVER_CONFIG_KEY,) if changes else ())
+    assert plan.refreshes is refreshes
+    pending = {**known, SERVER_CONFIG_KEY: with_unknown_image(new[SERVER_CONFIG_KEY])}
+    plan = planned(facts=with_stack(files=known), files=pending)
+    assert plan.files == (SERVER_CONFIG_KEY,)
+    assert plan.refreshes is refreshes
+
+
+def test_what_is_due_or_unreadable_is_taken_over_whatever_the_files_say() -> None:
+    assert planned(facts=with_stack(is_refresh_due=True)).refreshes
+    assert planned(facts=with_stack(files={**FILES, CHOICES_KEY: "other"})).refreshes
+    assert not planned(facts=with_stack(lives=False, is_refresh_due=True)).refreshes
+
+
+def test_a_hub_that_says_that_it_has_the_package_is_left_alone() -> None:
+    package = PackageFacts("a" * 64, "b" * 16)
+    for release, due in (("b" * 16, None), ("c" * 16, package), ("", package)):
+        assert planned(facts=with_stack(package=package, release=release)).package == due
 
 
 def test_the_script_is_cut_where_the_volumes_id_goes() -> None:
