@@ -210,7 +210,7 @@ class TerminateWorkersOutput(Document):
     left_alone: list[str]
     done: list[str]
     failed: list[str]
-    snapshots: list[str] = Field(description="Taken of homes before they were deleted.")
+    snapshots: dict[str, str] = Field(description="Of homes that were deleted, by volume.")
 
 
 class StaysOutput(Document):
@@ -218,7 +218,7 @@ class StaysOutput(Document):
 
     kind: str
     id: str
-    size_gib: int | None
+    size_gib: int
     role: str
     note: str
 
@@ -230,7 +230,7 @@ class DownOutput(Document):
     outcome: Tried
     done: list[str]
     failed: list[str]
-    snapshots: list[str]
+    snapshots: dict[str, str] = Field(description="Of homes that were deleted, by volume.")
     stays_usd_per_month: float | None
     stays: list[StaysOutput]
 
