@@ -21,7 +21,7 @@ def operator_policies(place: Place, boundary: str = "") -> dict[str, Policy]:
     ``boundary``: ARN of the policy that every role which is made must be bounded by; "": none.
     """
     by_hand = [*_looks(place), *_stacks(place), *_kept(place), *_launches(place)]
-    by_hand += [*_copies(place), *_ends(place), *_tags(place)]
+    by_hand += [*_copies(place), *_ends(place), *_tags(place), *_commands(place)]
     by_cloudformation = [
         _allow("ByCloudFormation", MADE_BY_CLOUDFORMATION, "*", BY_CLOUDFORMATION),
         _allow("MakeBucket", BUCKET, _bucket(place), BY_CLOUDFORMATION),
@@ -167,6 +167,17 @@ def _take_in(place: Place) -> list[Statement]:
     ]
 
 
+def _commands(place: Place) -> list[Statement]:
+    """Run Command, whose script has root's rights: on the cluster's manager only."""
+    send, manager = ["ssm:SendCommand"], {CLUSTER_TAG: place.cluster, "ec2spawner:role": "manager"}
+    tags = {f"ssm:resourceTag/{key}": value for key, value in manager.items()}
+    document = place.arn("ssm", "document/AWS-RunShellScript", account=False)
+    return [
+        _allow("RunScript", send, document),
+        _allow("OnManager", send, _kinds(place, "instance"), {"StringEquals": tags}),
+    ]
+
+
 # ---- what CloudFormation does
 
 
@@ -203,6 +214,7 @@ LOOKS = [
     "pricing:GetProducts",
     "servicequotas:GetServiceQuota",
     "ssm:DescribeParameters",
+    "ssm:GetCommandInvocation",
     "sts:GetCallerIdentity",
 ]
 

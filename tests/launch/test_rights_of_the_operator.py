@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from policies.commands import ACCOUNT, REGION, judging
+from policies.iam import Request, decide
 from policies.lives import Judge
 
 from ec2spawner.cloud import Gateway
@@ -69,6 +70,7 @@ def live(operator: Operator, gateway: Gateway, folder: Path) -> None:
     operator.does("up", name, "--vpc-cidr", "127.79.0.0/16", "--yes")
     operator.does("plan", name, "--ssh-cidr", "203.0.113.0/24")
     operator.does("plan", name, "--print-policies")
+    operator.does("up", name, "--domain", "hub.invalid", "--yes")
     operator.does("up", name, "--replace-manager", "--yes")
     operator.does("status", name)
     operator.does("cost", "--refresh-prices")
@@ -113,3 +115,12 @@ def test_all_that_an_operator_does_is_allowed_and_all_that_is_allowed_is_of_use(
     asked = {request.action for request in judge.requests}
     named = {action for s in by_hand["Statement"] for action in s["Action"] if "*" not in action}
     assert named - asked == OF_RARE_USE
+
+
+def test_no_script_is_run_on_a_worker_or_on_another_cluster() -> None:
+    policy = merged(operator_policies(PLACE))
+    machine = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1"
+    for cluster, role in ((PLACE.cluster, "worker"), ("other", "manager")):
+        tags = {"ec2spawner:cluster": cluster, "ec2spawner:role": role}
+        context = {f"ssm:resourceTag/{key}": value for key, value in tags.items()}
+        assert not decide(policy, Request("ssm:SendCommand", machine, context)).is_allowed

@@ -27,6 +27,8 @@ def requests_of(world: World, service: str, action: str, params: Params) -> list
         return list(_key_pair(world, action, params))
     if service == "ec2":
         return requests_of_call(world, service, action, params)
+    if action == "SendCommand":
+        return list(_command(world, params))
     if service in _SERVICES:
         return list(_SERVICES[service](action, params))
     prefix = {"service-quotas": "servicequotas"}.get(service, service)
@@ -49,8 +51,17 @@ def _stacks(action: str, params: Params) -> Iterable[Request]:
     yield Request(f"cloudformation:{action}", arn)
 
 
+def _command(world: World, params: Params) -> Iterable[Request]:
+    document = f"arn:aws:ssm:{REGION}::document/{params['DocumentName']}"
+    yield Request("ssm:SendCommand", document)
+    for instance_id in params["InstanceIds"]:
+        tags = world.tags.get(instance_id, {})
+        context = {f"ssm:resourceTag/{key}": value for key, value in tags.items()}
+        yield Request("ssm:SendCommand", world.arn("instance", instance_id), context)
+
+
 def _parameters(action: str, params: Params) -> Iterable[Request]:
-    if action == "DescribeParameters":
+    if action in ("DescribeParameters", "GetCommandInvocation"):
         yield Request(f"ssm:{action}", "*")
         return
     for name in params.get("Names") or [params["Name"]]:
@@ -87,7 +98,8 @@ def judging(judge: Judge) -> type[Gateway]:
     class Judging(Gateway):
         async def call(self, service: str, operation: str, params: Any = None, **more: Any) -> Any:
             action, asked = action_name(operation), dict(params or {})
-            world = await self._world(action, asked) if service == "ec2" else NOWHERE
+            has_tags = service == "ec2" or action == "SendCommand"
+            world = await self._world(action, asked) if has_tags else NOWHERE
             if service != "ec2" or all(i in world.tags for i in _ids(asked)):
                 judge.ask(requests_of(world, service, action, asked))
             return await super().call(service, operation, params, **more)
