@@ -174,6 +174,7 @@ class ImagePruneOutput(Document):
     outcome: Tried
     images: list[str]
     snapshots: list[str] = Field(description="Of images that are gone already.")
+    courses: list[str] = Field(description="Files in the bucket that no image was made with.")
     kept: list[KeptOutput]
     done: list[str]
     failed: list[str]
@@ -208,6 +209,7 @@ class TerminateWorkersOutput(Document):
     workers: list[WorkerOutput]
     homes: list[str]
     left_alone: list[str]
+    spot_requests: list[str] = Field(description="Those that are, or would be, cancelled.")
     done: list[str]
     failed: list[str]
     snapshots: dict[str, str] = Field(description="Of homes that were deleted, by volume.")

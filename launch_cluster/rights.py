@@ -1,7 +1,8 @@
 """What whoever runs ``launch-cluster`` must be allowed, for one cluster alone.
 
-Owns the operator's two policies: of what the commands ask of AWS themselves, and of what only
-CloudFormation does on their behalf, for it acts with the rights of who calls it. Pure.
+Owns the operator's three policies: of what the commands ask of AWS themselves, of how they have a
+manager change, and of what only CloudFormation does on their behalf, for it acts with the rights of
+who calls it. Pure.
 docs/security.md says what stays open in them.
 """
 
@@ -16,18 +17,22 @@ CLUSTER_TAG = "ec2spawner:cluster"
 
 
 def operator_policies(place: Place, boundary: str = "") -> dict[str, Policy]:
-    """The operator's policies by name: two, for a managed one may have 6,144 characters.
+    """The operator's policies by name: three, for a managed one may have 6,144 characters.
 
     ``boundary``: ARN of the policy that every role which is made must be bounded by; "": none.
     """
     by_hand = [*_looks(place), *_stacks(place), *_kept(place), *_launches(place)]
-    by_hand += [*_copies(place), *_ends(place), *_tags(place), *_commands(place)]
+    by_hand += [*_copies(place), *_ends(place), *_tags(place)]
     by_cloudformation = [
         _allow("ByCloudFormation", MADE_BY_CLOUDFORMATION, "*", BY_CLOUDFORMATION),
         _allow("MakeBucket", BUCKET, _bucket(place), BY_CLOUDFORMATION),
         *_roles(place, boundary),
     ]
-    return {"commands": policy_of(by_hand), "cloudformation": policy_of(by_cloudformation)}
+    return {
+        "commands": policy_of(by_hand),
+        "upgrades": policy_of(_scripts(place)),
+        "cloudformation": policy_of(by_cloudformation),
+    }
 
 
 def _allow(
@@ -167,7 +172,7 @@ def _take_in(place: Place) -> list[Statement]:
     ]
 
 
-def _commands(place: Place) -> list[Statement]:
+def _scripts(place: Place) -> list[Statement]:
     """Run Command, whose script has root's rights: on the cluster's manager only."""
     send, manager = ["ssm:SendCommand"], {CLUSTER_TAG: place.cluster, "ec2spawner:role": "manager"}
     tags = {f"ssm:resourceTag/{key}": value for key, value in manager.items()}
@@ -175,6 +180,7 @@ def _commands(place: Place) -> list[Statement]:
     return [
         _allow("RunScript", send, document),
         _allow("OnManager", send, _kinds(place, "instance"), {"StringEquals": tags}),
+        _allow("LookAtScript", ["ssm:GetCommandInvocation"], "*"),
     ]
 
 
@@ -214,7 +220,6 @@ LOOKS = [
     "pricing:GetProducts",
     "servicequotas:GetServiceQuota",
     "ssm:DescribeParameters",
-    "ssm:GetCommandInvocation",
     "sts:GetCallerIdentity",
 ]
 

@@ -110,10 +110,11 @@ def test_all_that_an_operator_does_is_allowed_and_all_that_is_allowed_is_of_use(
     operator: Operator, judge: Judge, gateway: Gateway, aws: Path
 ) -> None:
     live(operator, gateway, aws)
-    by_hand = operator_policies(PLACE)["commands"]
-    assert {s["Sid"] for s in by_hand["Statement"]} - OF_STRAYS <= judge.needed
+    policies = operator_policies(PLACE)
+    by_hand = [s for name in ("commands", "upgrades") for s in policies[name]["Statement"]]
+    assert {s["Sid"] for s in by_hand} - OF_STRAYS <= judge.needed
     asked = {request.action for request in judge.requests}
-    named = {action for s in by_hand["Statement"] for action in s["Action"] if "*" not in action}
+    named = {action for s in by_hand for action in s["Action"] if "*" not in action}
     assert named - asked == OF_RARE_USE
 
 
