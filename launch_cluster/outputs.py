@@ -174,7 +174,7 @@ class ImagePruneOutput(Document):
     outcome: Tried
     images: list[str]
     snapshots: list[str] = Field(description="Of images that are gone already.")
-    courses: list[str] = Field(description="Files in the bucket that no image was made with.")
+    courses: list[str] = Field(description="Files of courses of which no image is left.")
     kept: list[KeptOutput]
     done: list[str]
     failed: list[str]
