@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import re
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
@@ -35,6 +36,16 @@ SSH_USER = "ec2spawner"
 COMMAND = "ec2spawner-worker"
 MAX_LINE_BYTES = 8192
 MAX_ANSWER_BYTES = 256 * 1024
+MAX_WIRE_BYTES = 512 * 1024
+"""All that a worker may send on one connection. SSH has packets that are no answer (to be ignored,
+of no known channel, new keys): a flood of them took the hub's time as long as it lasted."""
+WINDOW_BYTES = 128 * 1024
+"""What a worker may have sent and nobody read, on stderr above all."""
+RECEIVE_BUFFER_BYTES = 32 * 1024
+"""As little is taken from a connection at a time, so that others have their turn between."""
+KEY_EXCHANGES = ("curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
+"""A millisecond each; with the large groups that SSH also has, a worker could cost the hub many
+times that, again and again."""
 LOGIN_SECONDS = 10.0
 PROBE_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
@@ -59,6 +70,7 @@ LAST_EVENTS: Mapping[str, str | None] = {
     "status": None,
 }
 """What the last line of each verb says of itself; that of a status is no event."""
+ENDLESS = "it never ends"
 Progress = Callable[[str], None]
 
 STUDENT_WORDS: Mapping[str, tuple[str, str]] = {
@@ -208,7 +220,7 @@ class WorkerLink:
 
     async def _connect(self, worker: Worker) -> asyncssh.SSHClientConnection:
         await self._turn(self._dials)
-        check = _HostKeyCheck(worker.instance_id, self._keys.pinned(worker.instance_id))
+        check = _Peer(worker.instance_id, self._keys.pinned(worker.instance_id))
         try:
             connection = await asyncio.wait_for(
                 asyncssh.connect(
@@ -222,6 +234,7 @@ class WorkerLink:
                     config=None,
                     preferred_auth="publickey",
                     server_host_key_algs=["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256"],
+                    kex_algs=KEY_EXCHANGES,
                     compression_algs=None,
                     keepalive_interval=KEEPALIVE_SECONDS,
                 ),
@@ -230,6 +243,8 @@ class WorkerLink:
         except (*BROKEN, asyncio.TimeoutError) as error:
             if check.is_mismatch:
                 raise _mismatch(worker.instance_id) from None
+            if check.is_endless:
+                raise _garbage(ENDLESS) from None
             raise WorkerUnreachable(
                 "Your machine does not answer.",
                 why=f"SSH to {worker.instance_id} at {worker.private_ip}:{self._port}: "
@@ -256,14 +271,35 @@ def _ignore(step: str) -> None:
     pass
 
 
-class _HostKeyCheck(asyncssh.SSHClient):
-    """Accepts the key that the instance showed at the first contact, and no other."""
+class _Peer(asyncssh.SSHClient):
+    """Accepts the key that the instance showed at the first contact, and a bounded flow of bytes.
+
+    asyncssh has no bound of its own: what a peer sends is parsed, whatever it is.
+    """
 
     def __init__(self, instance_id: str, pinned: str | None) -> None:
         self.pinned = pinned
         self.shown = ""
         self.is_mismatch = False
+        self.is_endless = False
         self._instance_id = instance_id
+        self._received = 0
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """Stand between the connection and what arrives for it."""
+        sock = conn.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        parse = conn.data_received
+
+        def data_received(data: bytes, datatype: int | None = None) -> None:
+            self._received += len(data)
+            self.is_endless = self._received > MAX_WIRE_BYTES
+            if self.is_endless:
+                conn.abort()
+            else:
+                parse(data, datatype)
+
+        conn.data_received = data_received  # type: ignore[method-assign]  # of this object only
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
@@ -335,11 +371,13 @@ async def _run(
     progress: Progress,
 ) -> dict[str, Any]:
     """Run one verb; its last event. What the worker writes is bounded, parsed, never believed."""
+    peer = connection.get_owner()  # which a connection that is closed does not know any more
     try:
         process = await connection.create_process(
             f"{COMMAND} {verb}",
             encoding=None,
             stderr=asyncssh.PIPE,  # not read: who writes without end there soon stands still
+            window=WINDOW_BYTES,
         )
         with contextlib.suppress(BrokenPipeError):  # it ended at once: what it said decides
             process.stdin.write(json.dumps(document).encode() if document is not None else b"")
@@ -348,7 +386,11 @@ async def _run(
             return await _last_event(process.stdout, verb, progress)
         finally:
             process.close()
-    except BROKEN as error:
+    except (*BROKEN, WorkerGarbage) as error:
+        if isinstance(peer, _Peer) and peer.is_endless:
+            raise _garbage(ENDLESS) from None
+        if isinstance(error, WorkerGarbage):
+            raise
         raise WorkerUnreachable(
             "The connection to your machine broke.",
             why=f"{type(error).__name__}: {_bounded(str(error))}",
@@ -366,7 +408,7 @@ async def _last_event(
         total += len(chunk)
         *lines, buffer = (buffer + chunk).split(b"\n")
         if total > MAX_ANSWER_BYTES or len(buffer) > MAX_LINE_BYTES:
-            raise _garbage("it never ends")
+            raise _garbage(ENDLESS)
         for line in lines:
             event = _parsed(line)
             if event.get("event") == "progress":
