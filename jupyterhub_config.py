@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ec2spawner import (
     adminrole,
+    bounds,
     dashboard,
     hubconfig,
     loginconfig,
@@ -78,6 +79,10 @@ if cluster.HUB_CONNECT_URL:
 
 c.JupyterHub.proxy_class = "ec2spawner.proxy.RoutesOnlyProxy"
 c.ConfigurableHTTPProxy.command = hubconfig.proxy_command(here)
+
+# What strangers send and what users' servers answer is bounded.
+bounds.put_in_force()
+c.JupyterHubHTTPClient.update(bounds.HTTP_CLIENT)
 
 # Idle machines are stopped after JUPYTER_NOTEBOOK_TIMEOUT seconds. What counts is what each
 # server reports of its user: requests, terminals, and kernels at work.

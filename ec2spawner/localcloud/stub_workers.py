@@ -287,7 +287,8 @@ class StubWorkers:
             say({"event": "error", "code": "bad-document", "detail": repr(error)[:500]})
             return 1
         if stub.claim not in ("", claim):
-            say({"event": "error", "code": "owner-mismatch", "detail": "another claim"})
+            detail = f"this worker belongs to {stub.owner}, claim {stub.claim}"
+            say({"event": "error", "code": "owner-mismatch", "detail": detail})
             return 1
         stub.claim, stub.owner = claim, owner
         _write_claim(stub.spec.directory, claim, owner)
