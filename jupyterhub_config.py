@@ -52,6 +52,7 @@ except EC2SpawnerError as error:
     hubconfig.exit_with(error)
 for section, values in logins.items():
     c[section].update(values)
+c.Authenticator.username_pattern = bounds.USERNAME_PATTERN
 if not cluster.ADMIN_ACCESS:
     adminrole.withhold_entry()
 c.JupyterHub.update(address)

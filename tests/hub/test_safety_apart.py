@@ -1,0 +1,148 @@
+"""Two students with real servers: neither gets into the other's, by whatever is at hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import websocket
+
+from .beside import Beside, Stage, Step
+from .hubs import User, at_once
+from .test_admin_access import enter
+from .visitors import Visitor
+
+PATHS = ("api/contents", "api/kernels", "api/terminals", "api/sessions", "files/secret.txt")
+WORD = "the-victims-own-words"
+
+
+def tokens_on(user: User) -> dict[str, str]:
+    """What root on the user's machine finds: its server's environment."""
+    folder = user.hub.cloud.folder / "state" / "instances" / user.worker()["id"] / "run"
+    environment = json.loads((folder / "server.json").read_text())["environment"]
+    return {k: v for k, v in environment.items() if "TOKEN" in k or "SECRET" in k}
+
+
+def status(url: str, **more: Any) -> int:
+    answer = requests.get(url, timeout=20, allow_redirects=False, **more)
+    assert WORD not in answer.text
+    return answer.status_code
+
+
+def shakes_hands(url: str, **more: Any) -> bool:
+    try:
+        websocket.create_connection(
+            url.replace("http:", "ws:"), timeout=20, http_no_proxy=["127.0.0.0/8"], **more
+        ).close()
+    except (websocket.WebSocketException, OSError):
+        return False
+    return True
+
+
+@Beside
+def apart(stage: Stage, step: Step) -> None:
+    hub = stage.hub(stage.cloud)
+    hub.config["JupyterHub"] = {"log_level": "DEBUG"}
+    hub.start()
+    vic, eve = hub.user("vic"), hub.user("eve")
+    at_once(vic.start, eve.start)
+    vic.write("secret.txt", WORD)
+    kernel = vic.kernel()
+    terminal = vic.ask("POST", "api/terminals").json()["name"]
+    channels = f"api/kernels/{kernel.kernel_id}/channels"
+    found = tokens_on(eve)
+    api_token = found["JUPYTERHUB_API_TOKEN"]
+    port = f"http://{vic.worker()['private_ip']}:{hub.cloud.notebook_port}/user/vic/"
+    with step("token"):
+        assert vic.read("secret.txt") == WORD
+        for token in (eve.token, api_token):
+            for path in PATHS:
+                headers = {"Authorization": f"token {token}"}
+                for base in (vic.server_url(""), port):
+                    assert status(base + path, headers=headers) in (302, 403), (base, path)
+                    assert status(f"{base}{path}?token={token}") in (302, 403), (base, path)
+    with step("cookie"):
+        visitor: Visitor = enter(hub, "eve")
+        assert visitor.go("/user/eve/api/contents").status_code == 200
+        own = {c.name: c.value or "" for c in visitor.session.cookies}
+        renamed = {re.sub("eve", "vic", name): value for name, value in own.items()}
+        for path in PATHS:
+            for cookies in (own, renamed):
+                for base in (vic.server_url(""), port):
+                    assert status(base + path, cookies=cookies) in (302, 403), (base, path)
+        assert visitor.go("/user/vic/lab").status_code in (403, 404)
+    with step("websocket"):
+        ways: list[dict[str, Any]] = [
+            {"header": [f"Authorization: token {token}"]} for token in (eve.token, api_token)
+        ]
+        ways += [{"cookie": "; ".join(f"{k}={v}" for k, v in renamed.items())}, {}]
+        good = {"header": [f"Authorization: token {vic.token}"]}
+        for path in (channels, f"terminals/websocket/{terminal}"):
+            for base in (vic.server_url(""), port):
+                assert shakes_hands(base + path, **good), "what is refused would work"
+                for way in ways:
+                    assert not shakes_hands(base + path, **way), (base, path, way)
+    with step("name"):
+        headers = {"Authorization": f"token {eve.token}"}
+        for name in ("VIC", "v%69c", "%76ic", "eve/../vic", "eve/%2e%2e/vic", "vic/", "v\u0131c"):
+            answer = requests.get(
+                f"{hub.url}/user/{name}/files/secret.txt", headers=headers, timeout=20
+            )
+            assert WORD not in answer.text, name
+    with step("machine"):
+        rights = {"Authorization": f"token {api_token}"}
+        api = f"{hub.url}/hub/api"
+        for method, path in [
+            *[("GET", p) for p in ("users/vic", "groups", "proxy", "services/test")],
+            *[("POST", p) for p in ("users/vic/activity", "users/vic/server", "users/eve/tokens")],
+            *[("DELETE", p) for p in ("users/vic/server", "users/eve")],
+            ("POST", "shutdown"),
+        ]:
+            body = {"last_activity": "2020-01-01T00:00:00Z"}
+            answer = requests.request(
+                method, f"{api}/{path}", headers=rights, json=body, timeout=20
+            )
+            assert answer.status_code in (403, 404), (method, path, answer.text)
+        assert vic.is_ready()
+    with step("secrets"):
+        secrets = {*found.values(), *tokens_on(vic).values(), eve.token, vic.token, hub.token}
+        # jupyterhub-session-id, which the hub logs, and _xsrf let nobody in by themselves.
+        logins = {value for name, value in own.items() if name.startswith("jupyterhub-")}
+        secrets |= logins - {own["jupyterhub-session-id"]}
+        assert len(secrets) >= 7
+        texts = {"hub and proxy": hub.story(), "cloud": hub.cloud.log.read_text()}
+        texts["state"] = json.dumps(hub.cloud.control("GET", "state"))
+        instances = hub.cloud.folder / "state" / "instances"
+        for user in (vic, eve):
+            for log in (instances / user.worker()["id"]).glob("*.log"):
+                texts[str(log)] = log.read_text(errors="replace")
+        texts["arguments"] = "".join(
+            path.read_bytes().decode(errors="replace") for path in _command_lines()
+        )
+        assert "[D " in texts["hub and proxy"]
+        leaks = [(where, s[:4]) for where, text in texts.items() for s in secrets if s in text]
+        assert leaks == []
+        for page in ("/hub/home", "/hub/token", "/hub/spawn"):
+            shown = visitor.go(page).text
+            assert not [s for s in (*found.values(), eve.token) if s in shown], page
+
+
+def _command_lines() -> list[Path]:
+    return [p for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+
+
+@pytest.mark.parametrize("way", ["token", "cookie", "websocket", "name"])
+def test_nobody_gets_into_the_server_of_another_by(way: str) -> None:
+    apart.outcome(way)
+
+
+def test_the_token_on_a_compromised_machine_is_refused_for_all_that_is_others() -> None:
+    apart.outcome("machine")
+
+
+def test_no_token_is_in_a_log_at_debug_a_tag_an_argument_or_a_page() -> None:
+    apart.outcome("secrets")

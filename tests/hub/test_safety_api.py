@@ -1,0 +1,215 @@
+"""A student at the hub's API, by cookie and by token: what is answered, route by route."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from ec2spawner import bounds
+
+from .clouds import Cloud
+from .hubs import Hub, User
+from .processes import Nursery
+from .test_admin_access import enter
+from .visitors import Visitor
+
+PROFILES = [
+    {"SLUG": "usual", "NAME": "Usual", "INSTANCE_TYPES": ["t3.medium"]},
+    {"SLUG": "gpu", "NAME": "GPU", "INSTANCE_TYPES": ["g4dn.xlarge"], "GROUPS": ["ml"]},
+]
+REFUSED = (400, 403, 404, 405)
+BODIES: dict[str, Any] = {"name": "x", "users": ["eve"], "usernames": ["y"], "admin": True}
+
+OTHERS = [
+    *[("GET", path) for path in ("users", "groups", "services", "proxy", "info", "metrics")],
+    *[(method, "users/vic") for method in ("GET", "POST", "PATCH", "DELETE")],
+    *[(method, "users/vic/server") for method in ("POST", "DELETE")],
+    *[(method, "users/vic/servers/lab") for method in ("POST", "PATCH", "DELETE")],
+    ("GET", "users/vic/server/progress"),
+    *[(method, "users/vic/tokens") for method in ("GET", "POST")],
+    *[(method, "users/vic/tokens/a1") for method in ("GET", "DELETE")],
+    *[("POST", f"users/vic/{what}") for what in ("activity", "admin-access")],
+    *[(method, "groups/ml") for method in ("GET", "POST", "DELETE")],
+    *[(method, "groups/ml/users") for method in ("POST", "DELETE")],
+    ("PUT", "groups/ml/properties"),
+    *[(method, "proxy") for method in ("POST", "PATCH")],
+    *[(method, "services/test") for method in ("GET", "POST", "DELETE")],
+    *[(method, "shares/vic/") for method in ("GET", "POST", "PATCH", "DELETE")],
+    *[(method, "share-codes/vic/") for method in ("GET", "POST", "DELETE")],
+    *[("GET", f"users/vic/{what}") for what in ("shared", "shared/vic/")],
+    ("POST", "users"),
+    ("POST", "shutdown"),
+]
+"""Every route that is about others or about the hub. No one is for a student."""
+
+NOTHING_OF_OTHERS = {"users": [], "groups": [], "services": {}}
+"""What may be answered with 200, and then with nothing in it but oneself."""
+
+
+@pytest.fixture(scope="module")
+def hub(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
+    hub = Hub(stub_cloud, folder / "safe-hub", nursery, PROFILES=PROFILES, NAMED_SERVERS_MAX=2)
+    hub.start()
+    hub.api("POST", "groups/ml")
+    hub.user("vic").start()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def eve(request: pytest.FixtureRequest, hub: Hub) -> Visitor:
+    request.node.hubs = [hub]
+    return enter(hub, "eve")
+
+
+def by_token(hub: Hub, token: str, method: str, path: str, **more: Any) -> requests.Response:
+    headers = {"Authorization": f"token {token}"}
+    url = f"{hub.url}/hub/api/{path}"
+    return requests.request(method, url, headers=headers, timeout=20, **more)
+
+
+def assert_refused(answer: requests.Response, method: str, path: str) -> None:
+    if method == "GET" and answer.status_code == 200 and path in NOTHING_OF_OTHERS:
+        assert "vic" not in answer.text, answer.text
+        assert "ml" not in answer.text, answer.text
+    else:
+        assert answer.status_code in REFUSED, (answer.status_code, answer.text)
+        assert "g4dn" not in answer.text
+
+
+@pytest.mark.parametrize(("method", "path"), OTHERS)
+def test_a_students_cookie_and_token_are_refused_beyond_the_own_user(
+    hub: Hub, eve: Visitor, method: str, path: str
+) -> None:
+    before = hub.api("GET", "users/vic").json()
+    more = {} if method == "GET" else {"json": BODIES}
+    assert_refused(eve.api(method, path, **more), method, path)
+    assert_refused(by_token(hub, User(hub, "eve").token, method, path, **more), method, path)
+    after = hub.api("GET", "users/vic").json()
+    assert {k: after[k] for k in ("name", "admin", "groups")} == {
+        k: before[k] for k in ("name", "admin", "groups")
+    }
+    assert after["servers"].keys() == before["servers"].keys()
+    assert "eve" not in hub.api("GET", "groups/ml").json()["users"]
+
+
+def test_the_list_of_routes_is_the_hubs(hub: Hub) -> None:
+    """A route that a new JupyterHub brings must be judged."""
+    from jupyterhub import apihandlers
+
+    known = {path.split("/")[0] for _, path in OTHERS}
+    theirs = {
+        str(route[0]).removeprefix("/api/").split("/")[0] for route in apihandlers.default_handlers
+    }
+    own = {"user", "authorizations", "oauth2", "", "/api", "/api/"}  # oneself, or public
+    assert {r for r in theirs if r.isidentifier() or "-" in r} <= known | own
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        ["admin:users"],
+        ["list:users"],
+        ["access:servers"],
+        ["access:servers!user=vic"],
+        ["read:users!user=vic"],
+        ["admin:groups"],
+        ["proxy"],
+        ["tokens!user=vic"],
+    ],
+)
+def test_a_student_makes_no_token_with_more_rights(eve: Visitor, scopes: list[str]) -> None:
+    answer = eve.api("POST", "users/eve/tokens", json={"note": "x", "scopes": scopes})
+    assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("body", [{"admin": True}, {"name": "vic"}, {"groups": ["ml"]}])
+def test_a_student_does_not_change_the_own_rights(hub: Hub, eve: Visitor, body: Any) -> None:
+    assert eve.api("PATCH", "users/eve", json=body).status_code in REFUSED
+    model = hub.api("GET", "users/eve").json()
+    assert (model["admin"], model["groups"], model["name"]) == (False, [], "eve")
+
+
+def test_a_page_of_others_cannot_use_a_students_cookie(hub: Hub, eve: Visitor) -> None:
+    answer = eve.session.post(f"{hub.url}/hub/api/users/eve/server", timeout=20)
+    assert answer.status_code == 403, "without what protects it against pages of others"
+
+
+# ---- kinds of machines
+
+
+@pytest.mark.parametrize("server", ["", "lab"])
+@pytest.mark.parametrize("profile", ["gpu", ["gpu"], {"SLUG": "gpu"}, "GPU", "gpu\x00", 7])
+def test_no_hand_made_request_starts_a_machine_of_another_group(
+    hub: Hub, server: str, profile: Any
+) -> None:
+    fay = hub.user("fay")
+    path = "users/fay/servers/lab" if server else "users/fay/server"
+    body = {"profile": profile, "INSTANCE_TYPES": ["g4dn.xlarge"]}
+    answer = by_token(hub, fay.token, "POST", path, json=body)
+    told = answer.text if answer.status_code >= 400 else str(list(fay.progress(server))[-1])
+    assert "kind of machine" in told
+    assert [i for i in hub.view().alive if i["instance_type"] == "g4dn.xlarge"] == []
+    assert fay.workers(server) == []
+
+
+def test_a_choice_that_was_stored_is_refused_once_the_group_is_left(hub: Hub) -> None:
+    hub.user("gus")
+    hub.api("POST", "groups/ml/users", json={"users": ["gus"]})
+    gus = User(hub, "gus")
+    hub.api("POST", "users/gus/server", json={"profile": "gpu"})
+    gus.wait_ready()
+    gus.stop()
+    hub.api("DELETE", "groups/ml/users", json={"users": ["gus"]})
+    gus.becomes("stopped")
+    assert "kind of machine" in gus.fail_to_start()
+    gus.start()
+    assert gus.worker()["instance_type"] == "t3.medium"
+
+
+# ---- floods
+
+
+def test_a_student_has_no_more_named_servers_than_allowed(hub: Hub, eve: Visitor) -> None:
+    answers = [eve.api("POST", f"users/eve/servers/n{n}") for n in range(6)]
+    assert sum(answer.status_code in (201, 202) for answer in answers) <= 2
+    assert answers[-1].status_code == 400
+    assert hub.user("vic").is_ready()
+
+
+def test_a_request_of_a_size_that_nobody_needs_is_refused_unread(hub: Hub) -> None:
+    body = b" " * (bounds.MAX_BODY_BYTES + 1)
+    url = f"http://127.0.0.1:{hub.api_port}/hub/api/users/vic/activity"
+    try:
+        answer = requests.post(url, data=body, timeout=20)
+    except requests.ConnectionError:
+        return  # closed before it was all sent
+    assert answer.status_code in (400, 413), answer.text
+
+
+# ---- reports of a compromised machine
+
+
+@pytest.mark.parametrize(
+    "when", ["2999-01-01T00:00:00Z", "NaN", float("nan"), [], {"a": 1}, "x" * 9999, "[" * 5000]
+)
+def test_an_activity_that_cannot_be_is_refused(hub: Hub, when: Any) -> None:
+    before = hub.api("GET", "users/eve").json()["last_activity"]
+    token = User(hub, "eve").token
+    body = json.dumps({"last_activity": when})
+    answer = by_token(hub, token, "POST", "users/eve/activity", data=body)
+    assert answer.status_code == 400, answer.text
+    after = hub.api("GET", "users/eve").json()["last_activity"]
+    assert not str(after).startswith("2999"), before
+
+
+def test_json_however_deep_is_refused(hub: Hub) -> None:
+    for body in ("[" * 200_000, '{"a":' * 100_000, "9" * 100_000, "\x00"):
+        token = User(hub, "eve").token
+        answer = by_token(hub, token, "POST", "users/eve/activity", data=body)
+        assert answer.status_code == 400, answer.text
