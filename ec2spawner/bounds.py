@@ -18,7 +18,7 @@ BODY_SECONDS = 60.0
 VERSION_HEADER = "X-JupyterHub-Version"
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}((a|b|rc)\d{1,6})?(\.(post|dev)\d{1,6})?")
 
-USERNAME_PATTERN = r"[^<>\x00-\x1f\x7f]+$"
+USERNAME_PATTERN = r"[^<>\x00-\x1f\x7f]+\Z"
 """JupyterHub's page.html writes the name of whoever looks into a script, where ``</script>`` ends
 it. No provider has names with these characters; all others are allowed."""
 

@@ -12,7 +12,7 @@ from jupyterhub import scopes
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from ec2spawner import hubconfig
+from ec2spawner import bounds, hubconfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,9 @@ def test_nobody_gets_in_before_an_authenticator_is_chosen(
 ) -> None:
     c = load(monkeypatch, tmp_path)
     assert c.JupyterHub.authenticator_class == "null"
-    assert c.Authenticator == {"allow_existing_users": True, "admin_users": set()}
+    names = {"username_pattern": bounds.USERNAME_PATTERN}
+    assert c.Authenticator == {"allow_existing_users": True, "admin_users": set(), **names}
+    assert c.JupyterHubHTTPClient == bounds.HTTP_CLIENT
 
 
 def test_servers_outlive_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
