@@ -28,7 +28,10 @@ SERVER_CONFIG_NAME = "server_config.json"
 INSTANCE_CONFIG_NAME = "instance_config.json"
 SYSTEM_CONFIG = Path("/etc/jupyterhub") / SERVER_CONFIG_NAME
 
-EDITABLE_KEYS = ("JUPYTER_NOTEBOOK_TIMEOUT", "CLASS_SCHEDULE")
+PEOPLE_KEYS = frozenset(PeopleChoices.model_fields)
+"""Those of EDITABLE_KEYS that are what ``instance_config.json`` says, if it says something."""
+
+EDITABLE_KEYS = ("JUPYTER_NOTEBOOK_TIMEOUT", "CLASS_SCHEDULE", *PeopleChoices.model_fields)
 """What may be edited in ``server_config.json`` after the launch, and stays as it is there."""
 
 CLUSTER_NAME_PATTERN = r"^[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?$"

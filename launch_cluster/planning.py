@@ -16,6 +16,7 @@ from ec2spawner.addresses import HUB_API_PORT, hub_port
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import (
     EDITABLE_KEYS,
+    PEOPLE_KEYS,
     Choices,
     ServerConfig,
     WorkerSubnet,
@@ -400,7 +401,8 @@ def server_config(
         return None
     chosen = {key: getattr(request.choices, key) for key in Choices.model_fields}
     if facts.recorded:
-        chosen |= {key: getattr(facts.recorded, key) for key in EDITABLE_KEYS}
+        given = PEOPLE_KEYS & request.choices.model_fields_set
+        chosen |= {key: getattr(facts.recorded, key) for key in EDITABLE_KEYS if key not in given}
     listen = request.hub_address or (facts.recorded and facts.recorded.HUB_LISTEN_ADDRESS)
     if listen:
         chosen["HUB_LISTEN_ADDRESS"] = listen

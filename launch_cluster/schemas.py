@@ -38,9 +38,10 @@ HEAD = f"""<!-- Made by `python -m launch_cluster.schemas` from ec2spawner/setti
 `{INSTANCE_CONFIG_NAME}` is what you choose; the launch command reads it. `{SERVER_CONFIG_NAME}` is
 what the cluster is; the launch command writes it and the hub reads it: the file that the
 environment variable `EC2SPAWNER_CONFIG` names, else the one beside `jupyterhub_config.py`, else
-`/etc/jupyterhub/{SERVER_CONFIG_NAME}`. In it, `JUPYTER_NOTEBOOK_TIMEOUT` and `CLASS_SCHEDULE` may
-be edited after the launch: they take effect when the hub is restarted, and later launches keep
-them.
+`/etc/jupyterhub/{SERVER_CONFIG_NAME}`. In it, `JUPYTER_NOTEBOOK_TIMEOUT`, `CLASS_SCHEDULE`, and the
+keys about people (from `AUTHENTICATOR` to `SUBDOMAINS`) may be edited after the launch: they take
+effect when the hub is restarted, and later launches keep them. Only what
+`{INSTANCE_CONFIG_NAME}` says about people comes before what was edited.
 
 A key that is not known, a wrong type or an impossible value is refused, with what to write instead;
 all faults of a file are named at once. Files of cloudJHub are read: keys that have lost their

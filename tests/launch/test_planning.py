@@ -345,6 +345,23 @@ def test_a_class_schedule_is_copied_at_the_first_launch_and_then_kept_as_it_is_t
     ]
 
 
+def test_what_the_choices_say_of_people_comes_before_what_was_edited() -> None:
+    done = complete(REQUEST)
+    network = network_of(REQUEST, done)
+    assert network
+    recorded = server_config(REQUEST, done, network, CLUSTER_OUTPUTS)
+    assert recorded
+    edited = recorded.model_copy(update={"AUTHENTICATOR": "github", "ADMIN_USERS": ("ann",)})
+    again = replace(done, recorded=edited)
+    kept = server_config(REQUEST, again, network, CLUSTER_OUTPUTS)
+    assert kept
+    assert (kept.AUTHENTICATOR, kept.ADMIN_USERS) == ("github", ("ann",))
+    chosen = replace(REQUEST, choices=InstanceConfig(AUTHENTICATOR="google"))
+    told = server_config(chosen, again, network, CLUSTER_OUTPUTS)
+    assert told
+    assert (told.AUTHENTICATOR, told.ADMIN_USERS) == ("google", ("ann",))
+
+
 ALIVE = "UPDATE_COMPLETE"
 
 
