@@ -9,7 +9,7 @@ from .processes import eventually
 from .readers import Reader
 
 PROFILES = [{"SLUG": "usual", "NAME": "<b>Usual</b>", "INSTANCE_TYPES": ["t3.medium"]}]
-ODD_NAME = "o'brien<script>"
+ODD_NAME = "o'brien&lt;script&gt;"
 
 
 @Beside
@@ -43,7 +43,7 @@ def scenario(stage: Stage, step: Step) -> None:
             assert '<a class="nav-link" href="/hub/machines">Machines</a>' in page.text
         with step("escaped"):
             body = page.text.partition("<tbody>")[2].partition("</tbody>")[0]
-            assert "o&#39;brien&lt;script&gt;" in body
+            assert "o&#39;brien&amp;lt;script&amp;gt;" in body
             assert "<script" not in body
             assert "&lt;b&gt;Usual&lt;/b&gt;" in body
             assert "<b>" not in body

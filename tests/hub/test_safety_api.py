@@ -53,7 +53,14 @@ NOTHING_OF_OTHERS = {"users": [], "groups": [], "services": {}}
 
 @pytest.fixture(scope="module")
 def hub(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
-    hub = Hub(stub_cloud, folder / "safe-hub", nursery, PROFILES=PROFILES, NAMED_SERVERS_MAX=2)
+    hub = Hub(
+        stub_cloud,
+        folder / "safe-hub",
+        nursery,
+        PROFILES=PROFILES,
+        NAMED_SERVERS_MAX=2,
+        STARTS_PER_MINUTE=100,
+    )
     hub.start()
     hub.api("POST", "groups/ml")
     hub.user("vic").start()
