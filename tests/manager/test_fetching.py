@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_config import CLUSTER
 
 from ec2spawner.errors import CloudError, ConfigError, Denied, NotFound, Rejected, Unreachable
 from ec2spawner.manager import fetching
@@ -25,18 +26,6 @@ from ec2spawner.manager.fetching import (
 from ec2spawner.settings import EDITABLE_KEYS, load_server_config
 
 CONFIG, CHOICES = "config/server_config.json", "config/manager.json"
-CLUSTER = {
-    "CLUSTER_NAME": "biology101",
-    "REGION": "us-east-1",
-    "VPC_ID": "vpc-0123456789abcdef0",
-    "WORKER_SUBNETS": [{"SUBNET_ID": "subnet-0123456789abcdef0", "ZONE": "us-east-1a"}],
-    "WORKER_SECURITY_GROUP_ID": "sg-0123456789abcdef0",
-    "MANAGER_SECURITY_GROUP_ID": "sg-0123456789abcdef1",
-    "LAUNCH_TEMPLATE_ID": "lt-0123456789abcdef0",
-    "WORKER_AMI_ID": "ami-0123456789abcdef0",
-    "SSH_KEY_PARAMETER": "/ec2spawner/biology101/ssh-key",
-    "BUCKET": "biology101-bucket",
-}
 
 
 def config(**changed: Any) -> bytes:
