@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from ec2spawner.model import TAG_PREPARED
@@ -16,12 +17,22 @@ def spares(hub: Hub) -> Counter[tuple[str, bool]]:
     return Counter((s["state"], TAG_PREPARED in s["tags"]) for s in hub.view().spares)
 
 
+def known(hub: Hub) -> Counter[str]:
+    """The same as the hub knows it, which is what it decides by: its listing is a little older."""
+    found = re.findall(
+        r'ec2spawner_spares\{.*readiness="(\w+)"\} (\d+)', hub.api("GET", "metrics").text
+    )
+    return +Counter({readiness: int(count) for readiness, count in found})
+
+
 @Beside
 def pool(stage: Stage, step: Step) -> None:
     hub = stage.hub(stage.cloud, POOL_RUNNING=1, POOL_STOPPED=1, REAPER_GRACE_SECONDS=2).start()
     kept = Counter({("running", True): 1, ("stopped", True): 1})
     with step("kept"):
         eventually(lambda: spares(hub) == kept, 40, "one spare runs and one rests")
+        both = Counter(ready=1, rested=1)
+        eventually(lambda: known(hub) == both, 40, "the hub knows that one runs and one rests")
     with step("taken"):
         ids = {s["state"]: s["id"] for s in hub.view().spares}
         ann, bob = hub.user("ann"), hub.user("bob")
