@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import control_plane, pool, report, spawn_overhead, steady, surge
+from benchmarks import control_plane, crowd, pool, report, spawn_overhead, steady, surge
 from benchmarks.report import Report
 
-MODULES = (control_plane, spawn_overhead, pool, surge, steady)
+MODULES = (control_plane, spawn_overhead, pool, surge, steady, crowd)
 
 
 def usual_options(module: Any) -> argparse.Namespace:

@@ -67,6 +67,8 @@ class Setting:
     throttle: str = "aws"
     in_memory: bool = False
     """Whether all files lie in memory, so that no figure depends on the disk and its users."""
+    stub_types: tuple[str, ...] = ()
+    """Instance types whose workers are stubs where the others are processes."""
 
 
 def clean_environment(endpoint: str, cidr: str) -> dict[str, str]:
@@ -128,6 +130,7 @@ class Bed:
             *("--stop-seconds", f"{setting.stop_seconds:g}"),
             *("--builder-seconds", "0", "--image-seconds", "0"),
             *("--throttle", setting.throttle, "--ssh-port", str(SSH_PORT)),
+            *("--stub-types", ",".join(setting.stub_types)),
         ]
 
     @property

@@ -68,6 +68,13 @@ class Client:
             if answer.status != 201:
                 raise RuntimeError(await answer.text())
 
+    async def add_group(self, group: str, users: Sequence[str]) -> None:
+        """A new group of these users."""
+        for path, body in (("", None), ("/users", {"users": [*users]})):
+            async with self._request("POST", f"hub/api/groups/{group}{path}", json=body) as answer:
+                if answer.status not in (200, 201):
+                    raise RuntimeError(await answer.text())
+
     async def start(self, user: str) -> Start:
         """Click, follow the progress, and open the page; a failed start has its ``failure``."""
         start = Start(user, time.monotonic())

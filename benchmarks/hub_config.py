@@ -39,7 +39,10 @@ c.JupyterHub.load_roles.append(
     {
         "name": "benchmark",
         "services": ["benchmark"],
-        "scopes": ["admin:users", "admin:servers", "access:servers", "read:metrics"],
+        "scopes": [
+            *("admin:users", "admin:groups", "admin:servers", "access:servers"),
+            "read:metrics",
+        ],
     }
 )
 

@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--port", type=_port, default=5000, help="port of the AWS endpoint; 0: any free one")
     add("--state-dir", type=Path, required=True, help="all that is kept; made if it is not there")
     add("--workers", choices=("process", "stub", "vm"), default="process", help="what a worker is")
+    add("--stub-types", default="", help="process: instance types whose workers are stubs, A,B")
     add("--boot-seconds", type=_seconds, default=5.0, help="launch to SSH (default 5)")
     add("--builder-seconds", type=_seconds, help="what an image takes to build (default: boot)")
     add("--stop-seconds", type=_seconds, help="stop call to stopped (3; vm: at most, 90)")
@@ -100,6 +101,7 @@ def options_of(given: argparse.Namespace) -> Options:
         port=given.port,
         state_dir=given.state_dir.absolute(),
         workers=given.workers,
+        stub_types=tuple(filter(None, given.stub_types.split(","))),
         ssh_port=given.ssh_port,
         throttle=given.throttle == "aws",
         capacity=given.capacity,

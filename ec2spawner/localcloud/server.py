@@ -45,6 +45,7 @@ class Options:
     state_dir: Path
     host: str = "127.0.0.1"
     workers: str = "process"
+    stub_types: tuple[str, ...] = ()
     ssh_port: int = 2222
     throttle: bool = True
     capacity: Path | None = None
@@ -162,7 +163,13 @@ def _driver(options: Options) -> Driver:
         return VmWorkers(options.vm)
     from ec2spawner.localcloud.process_workers import ProcessWorkers
 
-    return ProcessWorkers(options.machine_command)
+    processes = ProcessWorkers(options.machine_command)
+    if not options.stub_types:
+        return processes
+    from ec2spawner.localcloud.mixed_workers import MixedWorkers
+    from ec2spawner.localcloud.stub_workers import StubWorkers
+
+    return MixedWorkers(processes, lambda ended: StubWorkers(when_ended=ended), options.stub_types)
 
 
 def _listen(host: str, port: int) -> socket.socket:

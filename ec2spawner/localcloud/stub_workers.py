@@ -64,10 +64,12 @@ class StubWorkers:
         server_seconds: float = 0.2,
         clock: Clock = system_clock,
         reaches: Callable[[str], bool] = hub_probe.reaches,
+        when_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._server_seconds = server_seconds
         self._clock = clock
         self._reaches = reaches
+        self._when_ended = when_ended
         self._stubs: dict[str, _Stub] = {}
         self._generation = 0
         self._wake = threading.Event()
@@ -200,6 +202,7 @@ class StubWorkers:
             await _close(stub)
             self._ended.put((instance_id, 0))
             self._wake.set()
+            self._when_ended()
 
     async def _boot(self, stub: _Stub) -> None:
         import asyncssh

@@ -1,0 +1,26 @@
+"""Debian's chromium, as tests and benchmarks drive it: its names and its command line.
+
+Owns the options that keep it from talking to other hosts.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+MISSING = "needs Debian's chromium; as root: apt-get install --no-install-recommends chromium"
+
+
+def find(search_path: str | None = None) -> str | None:
+    """Where it is, in these folders or in PATH's; None where there is none."""
+    found = (shutil.which(name, path=search_path) for name in NAMES)
+    return next(filter(None, found), None)
