@@ -41,6 +41,8 @@ DOCUMENT_VERSION = 1
 PROGRESS_SECONDS = 1.0
 DEADLINE_MARGIN_SECONDS = 5.0
 SERVER_TIMEOUT_SECONDS = 120
+PAGE_WAITS_SECONDS = 0.3
+"""For a look at a server: time enough to be refused by a machine whose server has died."""
 
 
 class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
@@ -88,6 +90,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._be(secrets.token_hex(8))
         self._step = ""
         self._begun_at = 0.0
+        self._look: asyncio.Future[int | None] | None = None
         self._cluster: Cluster | None = None
 
     def _be(self, incarnation: str) -> None:
@@ -404,6 +407,22 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             self._phase = ""  # JupyterHub polls twice more before it lets go
             return 0
         return None
+
+    async def poll_and_notify(self) -> int | None:
+        """As JupyterHub's, which its home page calls as well: a page does not wait for a machine
+        that is slow to answer. What is found then is still told the hub."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.ensure_future(super().poll_and_notify())
+        look = self._look
+        await asyncio.wait({look}, timeout=PAGE_WAITS_SECONDS)
+        if look.done():
+            return look.result()
+        look.add_done_callback(self._report_if_failed)
+        return None
+
+    def _report_if_failed(self, look: asyncio.Future[int | None]) -> None:
+        if not look.cancelled() and (error := look.exception()):
+            self.log.error("Looking after the server of %s failed", self.owner, exc_info=error)
 
     async def stop(self, now: bool = False) -> None:
         """End the server gracefully; the machine then stops without anybody waiting for it."""
