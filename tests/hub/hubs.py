@@ -21,11 +21,11 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
-import websocket
 
 from ec2spawner.hubconfig import proxy_command
 
 from .clouds import Cloud, Row, View
+from .kernels import Kernel
 from .processes import (
     HERE,
     REPOSITORY,
@@ -444,64 +444,9 @@ class User:
         """A new kernel."""
         answer = self.ask("POST", "api/kernels", server)
         assert answer.status_code == 201, answer.text
-        return Kernel(self, answer.json()["id"], server)
-
-
-class Kernel:
-    """A kernel, used as a browser uses it."""
-
-    def __init__(self, user: User, kernel_id: str, server: str = "") -> None:
-        self.user = user
-        self.kernel_id = kernel_id
-        self.server = server
-
-    def _connect(self) -> websocket.WebSocket:
-        path = f"api/kernels/{self.kernel_id}/channels"
-        url = self.user.server_url(path, self.server).replace("http:", "ws:")
-        header = [f"Authorization: token {self.user.token}"]
-        connection: websocket.WebSocket = websocket.create_connection(
-            url,
-            header=header,
-            timeout=self.user.hub.patience_seconds,
-            http_no_proxy=["127.0.0.1"],
-        )
-        return connection
-
-    def begin(self, code: str) -> tuple[websocket.WebSocket, str]:
-        """Send a cell; the connection on which its output comes, and the request's id."""
-        connection = self._connect()
-        request_id = uuid.uuid4().hex
-        header = {
-            "msg_id": request_id,
-            "msg_type": "execute_request",
-            "username": "",
-            "session": uuid.uuid4().hex,
-            "version": "5.3",
-            "date": "",
-        }
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
-        connection.send(json.dumps({**message, "channel": "shell", "buffers": []}))
-        return connection, request_id
-
-    def run(self, code: str) -> str:
-        """Run a cell and return what it printed."""
-        printed = ""
-        connection, request_id = self.begin(code)
-        try:
-            while True:
-                message = json.loads(connection.recv())
-                kind, content = message["header"]["msg_type"], message["content"]
-                if message["parent_header"].get("msg_id") != request_id:
-                    continue
-                if kind == "stream":
-                    printed += content["text"]
-                elif kind == "error":
-                    raise AssertionError("\n".join(content["traceback"]))
-                elif kind == "status" and content["execution_state"] == "idle":
-                    return printed
-        finally:
-            connection.close()
+        kernel_id = answer.json()["id"]
+        url = self.server_url(f"api/kernels/{kernel_id}/channels", server).replace("http:", "ws:")
+        return Kernel(kernel_id, url, self.token, self.hub.patience_seconds)
 
 
 def at_once(*work: Any) -> list[Any]:

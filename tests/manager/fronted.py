@@ -7,11 +7,9 @@ host other than the one that set it, unless it said so, and ``Secure`` ones by H
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import ssl as tls
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -24,7 +22,7 @@ import urllib3.util.connection
 import websocket
 from hub.clouds import Cloud
 from hub.hubs import Hub
-from hub.processes import Nursery, Process, clean_environment, eventually, free_port, start_process
+from hub.processes import Nursery, Process, clean_environment, free_port, start_process
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cookie_header
 
 from ec2spawner.manager import caddyfile
@@ -195,32 +193,3 @@ def _names_are_loopback() -> Iterator[None]:
         yield
     finally:
         urllib3.util.connection.create_connection = original
-
-
-def run_cell(connection: websocket.WebSocket, code: str) -> str:
-    """What a cell prints."""
-    header = {
-        "msg_id": uuid.uuid4().hex,
-        "msg_type": "execute_request",
-        "username": "",
-        "session": uuid.uuid4().hex,
-        "version": "5.3",
-        "date": "",
-    }
-    content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
-    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
-    connection.send(json.dumps({**message, "channel": "shell", "buffers": []}))
-    printed = ""
-
-    def is_idle() -> bool:
-        nonlocal printed
-        heard = json.loads(connection.recv())
-        if heard["parent_header"].get("msg_id") != header["msg_id"]:
-            return False
-        if heard["header"]["msg_type"] == "stream":
-            printed += heard["content"]["text"]
-        kind, state = heard["header"]["msg_type"], heard["content"].get("execution_state")
-        return kind == "status" and state == "idle"
-
-    eventually(is_idle, 20, "the cell has run")
-    return printed

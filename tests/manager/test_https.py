@@ -15,10 +15,11 @@ import pytest
 import websocket
 from browser import chromium
 from hub.clouds import Cloud, Network
+from hub.kernels import run_cell
 from hub.processes import Nursery
 from playwright.sync_api import Page, sync_playwright
 
-from .fronted import PATIENCE_SECONDS, Person, Site, run_cell, served
+from .fronted import PATIENCE_SECONDS, Person, Site, served
 
 HUB_LOGIN = "jupyterhub-hub-login"
 
