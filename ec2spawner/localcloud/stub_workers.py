@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ec2spawner.localcloud import stub_web
 from ec2spawner.localcloud.clock import Clock, system_clock
 from ec2spawner.localcloud.machines import MachineSpec
 from ec2spawner.localcloud.stub_watchdog import StubWatchdog, StubWork
@@ -36,7 +37,6 @@ SSH_USER = "ec2spawner"
 STEPS = ("home", "mount", "server", "wait")
 MAX_DOCUMENT_BYTES = 1 << 20
 WATCH_SECONDS = 1.0  # between two rounds for the dead-man switches that are due
-JUPYTERHUB_VERSION = "5.0.0"  # overwritten by the installed one, where there is one
 
 
 @dataclass
@@ -76,7 +76,7 @@ class StubWorkers:
         self._ended: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._round = asyncio.Lock()
-        self._version = _hub_version()
+        self._version = stub_web.hub_version()
         self._thread = threading.Thread(target=self._run, name="stub workers", daemon=True)
         self._thread.start()
 
@@ -369,7 +369,7 @@ class StubWorkers:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 if stub.is_cut:
                     await asyncio.sleep(3600)
-                writer.write(_web_reply(head, self._version))
+                writer.write(stub_web.reply(head, self._version))
                 await writer.drain()
                 if "connection: close" in head.lower():
                     return
@@ -389,19 +389,6 @@ class _Silent(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stub.connections.discard(self._transport)
-
-
-def _web_reply(head: str, version: str) -> bytes:
-    method, _, rest = head.partition(" ")
-    path = rest.partition(" ")[0].partition("?")[0].rstrip("/")
-    is_api = path.endswith("/api")
-    body = json.dumps({"version": version} if is_api else {"stub": True}).encode()
-    status = "200 OK" if is_api or "/user/" in path else "404 Not Found"
-    head_lines = (
-        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
-        f"X-JupyterHub-Version: {version}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head_lines.encode() + (b"" if method == "HEAD" else body)
 
 
 def _say(process: asyncssh.SSHServerProcess[bytes], event: dict[str, Any]) -> None:
@@ -491,12 +478,3 @@ def _write_claim(directory: Path, claim: str, owner: str) -> None:
     partial = directory / "claim.json.new"
     partial.write_text(json.dumps({"claim": claim, "owner": owner}))
     partial.replace(directory / "claim.json")
-
-
-def _hub_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("jupyterhub")
-    except PackageNotFoundError:
-        return JUPYTERHUB_VERSION
