@@ -32,7 +32,7 @@ def _use_own_environment(error: ModuleNotFoundError) -> NoReturn:
         os.execv(own, [str(own), *sys.argv])  # noqa: S606 - our own interpreter, no shell
     print(
         f"error: {error.name} is not installed.\n"
-        "  Next: run `make setup` in the checkout, or pip install 'ec2spawner[launch]'.",
+        "  Next: run `make setup` in the checkout, or pip install ec2spawner.",
         file=sys.stderr,
     )
     sys.exit(EXIT_USAGE)

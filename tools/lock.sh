@@ -21,7 +21,9 @@ compile_for_image() {
     .venv/bin/uv pip compile "$@" --universal --python-version 3.11 --upgrade \
         --constraint tools/requirements.lock --generate-hashes --no-header --no-annotate --quiet
 }
-compile_for_image pyproject.toml --extra worker --no-emit-package rfc3987-syntax \
+# Of the project a worker needs what the extra says, and nothing of the launch command's.
+.venv/bin/python tools/extra.py worker >.venv/worker.in
+compile_for_image .venv/worker.in --no-emit-package rfc3987-syntax \
     --no-emit-package lark --output-file $image/worker.lock
 for name in notebook conda; do
     compile_for_image $image/$name.in --output-file $image/$name.lock

@@ -221,10 +221,8 @@ def test_systemd_has_nothing_to_say_about_its_units(root: Path, packages: Packag
 def test_it_waits_for_the_configuration_without_failing(guest: Guest) -> None:
     said = guest.until("journalctl -u ec2spawner-config | grep 'Waiting for s3://'", 120)
     assert f"s3://{CLUSTER['BUCKET']}/config/server_config.json" in said
-    assert guest.must("systemctl is-active ec2spawner-proxy ec2spawner-caddy").split() == [
-        "active",
-        "active",
-    ]
+    for unit in ("ec2spawner-proxy", "ec2spawner-caddy"):
+        guest.until(f"systemctl is-active {unit}", 60)
     assert guest.run("systemctl is-active ec2spawner-hub").output.strip() == "inactive"
     assert page(guest, "/hub/login") == 503
 

@@ -3,15 +3,18 @@
 import io
 import json
 import re
+import sys
 import zipfile
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from launch_cluster import bundle
+from tools.extra import asked_for
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "tools" / "requirements.lock"
@@ -76,11 +79,27 @@ def test_lock_meets_what_the_project_asks_for() -> None:
 
 def test_a_worker_s_lock_meets_what_a_worker_asks_for_but_for_the_slow_import() -> None:
     names = {canonicalize_name(r.name) for r, _ in locked(WORKER)}
-    wanted = [Requirement(r) for r in requires("ec2spawner") or ()]
-    worker = [w for w in wanted if w.marker and w.marker.evaluate({"extra": "worker"})]
+    worker = [Requirement(text) for text in asked_for("worker")]
     assert len(worker) >= 4
     assert {canonicalize_name(w.name) for w in worker} <= names
     assert "rfc3987-syntax" not in names
+    assert not {"boto3", "click", "asyncssh"} & names
+
+
+def test_the_launch_command_needs_nothing_that_an_installation_lacks() -> None:
+    """``pip install ec2spawner && launch-cluster``, without any extra."""
+    graph = grimp.build_graph("ec2spawner", "launch_cluster", include_external_packages=True)
+    graph.remove_import(importer="ec2spawner", imported="ec2spawner.spawner")  # when asked for
+    commands = {"launch_cluster", *graph.find_descendants("launch_cluster")}
+    needed = commands.union(*(graph.find_upstream_modules(name) for name in commands))
+    foreign = {name.partition(".")[0] for name in needed} - {"ec2spawner", "launch_cluster"}
+    packages = packages_distributions()
+    distributions = {
+        canonicalize_name(packages[name][0]) for name in foreign - sys.stdlib_module_names
+    }
+    always = [r for r in map(Requirement, requires("ec2spawner") or ()) if r.marker is None]
+    assert {"click", "boto3", "pydantic", "rich"} <= distributions
+    assert distributions - {canonicalize_name(r.name) for r in always} <= {"botocore"}  # boto3's
 
 
 @pytest.mark.parametrize("lock", [WORKER, NOTEBOOK])
