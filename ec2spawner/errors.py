@@ -230,6 +230,12 @@ class LaunchFailed(EC2SpawnerError):
     code = "launch-failed"
 
 
+class TooManyDeleted(EC2SpawnerError):
+    """A user of whom so many removed homes are still kept that no further one is made."""
+
+    code = "too-many-deleted"
+
+
 class ProfileRefused(EC2SpawnerError):
     """A user may not have the kind of machine that was asked for, or it does not exist."""
 

@@ -16,7 +16,9 @@ from typing import TypeVar
 
 from ec2spawner.model import (
     HOME_DEVICE,
+    TAG_USER,
     InstanceState,
+    Owner,
     Role,
     Snapshot,
     SpotRequest,
@@ -30,6 +32,8 @@ EXPECTATION_BOUND_SECONDS = 90.0
 times by minutes (EC2 API reference, "Eventual consistency"); past it, a listing begun later is."""
 UNANSWERED_BOUND_SECONDS = 10.0
 """The same for a call that may have had no effect at all; it is then made again."""
+
+_GONE = (VolumeState.DELETING, VolumeState.DELETED)
 
 V = TypeVar("V")
 
@@ -92,6 +96,22 @@ class Listing:
                 found[resource.owner].append(resource)
         return {key: tuple(resources) for key, resources in found.items()}
 
+    def deleted_homes_of(self, user: str) -> tuple[Volume, ...]:
+        """Homes of all servers of a user that were given up and are still kept, the oldest first.
+
+        By the user tag, in which some characters are one: it is not for deciding whose a home is.
+        """
+        return self._deleted_homes_by_user.get(Owner(user).label, ())
+
+    @cached_property
+    def _deleted_homes_by_user(self) -> Mapping[str, tuple[Volume, ...]]:
+        found: dict[str, list[tuple[float, str, Volume]]] = defaultdict(list)
+        for home in self.volumes.values():
+            if home.is_home and home.deleted and home.state not in _GONE:
+                user = home.tags.get(TAG_USER, "").partition("/")[0]
+                found[user].append((home.deleted.at, home.volume_id, home))
+        return {user: tuple(h for *_, h in sorted(homes)) for user, homes in found.items()}
+
     def retired_of(self, owner_key: str) -> tuple[Worker, ...]:
         """Workers that were the owner's, and are broken or replaced; they may hold a home yet."""
         return tuple(w for w in self._all_by_owner.get(owner_key, ()) if w.is_retired)
@@ -119,10 +139,9 @@ class Listing:
         return self._sorted_by_owner(is_home=False)
 
     def _sorted_by_owner(self, *, is_home: bool) -> Mapping[str, tuple[Volume, ...]]:
-        gone = (VolumeState.DELETING, VolumeState.DELETED)
         found: dict[str, list[Volume]] = defaultdict(list)
         for home in self.volumes.values():
-            ours = home.role == Role.WORKER.value and home.is_home and home.state not in gone
+            ours = home.role == Role.WORKER.value and home.is_home and home.state not in _GONE
             if home.owner is None or not ours or home.deleted is not None:
                 continue
             is_put_by = home.is_retired or self._is_only_a_copy(home)

@@ -355,8 +355,15 @@ class _Owners:
                 return
             if holder is None or not self._is_known_retired(holder):
                 return  # a machine on its way out still holds it; the next listing tells
-        if home is None and self._may_be_overlooked(demand):
-            return
+        if home is None:
+            if self._may_be_overlooked(demand):
+                return
+            draft = self._draft
+            grace = draft.policy.delete_grace_seconds
+            error = refusals.too_many_deleted(self._view, demand, grace, draft.now)
+            if error:
+                draft.actions.append(Refuse(demand.owner.key, error))
+                return
         course = moving.course(self._draft, demand, home, self._spare_for) if home else None
         if home and course:
             self._follow(demand, home, course)

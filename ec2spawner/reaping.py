@@ -242,8 +242,19 @@ class _Rules:
             return False
         mark = volume.deleted or volume.replaced
         if mark:
-            return self._now - mark.at >= self._policy.delete_grace_seconds
+            return self._now - mark.at >= self._grace_of(volume)
         return is_orphan(volume) and self._is_ripe(volume.volume_id)
+
+    def _grace_of(self, volume: Volume) -> float:
+        """The days of grace; a few minutes for what nobody has had a file on, as far as is known.
+
+        A hub that died right after the first mount may not have put that down: all the same such a
+        home is saved first, and its snapshot lasts as long as if it had had its days.
+        """
+        full, short = self._policy.delete_grace_seconds, self._policy.reaper_grace_seconds
+        is_blank = not (volume.generation or volume.base_generation or volume.origin)
+        is_unused = is_blank and volume.volume_id not in self._wishes.mounted
+        return min(full, short) if volume.deleted and is_unused else full
 
     def _retire(self, volume: Volume) -> Action | None:
         final = self._final_snapshot(volume)
@@ -270,7 +281,9 @@ class _Rules:
 
     def _snapshot_tags(self, volume: Volume) -> tuple[tuple[str, str], ...]:
         kept = {TAG_CLUSTER, TAG_OWNER, TAG_USER, TAG_GENERATION, TAG_DELETED, TAG_REPLACED}
-        expires = self._now + self._policy.snapshot_expire_seconds
+        mark = volume.deleted or volume.replaced
+        grace_ends = mark.at + self._policy.delete_grace_seconds if mark else self._now
+        expires = max(self._now, grace_ends) + self._policy.snapshot_expire_seconds
         return (
             *((k, v) for k, v in volume.tags.items() if k in kept),
             (TAG_ROLE, Role.WORKER.value),

@@ -5,8 +5,17 @@ Pure. Owns the words, and when nothing but an operator helps. Must not decide wh
 
 from __future__ import annotations
 
-from ec2spawner.errors import CapacityError, LaunchFailed
+import math
+
+from ec2spawner.errors import CapacityError, LaunchFailed, TooManyDeleted
+from ec2spawner.listing import Listing
 from ec2spawner.model import Volume, Worker
+from ec2spawner.wishes import Demand
+
+DELETED_HOMES_MAX = 10
+"""Of one user, kept until DELETE_GRACE_DAYS are over: who makes and removes server after server
+would otherwise fill the account's quota of storage, and then nobody gets a machine."""
+DAY_SECONDS = 86400.0
 
 
 def cannot_become(worker: Worker, profile: str) -> LaunchFailed:
@@ -25,6 +34,26 @@ def interrupted(worker: Worker) -> CapacityError:
         why=f"{worker.instance_id} is a spot instance; only EC2 itself starts it again",
         next_step="Choose a profile with on-demand machines too, or wait.",
         action="StartInstances",
+    )
+
+
+def too_many_deleted(
+    view: Listing, demand: Demand, grace_seconds: float, now: float
+) -> TooManyDeleted | None:
+    """Why a user gets no home for a further named server; the usual server is never refused."""
+    if not demand.is_bounded or not demand.owner.server:
+        return None
+    kept = view.deleted_homes_of(demand.owner.user)
+    if len(kept) < DELETED_HOMES_MAX:
+        return None
+    moments = [home.deleted.at + grace_seconds for home in kept if home.deleted]
+    days = max(1, math.ceil((moments[-DELETED_HOMES_MAX] - now) / DAY_SECONDS))
+    return TooManyDeleted(
+        f"You have removed {len(kept)} servers, and their files are still kept.",
+        why=f"{len(kept)} deleted homes of {demand.owner.user!r}; {DELETED_HOMES_MAX} are allowed",
+        next_step="Use a server that you have, or make a new one in "
+        f"{f'{days} days' if days > 1 else 'a day'}, when the oldest files are gone. The people "
+        "who run this hub can start this one for you before.",
     )
 
 

@@ -177,6 +177,7 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             is_waiting=is_waiting,
             is_known=self._is_known,
             instance_id="" if is_waiting else self._worker_id,
+            is_bounded=is_waiting and self._asking_student() is not None,
         )
 
     def _settle_renames(self) -> None:
@@ -246,10 +247,15 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._worker_id, self._worker_ip = worker.instance_id, worker.private_ip
         return f"http://{worker.private_ip}:{self.port}"
 
+    def _asking_student(self) -> User | None:
+        """Who asks for this start, unless it is an admin or a service."""
+        asking = self.handler.current_user if self.handler else None
+        return asking if isinstance(asking, User) and not asking.admin else None
+
     def _check_pace(self) -> None:
         """Refuse a user, but no admin, who asks for more starts within a minute than they may."""
-        asking = self.handler.current_user if self.handler else None
-        if not isinstance(asking, User) or asking.admin:
+        asking = self._asking_student()
+        if asking is None:
             return
         wait = self.cluster.starts.wait_seconds(asking.id, time.monotonic())
         if wait:

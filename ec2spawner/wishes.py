@@ -55,6 +55,8 @@ class Demand:
     """Whether the row has had a worker before: its home is then not taken for missing at once."""
     instance_id: str = ""
     """The worker on which the owner's server answers, once it does."""
+    is_bounded: bool = False
+    """Whether the user asks, and no admin: a user has only so many homes."""
 
 
 @dataclass(frozen=True)

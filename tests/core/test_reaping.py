@@ -34,11 +34,14 @@ from ec2spawner.model import (
     TAG_DELETED,
     TAG_EXPIRES,
     TAG_GENERATION,
+    TAG_MOVED_FROM,
     TAG_OWNER,
     TAG_ROLE,
     DeletedMark,
     InstanceState,
+    Origin,
     SnapshotState,
+    Volume,
     VolumeState,
 )
 from ec2spawner.placement import Failure
@@ -190,7 +193,7 @@ def test_a_mark_that_is_on_its_way_ends_nothing_yet() -> None:
 
 def test_a_given_up_home_is_saved_and_deleted_after_the_days_of_grace() -> None:
     given_up = home("vol-1", ANN, deleted=LONG_AGO, generation=2)
-    assert planned(listing(home("vol-1", ANN, deleted=LATELY))) == []
+    assert planned(listing(home("vol-1", ANN, deleted=LATELY, generation=2))) == []
     (save,) = planned(listing(given_up))
     assert isinstance(save, MakeSnapshot)
     assert save.volume_id == "vol-1"
@@ -205,6 +208,40 @@ def test_a_given_up_home_is_saved_and_deleted_after_the_days_of_grace() -> None:
     assert planned(listing(given_up, saved)) == [
         DeleteVolume("vol-1", "snap-1", "its snapshot is completed")
     ]
+
+
+def test_a_given_up_home_that_was_never_mounted_goes_after_minutes_but_saved_as_long() -> None:
+    lately = DeletedMark(NOW - GRACE, "row")
+    given_up = home("vol-1", ANN, deleted=lately)
+    assert planned(listing(given_up), now=NOW - 1) == []
+    (save,) = planned(listing(given_up))
+    assert isinstance(save, MakeSnapshot)
+    kept_seconds = POLICY.delete_grace_seconds + POLICY.snapshot_expire_seconds
+    assert float(dict(save.tags)[TAG_EXPIRES]) == lately.at + kept_seconds
+    saved = snapshot("snap-1", "vol-1", started_at=NOW - 5, tags=dict(save.tags))
+    assert [type(a) for a in planned(listing(given_up, saved))] == [DeleteVolume]
+
+
+@pytest.mark.parametrize(
+    ("given_up", "wishes"),
+    [
+        (home("vol-1", ANN, deleted=LATELY, generation=1), Wishes()),
+        (home("vol-1", ANN, deleted=LATELY), Wishes(mounted=frozenset({"vol-1"}))),
+        (
+            home(
+                "vol-1",
+                ANN,
+                deleted=LATELY,
+                more={TAG_MOVED_FROM: Origin("vol-0", 1, "i").to_tag()},
+            ),
+            Wishes(),
+        ),
+    ],
+    ids=["mounted", "mounted, not yet put down", "a copy"],
+)
+def test_a_given_up_home_that_may_hold_files_has_its_days(given_up: Volume, wishes: Wishes) -> None:
+    removals = (MakeSnapshot, DeleteVolume)
+    assert not [a for a in planned(listing(given_up), wishes) if isinstance(a, removals)]
 
 
 @pytest.mark.parametrize(
