@@ -84,6 +84,7 @@ c.ConfigurableHTTPProxy.command = hubconfig.proxy_command(here)
 # What strangers send and what users' servers answer is bounded.
 bounds.put_in_force()
 c.JupyterHubHTTPClient.update(bounds.HTTP_CLIENT)
+c.JupyterHub.logging_config = bounds.LOGGING
 
 # Idle machines are stopped after JUPYTER_NOTEBOOK_TIMEOUT seconds. What counts is what each
 # server reports of its user: requests, terminals, and kernels at work.

@@ -18,6 +18,9 @@ from ec2spawner.placement import Market, Profile
 OPTION = "profile"
 """Key of ``user_options``, and name of the form's field."""
 
+SLUG_MAX = 32
+"""Characters of a profile's SLUG."""
+
 _FORM = Markup(
     '<fieldset class="mb-3"><legend class="fs-5">Which machine?</legend>{choices}</fieldset>'
 )
@@ -103,6 +106,12 @@ def form(offered: tuple[Profile, ...], chosen: str, prices: Prices | None = None
 
 def _about(*texts: str) -> Markup:
     return Markup("").join(_ABOUT.format(text=text) for text in texts if text)
+
+
+def kept_of(options: object) -> dict[str, str]:
+    """What is kept of a server's options: what they name as profile, up to where none goes on."""
+    named = options.get(OPTION) if isinstance(options, Mapping) else None
+    return {} if named is None else {OPTION: str(named)[: SLUG_MAX + 1]}
 
 
 def options_of(form_data: Mapping[str, list[str]]) -> dict[str, Any]:

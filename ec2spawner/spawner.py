@@ -16,7 +16,7 @@ from typing import Any
 from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.user import User
 from sqlalchemy.orm import object_session
-from traitlets import List, Unicode, default
+from traitlets import List, Unicode, default, validate
 
 from ec2spawner import choosing, hubconfig, keeping, story, switch
 from ec2spawner.errors import (
@@ -206,9 +206,14 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             options: dict[str, Any] = self.user_options
             return choosing.choose(options, self._offered()).slug
         except ProfileRefused:
+            self.set_trait("user_options", {})
             self.orm_spawner.user_options = {}
             self._save_state()  # before a request that ends meanwhile rolls it back
             raise
+
+    @validate("user_options")
+    def _keep_choice_only(self, proposal: Mapping[str, Any]) -> dict[str, str]:
+        return choosing.kept_of(proposal["value"])
 
     @default("options_form")
     def _default_options_form(self) -> Callable[[Any], str]:

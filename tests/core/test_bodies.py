@@ -1,0 +1,146 @@
+"""What a request to the hub's API may hold: one row for each value of each route."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from ec2spawner import bodies
+from ec2spawner.bodies import NAME_MAX, NOTE_MAX, RULES, SERVER_BYTES_MAX, fault_in
+
+ESCAPE = "\x1b]0;x\x07\nFAKE LINE"
+LONG = "x" * (NAME_MAX + 1)
+LAB = "users/ann/servers/lab"
+NO_TEXTS: list[Any] = [
+    7,
+    None,
+    [],
+    {},
+    True,
+    LONG,
+    ESCAPE,
+    "a\u202eb",
+    "a\u2028b",
+    "a\x85b",
+    "\ud800",
+]
+NO_NAMES: list[Any] = ["ann", 7, None, {}, True, [7], [None], [LONG], [ESCAPE], [["ann"]], [""]]
+NO_FLAGS: list[Any] = ["yes", 1, None, [], {}]
+NO_OBJECTS: list[Any] = ["x", 7, [], True]
+NO_SECONDS: list[Any] = ["1", 1.5, True, [], 0, -1, 10**10, 10**30]
+
+BAD: dict[tuple[str, str, str], list[Any]] = {
+    ("POST", LAB, "display_name"): NO_TEXTS,
+    ("PUT", LAB, "display_name"): NO_TEXTS,
+    ("PATCH", LAB, "display_name"): NO_TEXTS,
+    ("POST", LAB, "user_options"): NO_OBJECTS,
+    ("PUT", LAB, "user_options"): NO_OBJECTS,
+    ("PATCH", LAB, "user_options"): [*NO_OBJECTS, None],
+    ("PATCH", LAB, "name"): NO_TEXTS,
+    ("PATCH", LAB, "state"): [{}, 1],
+    ("DELETE", LAB, "remove"): NO_FLAGS,
+    ("POST", "users/ann/server", "user_options"): NO_OBJECTS,
+    ("PATCH", "users/ann/server", "name"): NO_TEXTS,
+    ("POST", "users", "usernames"): [*NO_NAMES, []],
+    ("POST", "users", "admin"): NO_FLAGS,
+    ("POST", "users/ann", "admin"): NO_FLAGS,
+    ("PATCH", "users/ann", "admin"): NO_FLAGS,
+    ("PATCH", "users/ann", "name"): NO_TEXTS,
+    ("PATCH", "users/ann", "groups"): [["ml"], "ml"],
+    ("PATCH", "users/ann", "auth_state"): NO_OBJECTS,
+    ("POST", "users/ann/tokens", "note"): [7, [], {}, True, "x" * (NOTE_MAX + 1), ESCAPE],
+    ("POST", "users/ann/tokens", "expires_in"): NO_SECONDS,
+    ("POST", "users/ann/tokens", "roles"): ["user", 7, [7], [LONG]],
+    ("POST", "users/ann/tokens", "scopes"): ["self", 7, [7], [ESCAPE]],
+    ("POST", "groups", "groups"): [*NO_NAMES, []],
+    ("POST", "groups", "users"): NO_NAMES,
+    ("POST", "groups/ml", "users"): NO_NAMES,
+    ("POST", "groups/ml/users", "users"): [*NO_NAMES, []],
+    ("DELETE", "groups/ml/users", "users"): [*NO_NAMES, []],
+    ("POST", "shares/ann/lab", "user"): [7, LONG, ESCAPE, []],
+    ("POST", "shares/ann/lab", "group"): [7, LONG, ESCAPE, []],
+    ("PATCH", "shares/ann/lab", "scopes"): ["self", [7]],
+    ("POST", "share-codes/ann/lab", "expires_in"): NO_SECONDS,
+    ("POST", "shares/ann/lab", "code"): [7],
+}
+ROWS = [(*place, value) for place, values in BAD.items() for value in values]
+GOOD: list[tuple[str, str, Any]] = [
+    ("POST", LAB, {"display_name": "Zoë's lab <1>", "user_options": {"profile": "gpu"}}),
+    ("POST", LAB, {"profile": "gpu", "anything": [1]}),
+    ("POST", "users/ann/server", {"user_options": None}),
+    ("PATCH", LAB, {"name": "new", "display_name": "New", "user_options": {}}),
+    ("DELETE", LAB, {"remove": True}),
+    ("POST", "users", {"usernames": ["ann", "zoë müller"], "admin": False}),
+    ("PATCH", "users/ann", {"name": "bob", "admin": True}),
+    ("POST", "users/ann/tokens", {"note": "mine", "expires_in": 3600, "scopes": ["self"]}),
+    ("POST", "users/ann/tokens", {"note": None, "expires_in": None, "roles": None}),
+    ("POST", "groups", {"groups": ["<b>"], "users": []}),
+    ("POST", "groups/ml/users", {"users": ["ann"]}),
+    ("POST", "shares/ann/lab", {"user": "bob", "scopes": None}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "key", "value"), ROWS)
+def test_a_value_that_cannot_be_is_refused_with_its_key(
+    method: str, path: str, key: str, value: Any
+) -> None:
+    needed = {k: ["x"] for rule in RULES if method in rule.methods for k in rule.needed}
+    fault = fault_in(method, path, json.dumps({**needed, key: value}).encode())
+    assert fault is not None
+    assert key in fault.words
+    assert fault.status == 400
+    assert bodies.is_plain(fault.words)
+    assert len(fault.words) < 300
+
+
+def test_every_value_of_every_route_has_a_row() -> None:
+    wanted = {(rule.path, key) for rule in RULES for key in rule.checks}
+    known = {
+        (rule.path, key)
+        for rule in RULES
+        for method, path, key in BAD
+        if method in rule.methods and re.fullmatch(rule.path, path)
+    }
+    assert wanted - known == set()
+
+
+@pytest.mark.parametrize(("method", "path", "body"), GOOD)
+def test_what_pages_and_programs_send_passes(method: str, path: str, body: Any) -> None:
+    assert fault_in(method, path, json.dumps(body).encode()) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"null", b"{}"])
+def test_a_start_needs_no_body(body: bytes) -> None:
+    assert fault_in("POST", "users/ann/server", body) is None
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"{", b"\xff", b"[" * 4000, b"NaN,"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", LAB), ("PATCH", LAB), ("POST", "users"), ("DELETE", LAB)]
+)
+def test_a_body_that_is_no_object_is_refused(method: str, path: str, body: bytes) -> None:
+    assert fault_in(method, path, body) is not None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_request_about_a_server_has_some_kilobytes(method: str) -> None:
+    sent = json.dumps({"user_options": {"profile": "x" * SERVER_BYTES_MAX}}).encode()
+    fault = fault_in(method, LAB, sent)
+    assert fault is not None
+    assert fault.status == 413
+    assert str(SERVER_BYTES_MAX) in fault.words
+
+
+@pytest.mark.parametrize("name", [LONG, ESCAPE])
+def test_a_group_has_no_name_that_moves_what_is_shown(name: str) -> None:
+    assert fault_in("POST", "groups/x", b"", name) is not None
+    assert fault_in("POST", "users/x", b"", name) is not None
+    assert fault_in("POST", "groups/x", b"", "<b>ml</b>") is None
+
+
+def test_other_requests_are_nobodys_business_here() -> None:
+    assert fault_in("GET", LAB, b"[" * 9999) is None
+    assert fault_in("POST", "shutdown", b"[]") is None
