@@ -149,6 +149,15 @@ RULES = (
 )
 
 
+GONE = (("POST", "authorizations/token/[^/]+"), ("GET", "authorizations/token"))
+"""Routes whose handlers JupyterHub calls with other arguments than they take: it answered 500."""
+
+
+def is_gone(method: str, path: str) -> bool:
+    """Whether there is no such route, whoever asks; ``path`` is below ``/hub/api/``."""
+    return any(method == known and re.fullmatch(pattern, path) for known, pattern in GONE)
+
+
 def fault_in(method: str, path: str, body: bytes, name: str = "") -> Fault | None:
     """Why a request is refused; None where there is no reason here.
 

@@ -71,6 +71,8 @@ def judged(prepare: Prepare) -> Prepare:
         await prepare(handler)
         request = handler.request
         path = str(request.path).removeprefix(f"{handler.hub.base_url}api/")
+        if bodies.is_gone(request.method, path):
+            raise web.HTTPError(404, "There is no such request.")
         if handler.current_user is None and not path.endswith("/tokens"):
             return  # refused as it is, unread
         name = unquote(path.rpartition("/")[2])

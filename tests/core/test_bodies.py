@@ -141,6 +141,13 @@ def test_a_group_has_no_name_that_moves_what_is_shown(name: str) -> None:
     assert fault_in("POST", "groups/x", b"", "<b>ml</b>") is None
 
 
+def test_what_the_hub_stumbles_over_is_gone() -> None:
+    assert bodies.is_gone("POST", "authorizations/token/x")
+    assert bodies.is_gone("GET", "authorizations/token")
+    assert not bodies.is_gone("GET", "authorizations/token/x")
+    assert not bodies.is_gone("POST", "users/ann/tokens")
+
+
 def test_other_requests_are_nobodys_business_here() -> None:
     assert fault_in("GET", LAB, b"[" * 9999) is None
     assert fault_in("POST", "shutdown", b"[]") is None

@@ -13,7 +13,9 @@ import websocket
 
 from .beside import Beside, Stage, Step
 from .hubs import User, at_once
+from .routes import OTHERS
 from .test_admin_access import enter
+from .test_safety_api import BODIES, assert_refused, by_token
 from .visitors import Visitor
 
 PATHS = ("api/contents", "api/kernels", "api/terminals", "api/sessions", "files/secret.txt")
@@ -94,6 +96,14 @@ def apart(stage: Stage, step: Step) -> None:
             )
             assert WORD not in answer.text, name
     with step("machine"):
+        hub.api("POST", "groups/ml")
+        before = {k: vic.model()[k] for k in ("name", "admin", "groups", "servers")}
+        for method, path in OTHERS:
+            more = {} if method == "GET" else {"json": BODIES}
+            assert_refused(by_token(hub, api_token, method, path, **more), method, path)
+        after = vic.model()
+        assert after["servers"].keys() == before.pop("servers").keys()
+        assert {k: after[k] for k in before} == before
         rights = {"Authorization": f"token {api_token}"}
         api = f"{hub.url}/hub/api"
         for method, path in [

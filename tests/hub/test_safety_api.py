@@ -12,9 +12,11 @@ import requests
 
 from ec2spawner import bounds
 
+from . import routes
 from .clouds import Cloud
 from .hubs import Hub, User
 from .processes import Nursery
+from .routes import OTHERS, OTHERS_PAGES
 from .test_admin_access import enter
 from .visitors import Visitor
 
@@ -24,28 +26,6 @@ PROFILES = [
 ]
 REFUSED = (400, 403, 404, 405)
 BODIES: dict[str, Any] = {"name": "x", "users": ["eve"], "usernames": ["y"], "admin": True}
-
-OTHERS = [
-    *[("GET", path) for path in ("users", "groups", "services", "proxy", "info", "metrics")],
-    *[(method, "users/vic") for method in ("GET", "POST", "PATCH", "DELETE")],
-    *[(method, "users/vic/server") for method in ("POST", "DELETE")],
-    *[(method, "users/vic/servers/lab") for method in ("POST", "PATCH", "DELETE")],
-    ("GET", "users/vic/server/progress"),
-    *[(method, "users/vic/tokens") for method in ("GET", "POST")],
-    *[(method, "users/vic/tokens/a1") for method in ("GET", "DELETE")],
-    *[("POST", f"users/vic/{what}") for what in ("activity", "admin-access")],
-    *[(method, "groups/ml") for method in ("GET", "POST", "DELETE")],
-    *[(method, "groups/ml/users") for method in ("POST", "DELETE")],
-    ("PUT", "groups/ml/properties"),
-    *[(method, "proxy") for method in ("POST", "PATCH")],
-    *[(method, "services/test") for method in ("GET", "POST", "DELETE")],
-    *[(method, "shares/vic/") for method in ("GET", "POST", "PATCH", "DELETE")],
-    *[(method, "share-codes/vic/") for method in ("GET", "POST", "DELETE")],
-    *[("GET", f"users/vic/{what}") for what in ("shared", "shared/vic/")],
-    ("POST", "users"),
-    ("POST", "shutdown"),
-]
-"""Every route that is about others or about the hub. No one is for a student."""
 
 NOTHING_OF_OTHERS = {"users": [], "groups": [], "services": {}}
 """What may be answered with 200, and then with nothing in it but oneself."""
@@ -72,6 +52,10 @@ def hub(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
 def eve(request: pytest.FixtureRequest, hub: Hub) -> Visitor:
     request.node.hubs = [hub]
     return enter(hub, "eve")
+
+
+def xsrf_of(visitor: Visitor) -> str:
+    return str(visitor.session.cookies.get("_xsrf", path="/hub/"))
 
 
 def by_token(hub: Hub, token: str, method: str, path: str, **more: Any) -> requests.Response:
@@ -105,16 +89,45 @@ def test_a_students_cookie_and_token_are_refused_beyond_the_own_user(
     assert "eve" not in hub.api("GET", "groups/ml").json()["users"]
 
 
-def test_the_list_of_routes_is_the_hubs(hub: Hub) -> None:
-    """A route that a new JupyterHub brings must be judged."""
-    from jupyterhub import apihandlers
+def test_the_list_of_routes_is_the_hubs() -> None:
+    """A route, or a method of one, that a new JupyterHub or our own code brings must be judged."""
+    from jupyterhub import apihandlers, handlers
 
-    known = {path.split("/")[0] for _, path in OTHERS}
-    theirs = {
-        str(route[0]).removeprefix("/api/").split("/")[0] for route in apihandlers.default_handlers
+    from ec2spawner.dashboard import pages
+
+    ours = pages.handlers(lambda: None)  # type: ignore[arg-type, return-value]
+    theirs = [*handlers.default_handlers, *apihandlers.default_handlers, *ours]
+    assert routes.offered(theirs) == routes.judged(theirs)
+
+
+def test_a_route_that_is_new_or_gone_is_noticed() -> None:
+    from jupyterhub.apihandlers import APIHandler
+
+    class New(APIHandler):  # type: ignore[misc]
+        async def get(self) -> None: ...
+        async def put(self) -> None: ...
+
+    known = [(r"/api/users", New)]
+    new = (r"/api/users/([^/]+)/secrets", New)
+    assert routes.offered([*known, new]) - routes.judged([*known, new]) == {
+        (r"/api/users", "PUT"),
+        (r"/api/users/([^/]+)/secrets", "GET"),
+        (r"/api/users/([^/]+)/secrets", "PUT"),
     }
-    own = {"user", "authorizations", "oauth2", "", "/api", "/api/"}  # oneself, or public
-    assert {r for r in theirs if r.isidentifier() or "-" in r} <= known | own
+    assert ("/api/groups", "GET") in routes.judged(known) - routes.offered(known)
+
+
+@pytest.mark.parametrize(("method", "page"), OTHERS_PAGES)
+def test_a_page_about_others_is_refused_to_a_student(
+    hub: Hub, eve: Visitor, method: str, page: str
+) -> None:
+    before = hub.api("GET", "users/vic").json()["servers"].keys()
+    url = f"{hub.url}/hub{page}"
+    fields = {} if method == "GET" else {"data": {"_xsrf": xsrf_of(eve)}}
+    answer = eve.session.request(method, url, timeout=20, allow_redirects=False, **fields)
+    assert answer.status_code in (403, 404), (answer.status_code, answer.text)
+    assert "g4dn" not in answer.text
+    assert hub.api("GET", "users/vic").json()["servers"].keys() == before
 
 
 @pytest.mark.parametrize(
