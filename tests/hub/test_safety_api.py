@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -15,7 +16,8 @@ from ec2spawner import bounds
 from . import routes
 from .clouds import Cloud
 from .hubs import Hub, User
-from .processes import Nursery
+from .processes import Nursery, eventually
+from .readers import Reader
 from .routes import OTHERS, OTHERS_PAGES
 from .test_admin_access import enter
 from .visitors import Visitor
@@ -163,19 +165,109 @@ def test_a_page_of_others_cannot_use_a_students_cookie(hub: Hub, eve: Visitor) -
 # ---- kinds of machines
 
 
-@pytest.mark.parametrize("server", ["", "lab"])
-@pytest.mark.parametrize("profile", ["gpu", ["gpu"], {"SLUG": "gpu"}, "GPU", "gpu\x00", 7])
-def test_no_hand_made_request_starts_a_machine_of_another_group(
-    hub: Hub, server: str, profile: Any
-) -> None:
-    fay = hub.user("fay")
-    path = "users/fay/servers/lab" if server else "users/fay/server"
+Asked = Callable[[Hub, User, str, Any], requests.Response]
+"""A way to ask for a profile on a server; the answer to what starts it."""
+
+
+def path_of(user: User, server: str) -> str:
+    return f"users/{user.path}/servers/{server}" if server else f"users/{user.path}/server"
+
+
+def as_body(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
     body = {"profile": profile, "INSTANCE_TYPES": ["g4dn.xlarge"]}
-    answer = by_token(hub, fay.token, "POST", path, json=body)
-    told = answer.text if answer.status_code >= 400 else str(list(fay.progress(server))[-1])
+    return by_token(hub, user.token, "POST", path_of(user, server), json=body)
+
+
+def as_options(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
+    body = {"user_options": {"profile": profile, "INSTANCE_TYPES": ["g4dn.xlarge"]}}
+    return by_token(hub, user.token, "POST", path_of(user, server), json=body)
+
+
+def stored_before(method: str) -> Asked:
+    def ask(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
+        path, options = path_of(user, server), {"user_options": {"profile": profile}}
+        if method == "PATCH" and server:
+            assert by_token(hub, user.token, "PUT", path).status_code == 201
+        stored = by_token(hub, user.token, method, path, json=options)
+        assert stored.status_code in (200, 201), stored.text
+        return by_token(hub, user.token, "POST", path)
+
+    return ask
+
+
+def by_form(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
+    with Reader(hub, user.name) as reader:
+        path = f"spawn/{user.path}/{server}".rstrip("/")
+        return reader.send(path, {"profile": profile}, allow_redirects=False)
+
+
+def by_address(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
+    with Reader(hub, user.name) as reader:
+        path = f"spawn/{user.path}/{server}".rstrip("/")
+        return reader.get(f"{path}?{urlencode({'profile': profile}, doseq=True)}")
+
+
+WAYS: dict[str, Asked] = {
+    "body": as_body,
+    "options": as_options,
+    "PUT": stored_before("PUT"),
+    "PATCH": stored_before("PATCH"),
+    "form": by_form,
+    "address": by_address,
+}
+
+
+PLACES = [(way, server) for way in WAYS for server in ("", "lab") if server or way != "PUT"]
+"""JupyterHub makes no usual server by PUT."""
+ASKED: list[tuple[str, str, Any]] = [
+    *[(way, server, "gpu") for way, server in PLACES],
+    *[
+        (way, server, profile)
+        for way, server in (("body", ""), ("body", "lab"), ("options", "lab"))
+        for profile in (["gpu"], {"SLUG": "gpu"}, "GPU", "gpu\x00", 7)
+    ],
+]
+
+
+@pytest.fixture
+def fay(hub: Hub) -> Iterator[User]:
+    """Somebody of no group, who is gone after the test."""
+    fay = hub.user("fay")
+    yield fay
+    eventually(lambda: fay.workers() == [], 10, "nothing was started")
+    for name in [*fay.model()["servers"], ""]:
+        eventually(lambda name=name: fay.server_model(name) is None, 20, "it has ended")
+    eventually(lambda: hub.api("DELETE", "users/fay").status_code in (204, 404), 20, "fay is gone")
+
+
+@pytest.mark.parametrize(("way", "server", "profile"), ASKED)
+def test_no_hand_made_request_starts_a_machine_of_another_group(
+    hub: Hub, fay: User, way: str, server: str, profile: Any
+) -> None:
+    answer = WAYS[way](hub, fay, server, profile)
+    told = answer.text
+    if answer.status_code < 400 and "kind of machine" not in told:
+        told = str(list(fay.progress(server))[-1]["message"])
     assert "kind of machine" in told
     assert [i for i in hub.view().alive if i["instance_type"] == "g4dn.xlarge"] == []
     assert fay.workers(server) == []
+
+
+@pytest.mark.parametrize(("way", "server"), PLACES)
+def test_each_of_these_ways_starts_what_is_allowed(hub: Hub, way: str, server: str) -> None:
+    """Else what is refused might be so for another reason."""
+    gil = hub.user(f"gil-{way.lower()}")
+    hub.api("POST", "groups/ml/users", json={"users": [gil.name]})
+    answer = WAYS[way](hub, gil, server, "gpu")
+    assert answer.status_code < 400, answer.text
+    gil.wait_ready(server)
+    assert gil.worker(server)["instance_type"] == "g4dn.xlarge"
+    gil.stop(server)
+    hub.api("DELETE", "groups/ml/users", json={"users": [gil.name]})
+    gone = lambda: gil.worker(server)["state"] == "stopped"  # noqa: E731
+    eventually(gone, 20, "its machine is stopped")
+    gil.delete()
+    eventually(lambda: gil.workers(server) == [], 20, "its machine is gone")
 
 
 def test_a_choice_that_was_stored_is_refused_once_the_group_is_left(hub: Hub) -> None:
