@@ -22,6 +22,8 @@ def check_hub_url(value: str) -> str:
         raise ValueError("is not an http:// or https:// address with a host")
     if not value.isascii():
         raise ValueError("has characters other than ASCII (of such a host, write the xn-- form)")
+    if any(c.isspace() or not c.isprintable() for c in value):
+        raise ValueError("has spaces or control characters")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("has more than scheme, host, port and path")
     return value

@@ -20,6 +20,15 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def check_shown(text: str) -> str:
+    """Return a text that people read on one line; ValueError with the reason for any other."""
+    if not text.isprintable():
+        raise ValueError("has control characters, or more than one line")
+    if text and not text.strip():
+        raise ValueError("has nothing but spaces")
+    return text
+
+
 def a_number(default: int, low: int, high: int, unit: str, about: str) -> Any:
     """A whole number with bounds, and the words that say what may be written."""
     of_unit = f" of {unit}" if unit else ""

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from .addresses import check_hub_url
-from .configmodel import Frozen, a_number, a_text
+from .configmodel import Frozen, a_number, a_text, check_shown
 
 AUTHENTICATORS = ("github", "google", "cilogon", "oidc", "dummy")
 OAUTH_AUTHENTICATORS = AUTHENTICATORS[:-1]
@@ -72,6 +72,11 @@ class OIDCProvider(Frozen):
         max_length=LIST_MAX,
         description="Groups, as GROUPS_CLAIM lists them, whose members may come in.",
     )
+
+    @field_validator("NAME")
+    @classmethod
+    def _is_read(cls, value: str) -> str:
+        return check_shown(value)
 
     @field_validator("AUTHORIZE_URL", "TOKEN_URL", "USERINFO_URL")
     @classmethod
@@ -220,7 +225,8 @@ class PeopleChoices(Frozen):
     @classmethod
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if not name or name != name.strip() or "/" in name or len(name) > NAME_MAX:
+            is_plain = name.isprintable() and not set("/<>") & set(name)
+            if not name or name != name.strip() or not is_plain or len(name) > NAME_MAX:
                 raise ValueError(f"has {name[:40]!r}, which cannot be a user's name")
         return tuple(name.lower() for name in value)  # as JupyterHub writes them
 

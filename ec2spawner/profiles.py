@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from .configmodel import Frozen
+from .configmodel import Frozen, check_shown
 
 PROFILES_MAX = 20
 TYPES_MAX = 10
@@ -68,6 +68,16 @@ class ProfileChoice(Frozen):
         description="Spare machines that were booted once and are stopped: cheap, and started"
         " faster than a new one.",
     )
+
+    @field_validator("NAME", "DESCRIPTION")
+    @classmethod
+    def _is_read(cls, value: str) -> str:
+        return check_shown(value)
+
+    @field_validator("GROUPS")
+    @classmethod
+    def _are_read(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_shown(name) for name in value)
 
     @field_validator("INSTANCE_TYPES")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,7 +75,7 @@ class WorkerSubnet(Frozen):
     """A private subnet in which workers are launched, and its zone."""
 
     SUBNET_ID: str = Field(pattern=r"^subnet-[0-9a-f]{8,17}$")
-    ZONE: str = Field(min_length=1)
+    ZONE: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d+([a-z]|(-[a-z0-9]+)+)$")
 
 
 def _id_of(kind: str, about: str) -> Any:
@@ -136,6 +137,21 @@ class ServerConfig(Choices):
         'an IP address of the hub\'s machine, for example "0.0.0.0"',
         "Address on which the hub's API listens.",
     )
+
+    @field_validator("WORKER_SUBNETS")
+    @classmethod
+    def _subnets_differ(cls, value: tuple[WorkerSubnet, ...]) -> tuple[WorkerSubnet, ...]:
+        ids = [subnet.SUBNET_ID for subnet in value]
+        if doubles := sorted({one for one in ids if ids.count(one) > 1}):
+            raise ValueError(f"names {doubles[0]} twice")
+        return value
+
+    @field_validator("BUCKET")
+    @classmethod
+    def _is_no_address(cls, value: str) -> str:
+        if ".." in value or re.fullmatch(r"[0-9.]+", value):
+            raise ValueError("is no name that S3 has for a bucket")
+        return value
 
     @field_validator("CLUSTER_NAME")
     @classmethod

@@ -278,8 +278,11 @@ def test_an_incomplete_server_config_names_every_missing_key(write: Any) -> None
         ({"CLUSTER_NAME": "bio-network"}, 'ends in "-network"'),
         ({"WORKER_SSH_PORT": 8888}, "is WORKER_SSH_PORT too"),
         ({"WORKER_SUBNETS": []}, "has 0 entries"),
-        ({"WORKER_SUBNETS": [{"SUBNET_ID": "nope", "ZONE": "a"}]}, "WORKER_SUBNETS[0].SUBNET_ID"),
-        ({"WORKER_SUBNETS": [{"ZONE": "a"}]}, "WORKER_SUBNETS[0].SUBNET_ID is missing"),
+        (
+            {"WORKER_SUBNETS": [{"SUBNET_ID": "nope", "ZONE": "us-east-1a"}]},
+            "WORKER_SUBNETS[0].SUBNET_ID",
+        ),
+        ({"WORKER_SUBNETS": [{"ZONE": "us-east-1a"}]}, "WORKER_SUBNETS[0].SUBNET_ID is missing"),
         ({"HUB_CONNECT_URL": "hub:8081"}, "is not an http:// or https:// address"),
         ({"HUB_CONNECT_URL": "http://hub:port"}, "is not an address"),
         ({"HUB_CONNECT_URL": "http://hüb:8081"}, "characters other than ASCII"),
