@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from urllib.parse import quote
 
 from .beside import Beside, Stage, Step
+from .leaks import client
 from .processes import eventually
 from .readers import Reader
 
 PROFILES = [{"SLUG": "usual", "NAME": "<b>Usual</b>", "INSTANCE_TYPES": ["t3.medium"]}]
+EVIL = "<img src=x onerror=alert(1)>"
 ODD_NAME = "o'brien&lt;script&gt;"
 
 
@@ -66,6 +70,38 @@ def scenario(stage: Stage, step: Step) -> None:
 
             eventually(lambda: "<td>stopped</td>" in row(), 10, "the page shows the stop")
             assert row().count("<time") == 1, "since when, and no end of an idle time"
+    with step("tags"), Reader(hub, "root") as admin:
+        ec2, machine = client(hub.cloud, "ec2"), ann.worker("second")["id"]
+        keys = ("user", "profile", "market")
+        tags = [{"Key": f"ec2spawner:{key}", "Value": EVIL} for key in keys]
+        tags += [
+            {"Key": f"ec2spawner:{key}", "Value": f"1 {EVIL}"} for key in ("broken", "replaced")
+        ]
+        tags += [{"Key": key, "Value": EVIL} for key in ("Name", EVIL, "ec2spawner:owner")]
+        ec2.create_tags(Resources=[machine], Tags=tags)
+
+        def row_of_it() -> str:
+            rows = re.findall(r"<tr data-words.*?</tr>", admin.get("machines").text, re.DOTALL)
+            return next((row for row in rows if machine in row and "img src" in row), "")
+
+        row = eventually(row_of_it, 15, "the tags are shown")
+        assert row.count("&lt;img src=x") >= 2
+        assert "<img" not in row
+        answer = hub.api("GET", "ec2spawner/machines")
+        assert EVIL in [m["profile"] for m in answer.json()["machines"]]
+        assert answer.headers["Content-Type"].startswith("application/json")
+    with step("groups"), Reader(hub, "root") as admin:
+        for name in (EVIL, "</script><script>alert(1)//"):
+            made = hub.api("POST", f"groups/{quote(name, safe='')}", json={"users": ["ann"]})
+            assert made.status_code == 201, made.text
+            for page in ("admin", "machines", "home"):
+                shown = admin.get(page)
+                assert shown.status_code == 200
+                assert name not in shown.text, page
+            for path in ("groups", "users", "users/ann"):  # what the panel's script shows as text
+                told = hub.api("GET", path)
+                assert json.dumps(name)[1:-1] in told.text
+                assert told.headers["Content-Type"].startswith("application/json"), path
     assert not hub.errors()
 
 
@@ -75,6 +111,14 @@ def test_the_page_and_the_api_show_each_machine_by_user_and_server() -> None:
 
 def test_what_comes_from_users_and_profiles_is_shown_as_text() -> None:
     scenario.outcome("escaped")
+
+
+def test_what_tags_of_a_machine_say_is_shown_as_text() -> None:
+    scenario.outcome("tags")
+
+
+def test_a_group_named_like_markup_is_nowhere_in_an_admins_pages() -> None:
+    scenario.outcome("groups")
 
 
 def test_a_student_is_refused_the_page_and_the_api() -> None:
