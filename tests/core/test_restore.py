@@ -56,8 +56,8 @@ CONFIG = ServerConfig(
     CLUSTER_NAME=CLUSTER,
     VPC_ID="vpc-0123456789abcdef0",
     WORKER_SUBNETS=(
-        WorkerSubnet(SUBNET_ID="subnet-0123456789abcdef0", ZONE="a"),
-        WorkerSubnet(SUBNET_ID="subnet-0123456789abcdef1", ZONE="b"),
+        WorkerSubnet.model_construct(SUBNET_ID="subnet-0123456789abcdef0", ZONE="a"),  # the fakes'
+        WorkerSubnet.model_construct(SUBNET_ID="subnet-0123456789abcdef1", ZONE="b"),
     ),
     WORKER_SECURITY_GROUP_ID="sg-0123456789abcdef0",
     MANAGER_SECURITY_GROUP_ID="sg-0123456789abcdef1",
