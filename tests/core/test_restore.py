@@ -56,7 +56,7 @@ CONFIG = ServerConfig(
     CLUSTER_NAME=CLUSTER,
     VPC_ID="vpc-0123456789abcdef0",
     WORKER_SUBNETS=(
-        WorkerSubnet.model_construct(SUBNET_ID="subnet-0123456789abcdef0", ZONE="a"),  # as the fakes name them
+        WorkerSubnet.model_construct(SUBNET_ID="subnet-0123456789abcdef0", ZONE="a"),
         WorkerSubnet.model_construct(SUBNET_ID="subnet-0123456789abcdef1", ZONE="b"),
     ),
     WORKER_SECURITY_GROUP_ID="sg-0123456789abcdef0",
