@@ -24,6 +24,7 @@ from ec2spawner import (
     dashboard,
     hubconfig,
     loginconfig,
+    names,
     oauthclient,
     siteaddress,
     wiring,
@@ -52,7 +53,7 @@ except EC2SpawnerError as error:
     hubconfig.exit_with(error)
 for section, values in logins.items():
     c[section].update(values)
-c.Authenticator.username_pattern = bounds.USERNAME_PATTERN
+c.Authenticator.username_pattern = names.username_pattern()
 if not cluster.ADMIN_ACCESS:
     adminrole.withhold_entry()
 c.JupyterHub.update(address)

@@ -21,10 +21,6 @@ BODY_SECONDS = 60.0
 VERSION_HEADER = "X-JupyterHub-Version"
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}((a|b|rc)\d{1,6})?(\.(post|dev)\d{1,6})?")
 
-USERNAME_PATTERN = r"[^<>\x00-\x1f\x7f]{1,255}\Z"
-"""JupyterHub's page.html writes the name of whoever looks into a script, where ``</script>`` ends
-it. No provider has names with these characters; all others are allowed."""
-
 HTTP_CLIENT = {"connector_options": {"limit": 0}}
 """The hub speaks to users' servers and to its proxy by one client, which has 100 connections: that
 many servers that take a connection and say nothing would keep the hub from its proxy."""

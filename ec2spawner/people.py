@@ -13,11 +13,11 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from .addresses import check_hub_url
 from .configmodel import Frozen, a_number, a_text, check_shown
+from .names import normalize, user_fault
 
 AUTHENTICATORS = ("github", "google", "cilogon", "oidc", "dummy")
 OAUTH_AUTHENTICATORS = AUTHENTICATORS[:-1]
 LIST_MAX = 100  # entries of a list of organisations, domains or admins
-NAME_MAX = 255  # characters that the hub's database has for a name (JupyterHub 6.1, orm.py)
 
 _GITHUB_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})"
 _ORGANIZATION = rf"^{_GITHUB_NAME}(?::[A-Za-z0-9_][A-Za-z0-9_-]{{0,99}})?$"
@@ -224,11 +224,11 @@ class PeopleChoices(Frozen):
     @field_validator("ADMIN_USERS")
     @classmethod
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            is_plain = name.isprintable() and not set("/<>") & set(name)
-            if not name or name != name.strip() or not is_plain or len(name) > NAME_MAX:
-                raise ValueError(f"has {name[:40]!r}, which cannot be a user's name")
-        return tuple(name.lower() for name in value)  # as JupyterHub writes them
+        names = tuple(normalize(name) for name in value)
+        for name in names:
+            if fault := user_fault(name):
+                raise ValueError(f"has {name[:40]!r}, which cannot be a user's name: it {fault}")
+        return names
 
     @field_validator("GITHUB_ORGANIZATIONS")
     @classmethod

@@ -12,12 +12,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import unquote
 
 from ec2spawner.configfile import Fault
 from ec2spawner.errors import ConfigError
+from ec2spawner.names import name_fault, normalize, user_fault
 
-NAME_MAX = 255  # characters that the hub's database has for a name (JupyterHub 6.1, orm.py)
 DELIMITERS = ",;\t"
 FAULTS_SHOWN = 20
 
@@ -67,33 +66,8 @@ class Userlist:
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-# ---- names
-
-
-def normalize(name: str) -> str:
-    """A name as JupyterHub writes it (``Authenticator.normalize_username``)."""
-    return name.lower()
-
-
-def name_fault(name: str) -> str | None:
-    """Why JupyterHub would not take a normalised name (``Authenticator.validate_username``)."""
-    if not name:
-        return "has no name"
-    if "/" in name:
-        return "has a / in it"
-    if set(name) == {"."} or set(unquote(name)) == {"."}:
-        return "has nothing but dots"
-    if name != name.strip():
-        return "begins or ends with a space"
-    if not name.isprintable():
-        return "has a character that cannot be seen"
-    if len(name) > NAME_MAX:
-        return f"has more than {NAME_MAX} characters"
-    return None
-
-
 def group_fault(group: str) -> str | None:
-    """Why a group cannot have this name."""
+    """Why a list cannot put anybody into this group."""
     reason = name_fault(group)
     return reason and f"names a group that {reason}"
 
@@ -140,7 +114,7 @@ def _people(
     people: dict[str, Person] = {}
     for line, written, is_admin, groups in entries:
         name = normalize(written)
-        reasons = [name_fault(name), *(group_fault(group) for group in groups)]
+        reasons = [user_fault(name), *(group_fault(group) for group in groups)]
         found = [Fault(f"line {line}", repr(written), reason) for reason in reasons if reason]
         faults += found
         if not found:

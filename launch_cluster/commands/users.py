@@ -15,13 +15,14 @@ from ec2spawner.configfile import Fault
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import ConfigError
 from ec2spawner.model import Owner
+from ec2spawner.names import normalize, user_fault
 from ec2spawner.settings import find_server_config, load_server_config
 
 from ..hubapi import TOKEN_ENVIRONMENT, URL_ENVIRONMENT, HubAPI, api_address, is_in_the_open
 from ..reporter import Reporter
 from ..request import OptionError
 from ..restore import Restore, RestoreRequest
-from ..userlist import Userlist, name_fault, normalize, read_userlist
+from ..userlist import Userlist, read_userlist
 from ..users import ImportUsers, export_users
 from . import common
 
@@ -161,7 +162,7 @@ def _restoration(
     name: str, snapshot: str | None, server: str, as_server: str | None, config: Path | None
 ) -> RestoreRequest:
     faults = []
-    reason = name_fault(normalize(name))
+    reason = user_fault(normalize(name))
     if reason:
         faults.append(Fault("NAME", repr(name), reason))
     if snapshot is not None and not re.fullmatch(r"(snap|vol)-[0-9a-f]{8,17}", snapshot):

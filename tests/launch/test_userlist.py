@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ec2spawner.names import user_fault
 from launch_cluster.userlist import (
     BadUserlist,
     Changes,
@@ -15,7 +16,6 @@ from launch_cluster.userlist import (
     Userlist,
     changes_of,
     group_fault,
-    name_fault,
     read_userlist,
     userlist_text,
 )
@@ -76,6 +76,8 @@ def test_a_file_of_any_system_is_read(ending: str) -> None:
         ("ann\nb/ob\n", ["line 2: 'b/ob' has a / in it."]),
         ("..\n", ["line 1: '..' has nothing but dots."]),
         ("%2e%2E\n", ["line 1: '%2e%2E' has nothing but dots."]),
+        ("ann\na<b\n", ["line 2: 'a<b' has a < or > in it."]),
+        ("<b>\n", ["has a < or > in it"]),
         ('""\n', ["line 1: '' has no name."]),
         ('" ann"\n', ["begins or ends with a space"]),
         ("x" * 256, ["has more than 255 characters"]),
@@ -172,6 +174,8 @@ def test_a_column_can_be_named() -> None:
         ("login,email\n,a@x.org\n", None, "line 2: ',a@x.org' has no name."),
         ("login,admin\nann,perhaps\n", None, "line 2: 'perhaps' is neither yes nor no"),
         ("login\na/b\n", None, "line 2: 'a/b' has a / in it."),
+        ("login\nann\nbob>\n", None, "line 3: 'bob>' has a < or > in it."),
+        ("login\n...\n", None, "line 2: '...' has nothing but dots."),
         ("login,group\nann,a/b\n", None, "names a group that has a / in it"),
         ('login\n"ann\n', None, "is not CSV"),
         ("login,email\nann,x\n", "Login", "--column: 'Login' is no column of 'login', 'email'"),
@@ -195,7 +199,7 @@ def test_a_user_of_the_name_user_is_no_header() -> None:
 
 # ---- what is written can be read
 
-names = st.text(min_size=1, max_size=30).map(str.lower).filter(lambda n: name_fault(n) is None)
+names = st.text(min_size=1, max_size=30).map(str.lower).filter(lambda n: user_fault(n) is None)
 # A letter whose small form has another small form would be another user.
 stable = names.filter(lambda n: n.lower() == n)
 groups = st.text(min_size=1, max_size=20).filter(lambda g: group_fault(g) is None)

@@ -13,7 +13,7 @@ from jupyterhub import scopes
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from ec2spawner import bounds, hubconfig
+from ec2spawner import bounds, hubconfig, names
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +32,8 @@ def test_nobody_gets_in_before_an_authenticator_is_chosen(
 ) -> None:
     c = load(monkeypatch, tmp_path)
     assert c.JupyterHub.authenticator_class == "null"
-    names = {"username_pattern": bounds.USERNAME_PATTERN}
-    assert c.Authenticator == {"allow_existing_users": True, "admin_users": set(), **names}
+    more = {"username_pattern": names.username_pattern()}
+    assert c.Authenticator == {"allow_existing_users": True, "admin_users": set(), **more}
     assert c.JupyterHubHTTPClient == bounds.HTTP_CLIENT
 
 
