@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from tornado.httpclient import HTTPClientError
 from tornado.web import HTTPError
 from traitlets import Set, Unicode
 
+from .admission import HANDLERS
 from .errors import ConfigError
 from .hubconfig import exit_with
 from .loginconfig import check_loopback
@@ -91,8 +93,10 @@ class CallbackHandler(OAuthCallbackHandler):  # type: ignore[misc]  # no types t
 
     async def auth_to_user(self, authenticated: Mapping[str, Any], user: Any = None) -> Any:
         """Put whoever came in into the groups that the provider names."""
-        user = await super().auth_to_user(authenticated, user)
         standing, memberships = authenticated[AUTH_MODEL_KEY]
+        if self.find_user(authenticated["name"]):  # an admin may have added somebody meanwhile
+            standing = replace(standing, is_known=True)
+        user = await super().auth_to_user(authenticated, user)
         before = [group.name for group in user.groups]
         provider = self.authenticator.provider
         user.sync_groups(groups_after(provider, before, standing, memberships))
@@ -108,6 +112,10 @@ class Admitting:
 
     callback_handler = CallbackHandler
     provider = ""
+
+    def get_handlers(self, app: Any) -> list[Any]:
+        """Those of the login, and those by which an admin adds people."""
+        return [*super().get_handlers(app), *HANDLERS]  # type: ignore[misc]
 
     @property
     def _service(self) -> str:

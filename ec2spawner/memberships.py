@@ -2,9 +2,9 @@
 
 Owns the names of such groups: what the provider says is ``github:uni-bio``, so that it is never
 taken for a group of the userlist, which nobody but an admin changes. Whoever came in by a
-membership alone is in one more, ``by-membership:github``, and comes in for as long as it lasts; an
-admin who takes somebody out of that group lets that person in for good. Must not know providers or
-the hub.
+membership alone is in one more, the mark ``by-membership:github``, and comes in for as long as it
+lasts; whom an admin then adds, or takes out of that group, comes in for good. Must not know how
+providers are asked, nor the hub.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+PROVIDERS = ("github", "google", "cilogon", "oidc")
 BY_MEMBERSHIP = "by-membership:{}"
 GROUP_NAME_MAX = 255  # characters that the hub's database has (JupyterHub 6.1, orm.py)
 GROUPS_MAX = 200  # of one person; a provider's list is not ours to trust
@@ -34,6 +35,16 @@ class Standing:
 
     is_known: bool = False
     is_by_membership: bool = False
+
+
+def is_mark(group: str) -> bool:
+    """Whether it is the group of those who came in by a membership alone."""
+    return group.startswith(BY_MEMBERSHIP.format(""))
+
+
+def is_provider_group(group: str) -> bool:
+    """Whether logins alone change who is in this group of the hub."""
+    return is_mark(group) or group.startswith(tuple(f"{name}:" for name in PROVIDERS))
 
 
 def is_admitted(standing: Standing, memberships: Memberships) -> bool:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from ec2spawner.configfile import Fault
 from ec2spawner.errors import ConfigError
+from ec2spawner.memberships import is_mark, is_provider_group
 from ec2spawner.names import name_fault, normalize, user_fault
 
 DELIMITERS = ",;\t"
@@ -57,6 +58,16 @@ class Person:
     is_admin: bool = False
     groups: frozenset[str] = frozenset()
 
+    @property
+    def own_groups(self) -> frozenset[str]:
+        """Those that a list can name; the others follow the login's provider."""
+        return frozenset(group for group in self.groups if group_fault(group) is None)
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """The groups that say that a membership alone brought this user."""
+        return frozenset(group for group in self.groups if is_mark(group))
+
 
 @dataclass(frozen=True)
 class Userlist:
@@ -68,6 +79,8 @@ class Userlist:
 
 def group_fault(group: str) -> str | None:
     """Why a list cannot put anybody into this group."""
+    if is_provider_group(group):
+        return f"names the group {group[:60]!r}, which follows the login's provider"
     reason = name_fault(group)
     return reason and f"names a group that {reason}"
 
@@ -274,6 +287,13 @@ def _bare(cell: str) -> str:
 # ---- writing
 
 
+def is_listable(person: Person) -> bool:
+    """Whether a list names this user of the hub: one who came by a membership alone is not in it,
+    since a list lets in for good."""
+    is_readable = user_fault(person.name) is None and normalize(person.name) == person.name
+    return is_readable and not person.marks
+
+
 def userlist_text(people: Iterable[Person]) -> str:
     """The list as lines, by name; reading it gives the same people."""
     lines = (_line(person) for person in sorted(people, key=lambda p: p.name))
@@ -283,7 +303,7 @@ def userlist_text(people: Iterable[Person]) -> str:
 def _line(person: Person) -> str:
     words = [_word(person.name)]
     words += ["admin"] if person.is_admin else []
-    words += [f"group={_word(group)}" for group in sorted(person.groups)]
+    words += [f"group={_word(group)}" for group in sorted(person.own_groups)]
     return " ".join(words)
 
 
@@ -302,6 +322,7 @@ class Changes:
 
     add: tuple[str, ...] = ()
     add_admins: tuple[str, ...] = ()
+    let_in: tuple[tuple[str, tuple[str, ...]], ...] = ()  # for good; by the group that marks them
     new_groups: tuple[str, ...] = ()
     grant: tuple[str, ...] = ()  # become admins
     join: tuple[tuple[str, tuple[str, ...]], ...] = ()  # by group
@@ -319,6 +340,7 @@ class Changes:
         return not (
             self.add
             or self.add_admins
+            or self.let_in
             or self.new_groups
             or self.grant
             or self.join
@@ -336,7 +358,10 @@ def changes_of(
     remove: bool,
     oneself: str | None,
 ) -> Changes:
-    """What is to be done. ``oneself``, whose token it is, is neither removed nor deprived."""
+    """What is to be done. ``oneself``, whose token it is, is neither removed nor deprived.
+
+    Groups that follow a provider, and who came by a membership alone, are not the list's to take.
+    """
     people = wanted.people
     new = [p for name, p in people.items() if name not in present]
     both = [(p, present[name]) for name, p in people.items() if name in present]
@@ -344,12 +369,14 @@ def changes_of(
     joined = _by_group((p.name, p.groups - _groups(present, p.name)) for p in people.values())
     lost = [(p, was) for p, was in both if p.name != oneself]
     revoke = sorted(p.name for p, was in lost if was.is_admin and not p.is_admin)
-    left = _by_group((p.name, was.groups - p.groups) for p, was in both)
-    gone = [name for name in others if name != oneself] if remove else []
+    left = _by_group((p.name, was.own_groups - p.groups) for p, was in both)
+    spared = {name for name in others if name == oneself or present[name].marks}
+    gone = [name for name in others if name not in spared] if remove else []
     kept = {*revoke, *(name for _, names in left for name in names)}
     return Changes(
         add=tuple(sorted(p.name for p in new if not p.is_admin)),
         add_admins=tuple(sorted(p.name for p in new if p.is_admin)),
+        let_in=_by_group((p.name, was.marks) for p, was in both),
         new_groups=tuple(sorted({group for group, _ in joined} - {*groups})),
         grant=tuple(sorted(p.name for p, was in both if p.is_admin and not was.is_admin)),
         join=joined,

@@ -14,7 +14,7 @@ from ec2spawner.configmodel import Frozen
 
 from .hubapi import HubAPI, HubError
 from .reporter import Reporter
-from .userlist import Changes, Userlist, changes_of, userlist_text
+from .userlist import Changes, Userlist, changes_of, is_listable, userlist_text
 
 BATCH = 25
 """The hub does nothing else while it adds them (about 25 ms each, JupyterHub 6.1 with SQLite on a
@@ -38,6 +38,7 @@ class ImportOutput(Frozen):
     columns: dict[str, str]
     add: tuple[str, ...]
     add_admins: tuple[str, ...]
+    let_in: tuple[str, ...]
     new_groups: tuple[str, ...]
     grant: tuple[str, ...]
     join: tuple[MembersOutput, ...]
@@ -96,6 +97,10 @@ class ImportUsers:
             for some in _batches(names):
                 await self.api.add(some, as_admins=as_admins)
                 self._note(f"{len(some)} {'admins' if as_admins else 'users'} added")
+        for mark, names in changes.let_in:
+            for some in _batches(names):
+                await self.api.leave(mark, some)
+                self._note(f"{len(some)} users come in without a membership")
         for name in changes.grant:
             await self.api.set_admin(name, is_admin=True)
             self._note(f"{name} is an admin")
@@ -147,6 +152,7 @@ class ImportUsers:
         for words, names in (
             ("add", changes.add),
             ("add as admins", changes.add_admins),
+            ("let in without a membership too", _members_of(changes.let_in)),
             ("make admins", changes.grant),
             ("make groups", changes.new_groups),
         ):
@@ -180,6 +186,7 @@ class ImportUsers:
             columns=dict(self.wanted.columns),
             add=changes.add,
             add_admins=changes.add_admins,
+            let_in=_members_of(changes.let_in),
             new_groups=changes.new_groups,
             grant=changes.grant,
             join=_members(changes.join),
@@ -193,14 +200,22 @@ class ImportUsers:
         return output.model_dump(mode="json")
 
 
-async def export_users(api: HubAPI) -> tuple[str, dict[str, Any]]:
+async def export_users(api: HubAPI, reporter: Reporter) -> tuple[str, dict[str, Any]]:
     """The hub's users as a list that ``import`` reads, and as a document."""
     hub = await api.look()
-    people = sorted(hub.people.values(), key=lambda person: person.name)
+    everybody = sorted(hub.people.values(), key=lambda person: person.name)
+    people = [person for person in everybody if is_listable(person)]
+    by_membership = [person.name for person in everybody if person.marks]
+    unreadable = [p.name for p in everybody if not is_listable(p) and not p.marks]
+    for line in (
+        *_named("note: come in by a membership alone, and are not in the list", by_membership),
+        *_named("note: have a name that no list can have", [repr(n)[:60] for n in unreadable]),
+    ):
+        reporter.progress(line.strip())
     output = ExportOutput(
         hub=api.address,
         users=tuple(
-            PersonOutput(name=p.name, is_admin=p.is_admin, groups=tuple(sorted(p.groups)))
+            PersonOutput(name=p.name, is_admin=p.is_admin, groups=tuple(sorted(p.own_groups)))
             for p in people
         ),
     )
@@ -209,6 +224,10 @@ async def export_users(api: HubAPI) -> tuple[str, dict[str, Any]]:
 
 def _members(groups: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[MembersOutput, ...]:
     return tuple(MembersOutput(group=group, users=names) for group, names in groups)
+
+
+def _members_of(groups: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    return tuple(sorted({name for _, names in groups for name in names}))
 
 
 def _named(words: str, names: Sequence[str]) -> list[str]:

@@ -98,7 +98,7 @@ def export(hub: str | None, output: str) -> None:
     async def run() -> dict[str, Any]:
         api = _open_hub(hub, reporter)
         try:
-            text, document = await export_users(api)
+            text, document = await export_users(api, reporter)
         finally:
             await api.close()
         if not reporter.as_json:

@@ -6,12 +6,15 @@ import pytest
 
 from ec2spawner.memberships import (
     GROUPS_MAX,
+    PROVIDERS,
     Memberships,
     Standing,
     groups_after,
     is_admitted,
+    is_provider_group,
     standing_of,
 )
+from ec2spawner.people import OAUTH_AUTHENTICATORS
 
 KNOWN = Standing(is_known=True)
 BY_MEMBERSHIP = Standing(is_known=True, is_by_membership=True)
@@ -79,3 +82,11 @@ def test_a_group_named_like_the_mark_marks_nobody_known() -> None:
     # A provider that has a group "by-membership" takes nobody's right away that an admin gave.
     before = groups_after("oidc", [], KNOWN, said("by-membership"))
     assert is_admitted(standing_of("oidc", before), said())
+
+
+def test_the_groups_of_every_provider_and_the_marks_are_known_from_those_of_lists() -> None:
+    assert set(PROVIDERS) == set(OAUTH_AUTHENTICATORS)
+    for group in ("github:uni", "oidc:/staff", "cilogon:https://x.org/idp", "by-membership:oidc"):
+        assert is_provider_group(group)
+    for group in ("biology101", "github", "section:a", "by-membership"):
+        assert not is_provider_group(group)

@@ -158,6 +158,53 @@ def test_where_github_does_not_tell_memberships_nothing_is_taken_away(
     assert "github:uni-bio" in groups_of(hub, "max")
 
 
+@pytest.mark.parametrize("path", ["users", "users/Rita"])
+def test_whom_an_admin_adds_comes_in_when_the_membership_ends(
+    hub: Hub, somebody: Any, github: FakeGitHub, path: str
+) -> None:
+    name = "rita" if "/" in path else "rolf"
+    github.members = {"uni-bio": {name}}
+    assert somebody(name).log_in("/hub/token").status_code == 200
+    body = {} if "/" in path else {"usernames": [name, name.upper()], "admin": True}
+    prof = somebody("Prof")
+    prof.log_in("/hub/admin")
+    added = prof.api("POST", path, json=body)
+    assert added.status_code == 201, added.text
+    model = added.json() if "/" in path else added.json()[0]
+    assert (model["name"], model["admin"]) == (name, "admin" in body)
+    assert groups_of(hub, name) == ["github:uni-bio"]
+    assert prof.api("POST", path, json=body).status_code == 409  # there is nobody to add
+    github.members = {}
+    assert somebody(name).log_in("/hub/token").status_code == 200
+
+
+def test_some_are_new_and_some_came_by_a_membership(
+    hub: Hub, somebody: Any, github: FakeGitHub
+) -> None:
+    github.members = {"uni-bio": {"sara"}}
+    assert somebody("sara").log_in("/hub/token").status_code == 200
+    assert hub.api("POST", "users", json={"usernames": ["sara", "a<b"]}).status_code == 400
+    assert "by-membership:github" in groups_of(hub, "sara")  # a bad name adds nobody
+    added = hub.api("POST", "users", json={"usernames": ["sara", "udo"]})
+    assert (added.status_code, [user["name"] for user in added.json()]) == (201, ["udo"])
+    assert groups_of(hub, "sara") == ["github:uni-bio"]
+
+
+@pytest.mark.parametrize("name", ["a%3Cb", "...", "x" * 256])
+def test_a_name_in_the_address_is_checked_too(hub: Hub, name: str) -> None:
+    assert hub.api("POST", f"users/{name}").status_code == 400
+    assert hub.api("GET", f"users/{name}").status_code == 404
+
+
+def test_a_student_adds_nobody(hub: Hub, somebody: Any, github: FakeGitHub) -> None:
+    github.members = {"uni-bio": {"timo"}}
+    timo = somebody("timo")
+    assert timo.log_in("/hub/token").status_code == 200
+    assert timo.api("POST", "users", json={"usernames": ["timo"]}).status_code == 403
+    assert timo.api("POST", "users/timo").status_code == 403
+    assert "by-membership:github" in groups_of(hub, "timo")
+
+
 # ---- the session
 
 

@@ -85,6 +85,9 @@ def test_a_file_of_any_system_is_read(ending: str) -> None:
         ("ann staff\n", ["line 1: 'ann staff' has 'staff', which is neither"]),
         ("ann group\n", ["has 'group', which is neither"]),
         ("ann group=\n", ["line 1: 'ann' names a group that has no name."]),
+        ("ann group=github:uni\n", ["line 1: 'ann' names the group 'github:uni', which follows"]),
+        ("ann group=by-membership:oidc\n", ["which follows the login's provider"]),
+        ("ann group=oidc:/staff\n", ["which follows the login's provider"]),
         ("ann group=a/b\n", ["names a group that has a / in it"]),
         ("ann Admin\n", ["has 'Admin', which is neither"]),
         ('"ann\n', ['has a " without its other one']),
@@ -176,6 +179,7 @@ def test_a_column_can_be_named() -> None:
         ("login\na/b\n", None, "line 2: 'a/b' has a / in it."),
         ("login\nann\nbob>\n", None, "line 3: 'bob>' has a < or > in it."),
         ("login\n...\n", None, "line 2: '...' has nothing but dots."),
+        ("login,group\nann,google:x.org\n", None, "'google:x.org', which follows the login's"),
         ("login,group\nann,a/b\n", None, "names a group that has a / in it"),
         ('login\n"ann\n', None, "is not CSV"),
         ("login,email\nann,x\n", "Login", "--column: 'Login' is no column of 'login', 'email'"),
@@ -277,3 +281,25 @@ def test_whose_token_it_is_stays_an_admin() -> None:
     )
     kept = changes_of(listed, present, (), remove=False, oneself=None)
     assert kept == Changes(stay=("root",), keep=("ann",))
+
+
+def test_whom_a_list_names_comes_in_without_the_membership_that_brought_them() -> None:
+    mark = "by-membership:github"
+    present = {
+        "ann": Person("ann", groups=frozenset({mark, "github:uni"})),
+        "bob": Person("bob", groups=frozenset({"github:uni"})),
+    }
+    listed = Userlist({"ann": Person("ann"), "bob": Person("bob")})
+    for remove in (False, True):
+        changes = changes_of(listed, present, [mark], remove=remove, oneself=None)
+        assert changes == Changes(let_in=((mark, ("ann",)),))
+
+
+def test_remove_leaves_what_is_a_provider_s_and_who_came_by_a_membership_alone() -> None:
+    present = {
+        "ann": Person("ann", groups=frozenset({"cilogon:https://x.org/idp", "a/b", "lab"})),
+        "ida": Person("ida", groups=frozenset({"by-membership:cilogon", "lab"})),
+        "old": Person("old", groups=frozenset({"cilogon:https://x.org/idp"})),
+    }
+    changes = changes_of(Userlist({"ann": Person("ann")}), present, (), remove=True, oneself=None)
+    assert changes == Changes(leave=(("lab", ("ann",)),), remove=("old",), stay=("ida",))

@@ -262,6 +262,36 @@ def test_an_export_is_read_back_to_no_change(hub: SmallHub, users: Run) -> None:
     assert len(document["users"]) == 9
 
 
+def test_an_export_of_people_of_a_provider_is_read_back_to_no_change(
+    hub: SmallHub, users: Run
+) -> None:
+    hub.add("ann", True, "bio", "cilogon:https://idp.example.org/shibboleth", "oidc:/staff")
+    hub.add("ida", False, "by-membership:cilogon", "cilogon:https://idp.example.org/shibboleth")
+    hub.add("kim", False, "made/by api", "a<b")
+    hub.add("Gone")  # nobody can log in by such a name
+    before = json.loads(json.dumps(hub.users))
+    exported = users("export")
+    assert exported.stdout.splitlines() == ["ann admin group=bio", "kim group=a<b"]
+    assert "come in by a membership alone, and are not in the list (1): ida" in exported.stderr
+    assert "have a name that no list can have (1): 'Gone'" in exported.stderr
+    document = document_of(users("export", "--output", "json"), "export")
+    assert [user["groups"] for user in document["users"]] == [["bio"], ["a<b"]]
+    del hub.users["Gone"], before["Gone"]
+    back = users("import", "--remove", "--output", "json", listed=exported.stdout)
+    assert document_of(back, "import")["outcome"] == "nothing to do"
+    assert hub.users == before
+
+
+def test_an_import_lets_in_for_good_who_came_by_a_membership(hub: SmallHub, users: Run) -> None:
+    hub.add("ida", False, "by-membership:github", "github:uni")
+    result = users("import", "--yes", listed="ida\n")
+    assert result.exit_code == 0
+    assert "  let in without a membership too (1): ida" in result.stdout
+    assert hub.users["ida"]["groups"] == ["github:uni"]
+    again = document_of(users("import", "--output", "json", listed="ida\n"), "import")
+    assert (again["outcome"], again["let_in"]) == ("nothing to do", [])
+
+
 # ---- failures
 
 
