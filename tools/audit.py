@@ -110,17 +110,24 @@ def npm_audits(document: Mapping[str, Any]) -> list[Finding] | None:
 
 
 def run(command: Sequence[str]) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
-    done = subprocess.run(  # noqa: S603 - fixed words
-        command, cwd=ROOT, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
-    )
+    """Exit code, stdout and stderr; what cannot be run, or does not end, has no stdout."""
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            command, cwd=ROOT, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "", f"error: no answer in {COMMAND_SECONDS} s"
+    except OSError as error:
+        return 127, "", f"error: {error}"
     return done.returncode, done.stdout, done.stderr
 
 
 def audit_code(report: Report) -> list[Finding]:
     """bandit over all that is shipped."""
     command = [sys.executable, "-m", "bandit", "--quiet", "-r", *SOURCES, "-f", "json"]
-    _, out, _ = run(command)
+    code, out, error = run(command)
+    if not out:
+        raise ValueError(f"bandit said nothing: {error or code}")
     found = bandits(json.loads(out))
     report.audited.append(f"our code, by bandit ({len(found)} findings)")
     return found
@@ -138,7 +145,8 @@ def audit_python(report: Report, lock: str) -> list[Finding]:
         return []
     if skipped:
         report.not_audited.append(f"{lock}: {', '.join(skipped)}")
-    report.audited.append(f"{lock}, by pip-audit ({len(found)} findings)")
+    rest = " but for what is named below" if skipped else ""
+    report.audited.append(f"{lock}{rest}, by pip-audit ({len(found)} findings)")
     return found
 
 

@@ -76,6 +76,33 @@ def test_a_package_that_was_passed_over_is_said(
     report = audit.Report()
     audit.audit_python(report, "x.lock")
     assert report.not_audited == ["x.lock: own"]
+    assert report.audited == ["x.lock but for what is named below, by pip-audit (0 findings)"]
+
+
+@pytest.mark.parametrize("trouble", ["never", "absent"])
+def test_a_tool_that_never_ends_or_is_not_there_is_said(
+    audit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+) -> None:
+    if trouble == "never":
+        sleeps = tmp_path / "sleeps"
+        sleeps.write_text("#!/bin/sh\nexec sleep 60\n")
+        sleeps.chmod(0o755)
+        (tmp_path / ".node/bin").mkdir(parents=True)
+        (tmp_path / ".node/bin/node").symlink_to(sleeps)
+        monkeypatch.setattr(audit.sys, "executable", str(sleeps))
+        monkeypatch.setattr(audit, "COMMAND_SECONDS", 0.2)
+    else:
+        monkeypatch.setattr(audit.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(audit, "ROOT", tmp_path)
+    report = audit.Report()
+    assert audit.audit_python(report, "x.lock") == []
+    assert audit.audit_npm(report) == []
+    assert report.audited == []
+    words = "no answer in 0.2 s" if trouble == "never" else "No such file"
+    assert len(report.not_audited) == 2
+    assert all(words in line for line in report.not_audited)
+    with pytest.raises(ValueError, match="bandit said nothing"):
+        audit.audit_code(report)  # our own code is always audited
 
 
 def test_a_file_that_bandit_cannot_read_is_no_clean_file(audit: Any) -> None:

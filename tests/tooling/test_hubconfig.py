@@ -175,6 +175,8 @@ def test_a_provider_s_client_comes_from_the_environment(
     assert c.OAuthenticator.client_secret == "the-secret"
     assert c.OAuthenticator.oauth_callback_url == "https://hub.example.org/hub/oauth_callback"
     assert c.GitHubLogin.scope == []  # it needs to know no organisation
+    limits = {"connect_timeout": 10, "request_timeout": 10}  # of a provider that says nothing
+    assert c.OAuthenticator.http_request_kwargs == limits
 
 
 def test_who_is_asked_for_organisations_lets_the_hub_see_them(
