@@ -37,8 +37,9 @@ class FakeGitHub:
     def __init__(self) -> None:
         self.visitor: str | None = None
         self.members: dict[str, set[str]] = {}  # by organisation, or organisation:team
-        self.faults: dict[str, str] = {}  # by the beginning of a path: a status, "slow", "garbage"
+        self.faults: dict[str, str] = {}  # by the beginning of a path: a status, "slow", …
         self.denies = False
+        self.ends = threading.Event()
         self.codes: dict[str, dict[str, str]] = {}
         self.tokens: dict[str, dict[str, str]] = {}
         self.redirects: list[str] = []
@@ -49,6 +50,7 @@ class FakeGitHub:
         self._thread.start()
 
     def close(self) -> None:
+        self.ends.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -128,6 +130,9 @@ def _handler_of(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
             fault = next((f for p, f in github.faults.items() if path.startswith(p)), "")
             if fault == "slow":
                 time.sleep(SLOW_SECONDS)
+            elif fault == "never":
+                github.ends.wait()
+                self.close_connection = True
             elif fault == "garbage":
                 self._send(200, b'["<script>alert(1)</script>"]', "application/json")
             elif fault == "hangup":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from .processes import Nursery
 from .providers import CLIENT_ID, CLIENT_SECRET, SLOW_SECONDS, FakeGitHub
 from .visitors import Visitor, words_of
 from .words import assert_fit_for_a_user
+
+REQUEST_SECONDS = 6  # for which GitHub is waited here
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,7 @@ def hub(stub_cloud: Cloud, folder: Path, nursery: Nursery, github: FakeGitHub) -
         "JupyterHub": {"log_level": 10},
         "GitHubLogin": {"github_url": github.url},
     }
+    hub.constants["ec2spawner.loginconfig:REQUEST_SECONDS"] = REQUEST_SECONDS
     hub.environment = {"OAUTH_CLIENT_ID": CLIENT_ID, "OAUTH_CLIENT_SECRET": CLIENT_SECRET}
     yield hub.start()
     hub.close()
@@ -190,6 +194,21 @@ def test_some_are_new_and_some_came_by_a_membership(
     assert groups_of(hub, "sara") == ["github:uni-bio"]
 
 
+def test_who_is_added_while_a_first_login_goes_on_comes_in_for_good(
+    hub: Hub, somebody: Any, github: FakeGitHub
+) -> None:
+    github.members = {"uni-bio": {"wim"}}
+    github.faults["/api/v3/orgs"] = "slow"
+    wim = somebody("wim")
+    login = threading.Thread(target=wim.log_in, args=("/hub/token",))
+    login.start()
+    time.sleep(SLOW_SECONDS / 2)  # the hub has looked for wim, and asks for memberships now
+    assert hub.api("POST", "users", json={"usernames": ["wim"]}).status_code == 201
+    login.join()
+    assert wim.is_in()
+    assert groups_of(hub, "wim") == ["github:uni-bio"]
+
+
 @pytest.mark.parametrize("name", ["a%3Cb", "...", "x" * 256])
 def test_a_name_in_the_address_is_checked_too(hub: Hub, name: str) -> None:
     assert hub.api("POST", f"users/{name}").status_code == 400
@@ -306,14 +325,24 @@ def test_a_github_that_fails_is_told_in_words(
     assert visitor.log_in("/hub/token").status_code == 200
 
 
-def test_a_github_that_is_slow_is_waited_for_and_not_for_ever(
-    stub_cloud: Cloud, hub: Hub, somebody: Any, github: FakeGitHub
-) -> None:
+def test_a_github_that_is_slow_is_waited_for(hub: Hub, somebody: Any, github: FakeGitHub) -> None:
     hub.api("POST", "users/sven")
     github.faults["/api/v3/user"] = "slow"
     began = time.monotonic()
     assert somebody("sven").log_in("/hub/token").status_code == 200
     assert time.monotonic() - began >= SLOW_SECONDS
+
+
+def test_a_github_that_never_answers_is_given_up(
+    hub: Hub, somebody: Any, github: FakeGitHub
+) -> None:
+    hub.api("POST", "users/sonja")
+    github.faults["/api/v3/user"] = "never"
+    began = time.monotonic()
+    answer = somebody("sonja").log_in("/hub/token")
+    took_seconds = time.monotonic() - began
+    assert_words(answer, 503, "GitHub could not tell this hub who you are", "Try again")
+    assert REQUEST_SECONDS <= took_seconds < REQUEST_SECONDS + 6  # tornado's own limit is 20
 
 
 def test_an_unknown_error_of_the_provider_is_told_in_our_words(hub: Hub, somebody: Any) -> None:
