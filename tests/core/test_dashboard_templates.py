@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def test_nothing_that_a_machine_is_called_is_taken_for_markup(environment: Envir
     assert rows.count("&lt;script&gt;") >= 8
     assert "<script" not in rows
     assert 'onload="' not in rows
+
+
+def test_a_machine_of_which_aws_does_not_say_since_when_has_a_dash(
+    environment: Environment,
+) -> None:
+    unsaid = '<span title="AWS does not say since when">-</span>'
+    taken_back = replace(machine(1, "ann"), since=None)
+    assert unsaid in render(environment, "machines.html", machines=[taken_back], listed_at=1.0)
+    known = replace(machine(1, "ann"), since=5.0)
+    assert unsaid not in render(environment, "machines.html", machines=[known], listed_at=1.0)
 
 
 def test_five_hundred_machines_are_one_page_in_no_time(environment: Environment) -> None:
