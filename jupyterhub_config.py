@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ec2spawner import (
     adminrole,
+    afterlogin,
     bounds,
     dashboard,
     hubconfig,
@@ -57,6 +58,7 @@ c.Authenticator.username_pattern = names.username_pattern()
 if not cluster.ADMIN_ACCESS:
     adminrole.withhold_entry()
 c.JupyterHub.update(address)
+afterlogin.put_in_force()
 
 # A user's server is a machine of its own; it goes on when the hub is restarted.
 c.JupyterHub.spawner_class = "ec2"

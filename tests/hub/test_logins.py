@@ -260,6 +260,32 @@ def test_a_login_leads_nowhere_else(hub: Hub, somebody: Any, next_: str) -> None
     assert not place.startswith(("//", "/\\"))
 
 
+@pytest.mark.parametrize(
+    ("next_", "leads"),
+    [
+        ("/user/olga/lab/tree/a%20b?reset", "/user/olga/lab/tree/a%20b?reset"),
+        ("/hub/token", "/hub/token"),
+        ("/user/eve/x", "/hub/spawn"),
+        ("/user/%65ve/x", "/hub/spawn"),
+        ("https://else.example.org/user/eve/x", "/hub/spawn"),
+        ("//user/eve/x", "/hub/spawn"),
+        ("/hub/../user/eve/x", "/hub/spawn"),
+        ("/user/olga/%2e%2e/eve/x", "/hub/spawn"),
+        ("/user/olga\\..\\eve/x", "/hub/spawn"),
+        ("/hub/.\t./user/eve/x", "/hub/spawn"),
+    ],
+)
+def test_a_login_leads_to_no_server_of_another_s(
+    hub: Hub, somebody: Any, next_: str, leads: str
+) -> None:
+    hub.api("POST", "users/olga")
+    visitor = somebody("olga")
+    answer = visitor.go("/hub/oauth_login", params={"next": next_}, allow_redirects=False)
+    callback = visitor.session.get(answer.headers["Location"], allow_redirects=False)
+    end = visitor.session.get(callback.headers["Location"], allow_redirects=False)
+    assert end.headers["Location"] == leads
+
+
 def test_the_callback_address_is_the_hub_s_own_whatever_the_browser_asks_for(
     hub: Hub, somebody: Any, github: FakeGitHub
 ) -> None:
