@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from ec2spawner.quotas import quota_code
 
@@ -88,6 +89,7 @@ def examine(request: UpRequest, facts: Facts, health: Health, students: int) -> 
             *_of_addresses(request, facts, health.quotas),
             *_of_free_addresses(request, facts, students),
             *_of_domain(health.domain),
+            *_of_names(request, health.domain),
         ),
     )
 
@@ -223,4 +225,27 @@ def _of_domain(domain: Domain | None) -> Iterator[Finding]:
             f"The name {domain.name}",
             f"leads to {', '.join(domain.leads_to)}, not to the hub's address {domain.address}",
             f"Change its A record to {domain.address}.",
+        )
+
+
+def _of_names(request: UpRequest, domain: Domain | None) -> Iterator[Finding]:
+    """What follows from whether users' servers have names, and so origins, of their own."""
+    choices = request.choices
+    if choices.SUBDOMAINS and domain:
+        yield Finding(
+            f"SUBDOMAINS with the domain {domain.name}",
+            f"needs a certificate of your own for {domain.name} and *.{domain.name}: the one that"
+            " Caddy gets by itself is for one name, and without the other nothing is served",
+            "Have it in /etc/jupyterhub/ssl on the manager, and an A record for"
+            f" *.{domain.name}, before people come (docs/manager.md).",
+        )
+    name = domain.name if domain else urlsplit(choices.PUBLIC_URL).hostname
+    if name and not choices.SUBDOMAINS:
+        yield Finding(
+            "SUBDOMAINS",
+            f"is false, so that the server of each student has the origin of {name}: whoever is"
+            " logged in and follows a link to it can lose their files and their login to that"
+            " student, admins also the hub",
+            "Set it to true, unless all who have a server may do what an admin may do"
+            " (docs/security.md).",
         )

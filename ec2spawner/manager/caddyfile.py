@@ -224,6 +224,7 @@ def _served(is_tls: bool, front: Front) -> list[str]:
         'X-Frame-Options "SAMEORIGIN"',
         "-Server",
         "-X-Powered-By",
+        "-Service-Worker-Allowed",
         *(COOKIES if is_tls else []),
         "defer",
     ]

@@ -57,9 +57,36 @@ def found(
 def test_where_all_is_well_there_is_nothing_to_say() -> None:
     ways = {OWN[0]: Way.NAT, OWN[1]: Way.ELSEWHERE, PUBLIC: Way.INTERNET}
     quotas = Quotas(64, 5, 4, 2)
-    domain = Domain("hub.example.org", ("192.0.2.1",), "192.0.2.1")
-    result = found(IN_OURS, 20, ways=ways, quotas=quotas, domain=domain)
+    choices = InstanceConfig(PUBLIC_URL="https://hub.example.org", SUBDOMAINS=True)
+    result = found(replace(IN_OURS, choices=choices), 20, ways=ways, quotas=quotas)
     assert result == Diagnosis((), ())
+
+
+LEADS_HERE = Domain("hub.example.org", ("192.0.2.1",), "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("choices", "domain", "words"),
+    [
+        ({}, None, []),
+        ({}, LEADS_HERE, ["SUBDOMAINS is false", "the origin of hub.example.org", "to true"]),
+        ({"PUBLIC_URL": "https://hub.uni.example"}, None, ["the origin of hub.uni.example"]),
+        (
+            {"SUBDOMAINS": True},
+            LEADS_HERE,
+            ["certificate of your own for hub.example.org and *.hub.example.org", "A record"],
+        ),
+    ],
+)
+def test_of_users_names_it_is_said_what_is_missing(
+    choices: dict[str, Any], domain: Domain | None, words: list[str]
+) -> None:
+    request = replace(REQUEST, choices=InstanceConfig(**choices))
+    result = found(request, domain=domain)
+    assert result.obstacles == ()
+    assert len(result.warnings) == (1 if words else 0)
+    for word in words:
+        assert word in str(result.warnings[0])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +144,8 @@ def test_what_an_operator_should_know(
     health: Mapping[str, Any], request_: UpRequest, students: int, words: list[str]
 ) -> None:
     result = found(request_, students, **health)
-    (finding,) = result.warnings
+    (finding, *others) = result.warnings
+    assert [other.subject for other in others] == ["SUBDOMAINS"] * ("domain" in health)
     assert result.obstacles == ()
     assert all(word in str(finding) for word in words)
 
@@ -162,7 +190,7 @@ def test_all_findings_come_at_once() -> None:
         domain=Domain("a.b"),
     )
     assert len(result.obstacles) == 3
-    assert len(result.warnings) == 5
+    assert len(result.warnings) == 6
 
 
 def test_a_hub_elsewhere_needs_no_way_in_from_the_internet() -> None:

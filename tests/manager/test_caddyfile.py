@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import stat
 import subprocess
+import threading
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from hub.processes import clean_environment, eventually, free_port, start_process
 
 from ec2spawner.errors import ConfigError
 from ec2spawner.manager import caddyfile
@@ -241,3 +245,47 @@ def test_users_names_with_no_own_certificate_are_refused(
         write(manager, ssl, runtime, BELOW)
     assert "no authority gives one" in error.value.why
     assert "/etc/jupyterhub/ssl" in error.value.next_step
+
+
+class Worker(BaseHTTPRequestHandler):
+    """A student's server that wants a service worker for the whole host."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Service-Worker-Allowed", "/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_no_server_has_a_service_worker_for_the_whole_host(
+    caddy: Path, ssl: Path, runtime: Path
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Worker) as behind:
+        threading.Thread(target=behind.serve_forever, daemon=True).start()
+        front = Front(free_port(), free_port(), behind.server_port)
+        write(PLAIN, ssl, runtime, front)
+        process = start_process(
+            [str(caddy), "run", "--adapter", "caddyfile", "--config", str(runtime / SHOWN)],
+            runtime,
+            runtime / "caddy.log",
+            clean_environment(HOME=str(runtime), XDG_DATA_HOME=str(runtime)),
+        )
+        try:
+            url = f"http://127.0.0.1:{front.http}/user/eve/sw.js"
+            eventually(lambda: _status(url) == 200, 20, "Caddy answers")
+            answer = requests.get(url, timeout=20)
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "Service-Worker-Allowed" not in answer.headers
+        finally:
+            process.close()
+            behind.shutdown()
+
+
+def _status(url: str) -> int | None:
+    try:
+        return requests.get(url, timeout=5).status_code
+    except requests.ConnectionError:
+        return None
