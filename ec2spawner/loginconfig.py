@@ -19,6 +19,8 @@ CALLBACK_PATH = "/hub/oauth_callback"
 REQUEST_SECONDS = 10
 """Longest that the hub waits for one answer of a provider; somebody looks at a blank page."""
 
+DUMMY_LETS = "It lets everybody in by any name."
+
 Sections = dict[str, dict[str, Any]]
 
 
@@ -128,6 +130,22 @@ def bind_url(choices: PeopleChoices) -> str:
     return "http://127.0.0.1:8000" if choices.AUTHENTICATOR == "dummy" else "http://:8000"
 
 
+def check_manager(choices: PeopleChoices) -> None:
+    """ConfigError if a manager's hub would let everybody in: the world comes to it, by Caddy."""
+    if choices.AUTHENTICATOR == "dummy":
+        raise ConfigError(
+            "The authenticator dummy is refused on a manager.",
+            why=DUMMY_LETS,
+            next_step="Choose another AUTHENTICATOR.",
+        )
+
+
+def hub_address(hub_bind_url: str, hub_ip: str) -> str:
+    """Where the hub's own port is served, log-in page and all, as a URL; JupyterHub's settings."""
+    host = hub_ip or "0.0.0.0"  # noqa: S104 - what JupyterHub takes "" for
+    return hub_bind_url or (f"http://[{host}]" if ":" in host else f"http://{host}")
+
+
 def check_loopback(addresses: Mapping[str, str]) -> None:
     """ConfigError if the authenticator dummy would be served where others reach it.
 
@@ -137,15 +155,16 @@ def check_loopback(addresses: Mapping[str, str]) -> None:
         if url and not _is_loopback(url):
             raise ConfigError(
                 f"The authenticator dummy is refused: {what} is {url}.",
-                why="It lets everybody in by any name, and that is not an address of this computer"
-                " alone.",
-                next_step="Choose another AUTHENTICATOR, or listen on 127.0.0.1.",
+                why=f"{DUMMY_LETS} That is not an address of this computer alone.",
+                next_step="Choose another AUTHENTICATOR, or have bind_url and HUB_LISTEN_ADDRESS be"
+                " 127.0.0.1.",
             )
 
 
 def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or parts.scheme.startswith("unix+"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -25,7 +25,7 @@ from traitlets import Set, Unicode
 from .admission import HANDLERS
 from .errors import ConfigError
 from .hubconfig import exit_with
-from .loginconfig import check_loopback
+from .loginconfig import check_loopback, hub_address
 from .memberships import Memberships, Standing, groups_after, is_admitted, standing_of
 
 AUTH_MODEL_KEY = "ec2spawner"
@@ -296,7 +296,11 @@ class LoopbackLogin(DummyAuthenticator):  # type: ignore[misc]
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
         hub = self.parent
-        served = {"JupyterHub.bind_url": hub.bind_url, "JupyterHub.public_url": hub.public_url}
+        served = {
+            "JupyterHub.bind_url": hub.bind_url,
+            "JupyterHub.public_url": hub.public_url,
+            "the hub's own port": hub_address(hub.hub_bind_url, hub.hub_ip),
+        }
         try:
             check_loopback(served)
         except ConfigError as error:

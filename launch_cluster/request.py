@@ -148,7 +148,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
     faults += [*_cidr(options.vpc_cidr), *_vpc(options), *_out(options), *_builder_role(options)]
     manager, wrong = read_manager(options.manager, options.hub_connect_url)
-    faults += wrong
+    faults += [*wrong, *(_people(choices) if manager else [])]
     subnets = _split(options.private_subnets)
     if subnets and options.vpc_cidr:
         faults.append(
@@ -331,6 +331,13 @@ def _hub(options: Options) -> list[Fault]:
             wrong = repr(options.hub_address)
             faults.append(Fault("--hub-address", wrong, "is not an IP address", '"0.0.0.0"'))
     return faults
+
+
+def _people(choices: InstanceConfig) -> list[Fault]:
+    if choices.AUTHENTICATOR != "dummy":
+        return []
+    why = "lets everybody in by any name, and the whole world comes to a manager"
+    return [Fault("AUTHENTICATOR", "'dummy'", why, '"", or how people log in (docs/logins.md)')]
 
 
 def _builder_role(options: Options) -> list[Fault]:

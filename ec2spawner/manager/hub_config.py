@@ -13,9 +13,12 @@ from ec2spawner import hubconfig, loginconfig, oauthclient
 from ec2spawner.cloud import Gateway
 from ec2spawner.errors import EC2SpawnerError
 from ec2spawner.manager import SHIPPED_CONFIG, place
+from ec2spawner.settings import find_server_config, load_server_config
 
 try:
     manager = place.Manager.of(os.environ)
+    cluster, _ = load_server_config(find_server_config(os.environ, Path(SHIPPED_CONFIG)))
+    loginconfig.check_manager(cluster)
     client = oauthclient.client_now(partial(Gateway, manager.region), manager.cluster)
 except EC2SpawnerError as error:
     hubconfig.exit_with(error)

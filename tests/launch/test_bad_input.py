@@ -132,6 +132,19 @@ def test_a_wrong_instance_config_is_refused_with_its_faults(
     assert calls.made == []
 
 
+@pytest.mark.parametrize("command", [FULL, ("plan",)])
+def test_on_a_manager_nobody_comes_in_by_any_name(
+    run: Run, aws: Path, calls: Calls, command: tuple[str, ...]
+) -> None:
+    (aws / "instance_config.json").write_text('{"AUTHENTICATOR": "dummy"}')
+    result = run(*command, "x1")
+    assert result.exit_code == 2
+    assert is_one_clear_message(result, "AUTHENTICATOR: 'dummy' lets everybody in by any name")
+    assert calls.made == []
+    result = run(*command, "x1", "--no-manager", "--worker-ssh-port", "8888")  # another fault
+    assert "AUTHENTICATOR" not in result.stderr
+
+
 def test_what_aws_does_not_know_is_named_all_at_once(run: Run, aws: Path, calls: Calls) -> None:
     (aws / "instance_config.json").write_text('{"WORKER_INSTANCE_TYPE": "t9.medium"}')
     result = run(*UP, "x1", "ami-00000000000000000", "subnet-00000000000000000")

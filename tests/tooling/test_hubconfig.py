@@ -13,7 +13,7 @@ from jupyterhub import scopes
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from ec2spawner import bounds, hubconfig, names
+from ec2spawner import bounds, hubconfig, manager, names
 
 ROOT = Path(__file__).parents[2]
 
@@ -223,35 +223,74 @@ def test_dummy_listens_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert c.JupyterHub.bind_url == "http://127.0.0.1:8000"
 
 
+LOOPBACK = {"bind_url": "http://127.0.0.1:8000"}
+PORT = "the hub's own port"
+
+
 @pytest.mark.parametrize(
-    ("bind_url", "public_url"),
+    ("addresses", "said"),
     [
-        ("http://:8000", ""),
-        ("http://0.0.0.0:8000", ""),
-        ("http://10.0.0.5:8000", ""),
-        ("http://[::]:8000", ""),
-        ("http://hub.example.org", ""),
-        ("http://127.0.0.1:8000", "https://hub.example.org"),
+        ({"bind_url": "http://:8000"}, "bind_url"),
+        ({"bind_url": "http://0.0.0.0:8000"}, "bind_url"),
+        ({"bind_url": "http://10.0.0.5:8000"}, "bind_url"),
+        ({"bind_url": "http://[::]:8000"}, "bind_url"),
+        ({"bind_url": "http://hub.example.org"}, "bind_url"),
+        ({**LOOPBACK, "public_url": "https://hub.example.org"}, "public_url"),
+        ({**LOOPBACK, "hub_ip": "0.0.0.0"}, f"{PORT} is http://0.0.0.0"),
+        ({**LOOPBACK, "hub_ip": ""}, f"{PORT} is http://0.0.0.0"),
+        ({**LOOPBACK, "hub_ip": "10.0.0.5"}, f"{PORT} is http://10.0.0.5"),
+        ({**LOOPBACK, "hub_ip": "::"}, f"{PORT} is http://[::]"),
+        ({**LOOPBACK, "hub_ip": "hub.internal"}, PORT),
+        ({**LOOPBACK, "hub_bind_url": "http://:8081"}, f"{PORT} is http://:8081"),
+        ({**LOOPBACK, "hub_bind_url": "http://10.0.0.5:8081"}, PORT),
     ],
 )
 def test_dummy_is_refused_where_others_reach_it(
-    capsys: pytest.CaptureFixture[str], bind_url: str, public_url: str
+    capsys: pytest.CaptureFixture[str], addresses: dict[str, str], said: str
 ) -> None:
     from jupyterhub.app import JupyterHub
 
     from ec2spawner.logins import LoopbackLogin
 
     with pytest.raises(SystemExit):
-        LoopbackLogin(parent=JupyterHub(bind_url=bind_url, public_url=public_url))
-    assert "The authenticator dummy is refused" in capsys.readouterr().err
+        LoopbackLogin(parent=JupyterHub(**addresses))
+    assert "The authenticator dummy is refused" in (told := capsys.readouterr().err)
+    assert said in told
 
 
 @pytest.mark.parametrize(
-    "bind_url", ["http://127.0.0.1:8000", "http://[::1]:80", "http://localhost"]
+    "addresses",
+    [
+        LOOPBACK,
+        {"bind_url": "http://[::1]:80"},
+        {"bind_url": "http://localhost"},
+        {**LOOPBACK, "hub_ip": "127.77.0.1"},
+        {**LOOPBACK, "hub_ip": "::1"},
+        {**LOOPBACK, "hub_ip": "0.0.0.0", "hub_bind_url": "http://127.0.0.1:8081"},
+        {**LOOPBACK, "hub_bind_url": "unix+http://%2Frun%2Fhub.sock"},
+    ],
 )
-def test_dummy_is_for_this_computer(bind_url: str) -> None:
+def test_dummy_is_for_this_computer(addresses: dict[str, str]) -> None:
     from jupyterhub.app import JupyterHub
 
     from ec2spawner.logins import LoopbackLogin
 
-    LoopbackLogin(parent=JupyterHub(bind_url=bind_url))
+    LoopbackLogin(parent=JupyterHub(**addresses))
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
+def test_dummy_is_refused_on_a_manager_whatever_its_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+) -> None:
+    choices = {**CLUSTER, "AUTHENTICATOR": "dummy", "HUB_LISTEN_ADDRESS": address}
+    (tmp_path / "server_config.json").write_text(json.dumps(choices))
+    told = {"CONFIG": str(tmp_path / "server_config.json"), "CLUSTER": "x", "REGION": "us-east-1"}
+    for name, value in {**told, "BUCKET": "b"}.items():
+        monkeypatch.setenv(f"EC2SPAWNER_{name}", value)
+    monkeypatch.setattr("ec2spawner.oauthclient.client_now", lambda *_: None)
+    with pytest.raises(SystemExit):
+        PyFileConfigLoader(manager.HUB_CONFIG).load_config()
+    assert "The authenticator dummy is refused on a manager." in capsys.readouterr().err
