@@ -7,7 +7,7 @@ not know where id and secret come from.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,7 +107,20 @@ def _of_cilogon(choices: PeopleChoices) -> dict[str, Any]:
     return {
         "idps": {id_: {"username_derivation": claim} for id_, claim in claims.items()},
         "open_institutions": {p.ENTITY_ID for p in providers if p.ALLOW_ALL},
+        "domains": {p.ENTITY_ID: list(p.DOMAINS) for p in providers},
     }
+
+
+def is_vouched_for(name: str, institution: str, domains: Mapping[str, Collection[str]]) -> bool:
+    """Whether an institution may say that somebody is ``name``, by the domains of each.
+
+    One without domains may have any name, but for those of a domain that is another's.
+    """
+    local, _, domain = name.lower().rpartition("@")
+    own = domains.get(institution, ())
+    if own:
+        return bool(local) and domain in own
+    return not any(domain in others for others in domains.values())
 
 
 def _of_oidc(choices: PeopleChoices) -> dict[str, Any]:

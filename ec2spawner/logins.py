@@ -20,12 +20,12 @@ from oauthenticator.google import GoogleOAuthenticator
 from oauthenticator.oauth2 import OAuthCallbackHandler
 from tornado.httpclient import HTTPClientError
 from tornado.web import HTTPError
-from traitlets import Set, Unicode
+from traitlets import Dict, List, Set, Unicode
 
 from .admission import HANDLERS
 from .errors import ConfigError
 from .hubconfig import exit_with
-from .loginconfig import check_loopback, hub_address
+from .loginconfig import check_loopback, hub_address, is_vouched_for
 from .memberships import Memberships, Standing, groups_after, is_admitted, standing_of
 
 AUTH_MODEL_KEY = "ec2spawner"
@@ -253,8 +253,19 @@ class CILogonLogin(Admitting, CILogonOAuthenticator):  # type: ignore[misc]
                 "Log in again and choose another, or ask the people who run this hub.",
                 f"CILogon: {institution!r} is not in CILOGON_PROVIDERS",
             )
-        return str(super().user_info_to_username(user_info))
+        name = str(super().user_info_to_username(user_info))
+        if not is_vouched_for(name, str(institution), self.domains):
+            raise LoginProblem(
+                403,
+                f"Your institution says that you are {name}, which is not a name that it gives.",
+                "Ask the people who run this hub.",
+                f"CILogon: {name!r} is not of the DOMAINS of {institution!r}, or is of another's",
+            )
+        return name
 
+    domains = Dict(
+        value_trait=List(Unicode()), help="By EntityID, what may stand after the @ of a name."
+    ).tag(config=True)
     open_institutions = Set(
         Unicode(), help="EntityIDs of institutions of which everybody comes in."
     ).tag(config=True)

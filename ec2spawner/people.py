@@ -17,6 +17,9 @@ from .names import normalize, user_fault
 
 AUTHENTICATORS = ("github", "google", "cilogon", "oidc", "dummy")
 OAUTH_AUTHENTICATORS = AUTHENTICATORS[:-1]
+UNIQUE_CLAIMS = ("eppn", "sub")
+"""Of CILogon's claims, those that two institutions do not have alike: the name with the
+institution's own scope, and CILogon's number for the person (cilogon.org/oidc, read 2026)."""
 LIST_MAX = 100  # entries of a list of organisations, domains or admins
 
 _GITHUB_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})"
@@ -99,12 +102,26 @@ class CILogonProvider(Frozen):
         description="Its EntityID, from https://cilogon.org/idplist.",
     )
     USERNAME_CLAIM: str = Field(
-        "eppn", pattern=_CLAIM, description='Claim that is the user\'s name here, or "email".'
+        "eppn",
+        pattern=_CLAIM,
+        description='Claim that is the user\'s name here, or "email". With several institutions,'
+        " one that no two of them have alike: eppn, sub, or any with DOMAINS.",
+    )
+    DOMAINS: tuple[str, ...] = Field(
+        default=(),
+        max_length=LIST_MAX,
+        description="What may stand after the @ in a name from it. No other institution's people"
+        " come in by such a name. Empty: whatever no other one has.",
     )
     ALLOW_ALL: bool = Field(
         default=False,
         description="Whether everybody of it may come in; else those whom the hub knows.",
     )
+
+    @field_validator("DOMAINS")
+    @classmethod
+    def _are_domains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _all_like(_DOMAIN, tuple(domain.lower() for domain in value))
 
 
 class PeopleChoices(Frozen):
@@ -246,6 +263,12 @@ class PeopleChoices(Frozen):
         ids = [provider.ENTITY_ID for provider in value]
         if doubles := sorted({one for one in ids if ids.count(one) > 1}):
             raise ValueError(f"names {doubles[0]!r} twice")
+        for one in value if len(value) > 1 else ():
+            if one.USERNAME_CLAIM not in UNIQUE_CLAIMS and not one.DOMAINS:
+                raise ValueError(
+                    f"has several, and {one.USERNAME_CLAIM} of {one.ENTITY_ID!r} may be the name of"
+                    " somebody else's at another: take eppn, or name the institution's DOMAINS"
+                )
         return value
 
     @field_validator("OIDC")

@@ -15,6 +15,7 @@ from .processes import Nursery
 from .providers import OIDCProvider
 from .visitors import Visitor, words_of
 
+BY_MAIL = {"USERNAME_CLAIM": "email", "DOMAINS": ["mail.example"]}
 IDP, OTHER_IDP = "https://idp.example.org/shibboleth", "https://idp.example.net/shibboleth"
 
 
@@ -59,7 +60,11 @@ def google(make_hub: Callable[..., Hub], provider: OIDCProvider) -> Hub:
 
 @pytest.fixture(scope="module")
 def cilogon(make_hub: Callable[..., Hub], provider: OIDCProvider) -> Hub:
-    providers = [{"ENTITY_ID": IDP, "ALLOW_ALL": True}, {"ENTITY_ID": f"{IDP}/guests"}]
+    providers = [
+        {"ENTITY_ID": IDP, "ALLOW_ALL": True},
+        {"ENTITY_ID": f"{IDP}/guests"},
+        {"ENTITY_ID": f"{IDP}/mail", "ALLOW_ALL": True, **BY_MAIL},
+    ]
     return make_hub("cilogon", {"CILogonLogin": urls_of(provider)}, CILOGON_PROVIDERS=providers)
 
 
@@ -203,6 +208,37 @@ def test_an_institution_that_is_not_named_brings_nobody(
     answer = enter(cilogon, "fake")[1]
     assert answer.status_code == 403
     assert "not one from which people come to this hub" in words_of(answer)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"idp": f"{IDP}/mail", "email": "prof@example.org"},  # a name of the other institution's
+        {"idp": f"{IDP}/mail", "email": "prof@mail.example@example.org"},
+        {"idp": f"{IDP}/mail", "email": "prof"},
+        {"idp": f"{IDP}/mail", "email": "@mail.example"},
+        {"idp": IDP, "eppn": "prof@mail.example"},
+        {"idp": f"{IDP}/guests", "eppn": "Prof@MAIL.example"},
+    ],
+)
+def test_nobody_comes_in_by_a_name_that_another_institution_gives(
+    cilogon: Hub, provider: OIDCProvider, says: dict[str, str]
+) -> None:
+    for name in ("prof@example.org", "prof@mail.example"):
+        cilogon.api("POST", f"users/{name}")
+    provider.says("prof", **says)
+    answer = enter(cilogon, "prof")[1]
+    assert answer.status_code == 403
+    assert "not a name that it gives" in words_of(answer)
+
+
+def test_each_institution_s_own_people_come_in(cilogon: Hub, provider: OIDCProvider) -> None:
+    provider.says("emil", idp=f"{IDP}/mail", email="Emil@Mail.example")
+    assert status_of(cilogon, "emil") == 200
+    provider.says("emil", idp=IDP, eppn="emil@example.org")
+    assert status_of(cilogon, "emil") == 200
+    for name in ("emil@mail.example", "emil@example.org"):
+        assert cilogon.api("GET", f"users/{name}").status_code == 200
 
 
 # ---- any other provider

@@ -19,6 +19,8 @@ OIDC = {
 }
 IDP = {"ENTITY_ID": "https://idp.example.org/shibboleth"}
 
+OTHER_IDP = {"ENTITY_ID": "https://idp.example.net/shibboleth"}
+
 
 def load(folder: Path, values: dict[str, Any]) -> Any:
     path = folder / "instance_config.json"
@@ -80,6 +82,21 @@ def load(folder: Path, values: dict[str, Any]) -> Any:
             "form",
         ),
         ({"CILOGON_PROVIDERS": [IDP, IDP]}, "CILOGON_PROVIDERS", "shibboleth' twice"),
+        (
+            {"CILOGON_PROVIDERS": [{**IDP, "USERNAME_CLAIM": "uid"}, OTHER_IDP]},
+            "CILOGON_PROVIDERS",
+            "has several, and uid of 'https://idp.example.org/shibboleth' may be",
+        ),
+        (
+            {"CILOGON_PROVIDERS": [IDP, {**OTHER_IDP, "USERNAME_CLAIM": "email"}]},
+            "CILOGON_PROVIDERS",
+            "and email of 'https://idp.example.net/shibboleth' may be the name of somebody",
+        ),
+        (
+            {"CILOGON_PROVIDERS": [{**IDP, "DOMAINS": ["@uni.example"]}]},
+            "CILOGON_PROVIDERS[0].DOMAINS",
+            "'@uni.example', which does not have",
+        ),
         ({"NAMED_SERVERS_MAX": -1}, "NAMED_SERVERS_MAX: -1", "is less than 0"),
         ({"STARTS_PER_MINUTE": 0}, "STARTS_PER_MINUTE: 0", "is less than 1"),
         ({"KEEP_ALIVE_MAX_HOURS": 169}, "KEEP_ALIVE_MAX_HOURS: 169", "is more than 168"),
@@ -108,6 +125,21 @@ def test_names_are_read_as_the_hub_writes_them(tmp_path: Path) -> None:
     assert load(tmp_path, {"GOOGLE_HOSTED_DOMAINS": ["Uni.Example"]}).GOOGLE_HOSTED_DOMAINS == (
         "uni.example",
     )
+
+
+@pytest.mark.parametrize(
+    "providers",
+    [
+        [{**IDP, "USERNAME_CLAIM": "uid"}],
+        [IDP, OTHER_IDP],
+        [IDP, {**OTHER_IDP, "USERNAME_CLAIM": "sub"}],
+        [{**IDP, "USERNAME_CLAIM": "email", "DOMAINS": ["Uni.Example"]}, OTHER_IDP],
+    ],
+)
+def test_institutions_whose_names_differ_go_together(tmp_path: Path, providers: list[Any]) -> None:
+    read = load(tmp_path, {"CILOGON_PROVIDERS": providers}).CILOGON_PROVIDERS
+    assert len(read) == len(providers)
+    assert (("uni.example",) if "DOMAINS" in providers[0] else ()) == read[0].DOMAINS
 
 
 def test_no_key_holds_a_secret() -> None:
