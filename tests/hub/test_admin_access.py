@@ -76,7 +76,7 @@ def test_an_admin_shares_no_server_with_oneself(hub: Hub, prof: Visitor) -> None
     assert answer.status_code in (403, 404), answer.text
 
 
-@pytest.mark.parametrize("scopes", [["access:servers"], ["tokens"], ["shares"]])
+@pytest.mark.parametrize("scopes", [["access:servers"], ["tokens"], ["shares"], ["proxy"]])
 def test_no_token_of_an_admin_s_has_more(prof: Visitor, scopes: list[str]) -> None:
     answer = prof.api("POST", "users/prof/tokens", json={"note": "x", "scopes": scopes})
     assert answer.status_code == 400, answer.text
@@ -85,6 +85,33 @@ def test_no_token_of_an_admin_s_has_more(prof: Visitor, scopes: list[str]) -> No
 def test_an_admin_makes_no_service_that_has_more(prof: Visitor) -> None:
     body = {"oauth_client_allowed_scopes": ["access:servers"]}
     assert prof.api("POST", "services/mine", json=body).status_code in (403, 404)
+
+
+def test_an_admin_gives_no_machine_to_another_account_by_its_name(hub: Hub, prof: Visitor) -> None:
+    fay = hub.user("fay")
+    fay.start()
+    worker = fay.worker()["id"]
+    token = prof.api("POST", "users/prof/tokens", json={"note": "mine"}).json()["token"]
+    headers = {"Authorization": f"token {token}"}
+    body = {"name": "prof-2", "admin": False}
+    renames = [
+        prof.api("PATCH", "users/fay", json=body),
+        requests.patch(f"{hub.url}/hub/api/users/fay", json=body, headers=headers, timeout=20),
+        prof.api("PATCH", "users/fay", json={"name": ["prof-2"]}),
+        prof.api("PATCH", "users/prof", json={"name": "prof-2"}),
+    ]
+    assert [answer.status_code for answer in renames] == [403] * 4
+    assert hub.api("GET", "users/prof-2").status_code == 404
+    assert fay.worker()["id"] == worker
+    # All the rest of a user can be changed.
+    assert prof.api("PATCH", "users/fay", json={"admin": True}).status_code == 200
+    assert fay.model()["admin"]
+
+
+def test_an_admin_does_not_touch_the_proxy(prof: Visitor) -> None:
+    assert prof.api("GET", "proxy").status_code == 403
+    changed = prof.api("PATCH", "proxy", json={"api_url": "http://127.0.0.1:9", "auth_token": "x"})
+    assert changed.status_code == 403
 
 
 def test_with_admin_access_an_admin_enters(
@@ -99,6 +126,9 @@ def test_with_admin_access_an_admin_enters(
         headers = {"Authorization": f"token {made['token']}"}
         who = requests.get(f"{hub.url}/hub/api/user", headers=headers, timeout=20).json()
         assert "access:servers" in who["scopes"]
+        assert prof.api("POST", "users/ann").status_code == 201
+        assert prof.api("PATCH", "users/ann", json={"name": "anna"}).status_code == 200
+        assert prof.api("GET", "proxy").status_code == 200
         hub.choices["ADMIN_ACCESS"] = False
         hub.restart()  # what was given is taken back
         who = requests.get(f"{hub.url}/hub/api/user", headers=headers, timeout=20).json()
