@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ec2spawner.errors import EC2SpawnerError
+from ec2spawner.loginconfig import callback_url
 from ec2spawner.manager.place import RELEASE_HEADER
 
 from .reporter import Elapsed, Reporter
@@ -52,6 +53,7 @@ class Site:
     domain: str = ""
     http_port: int = HTTP_PORT
     release: str = ""  # which the hub must have, if it says which it has; "": any
+    public_url: str = ""  # PUBLIC_URL, which holds where there is no domain
 
     @property
     def url(self) -> str:
@@ -62,8 +64,8 @@ class Site:
 
     @property
     def callback(self) -> str:
-        """What an OAuth application must be told."""
-        return f"{self.url}/hub/oauth_callback"
+        """What an OAuth application must be told: what the hub says (``siteaddress``)."""
+        return callback_url("" if self.domain else self.public_url) or callback_url(self.url)
 
 
 @dataclass(frozen=True)

@@ -347,6 +347,7 @@ class Up:
         site = site_of(facts, self.http_port)
         if site is None:
             return {}
+        site = replace(site, public_url=self.request.choices.PUBLIC_URL)
         if plan.manager.package:
             site = replace(site, release=plan.manager.package.release)
         answer = await self._manager.wait(site, facts)

@@ -360,6 +360,11 @@ async def test_a_script_that_failed_ends_the_wait_at_once() -> None:
 def test_the_callback_is_under_the_name_that_users_type() -> None:
     assert Site("198.51.100.7").callback == "http://198.51.100.7/hub/oauth_callback"
     assert Site("198.51.100.7", "hub.org").callback == "https://hub.org/hub/oauth_callback"
+    named = "https://hub.uni.example"
+    own = Site("198.51.100.7", public_url=f"{named}/")
+    assert own.callback == f"{named}/hub/oauth_callback"
+    both = Site("198.51.100.7", "hub.org", public_url=named)
+    assert both.callback == "https://hub.org/hub/oauth_callback"
     assert Site("127.78.0.1", http_port=8078).url == "http://127.78.0.1:8078"
 
 
