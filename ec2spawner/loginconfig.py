@@ -155,7 +155,7 @@ def check_manager(choices: PeopleChoices) -> None:
 
 def hub_address(hub_bind_url: str, hub_ip: str) -> str:
     """Where the hub's own port is served, log-in page and all, as a URL; JupyterHub's settings."""
-    host = hub_ip or "0.0.0.0"  # noqa: S104 - what JupyterHub takes "" for
+    host = hub_ip or "::"  # JupyterHub takes "" for all addresses
     return hub_bind_url or (f"http://[{host}]" if ":" in host else f"http://{host}")
 
 

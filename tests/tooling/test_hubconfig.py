@@ -237,7 +237,7 @@ PORT = "the hub's own port"
         ({"bind_url": "http://hub.example.org"}, "bind_url"),
         ({**LOOPBACK, "public_url": "https://hub.example.org"}, "public_url"),
         ({**LOOPBACK, "hub_ip": "0.0.0.0"}, f"{PORT} is http://0.0.0.0"),
-        ({**LOOPBACK, "hub_ip": ""}, f"{PORT} is http://0.0.0.0"),
+        ({**LOOPBACK, "hub_ip": ""}, f"{PORT} is http://[::]"),
         ({**LOOPBACK, "hub_ip": "10.0.0.5"}, f"{PORT} is http://10.0.0.5"),
         ({**LOOPBACK, "hub_ip": "::"}, f"{PORT} is http://[::]"),
         ({**LOOPBACK, "hub_ip": "hub.internal"}, PORT),
