@@ -141,6 +141,7 @@ BAD: dict[str, list[Any]] = {
     "CILOGON_PROVIDERS": [[7], ["x"], [IDP] * 2, *NO_LIST],
     "CILOGON_PROVIDERS[].ENTITY_ID": ["", "uni.example", "https://", "https://a b", *NO_TEXT],
     "CILOGON_PROVIDERS[].USERNAME_CLAIM": ["", "a b", "a\n", "x" * 201, *NO_TEXT],
+    "CILOGON_PROVIDERS[].DOMAINS": [["uni"], [""], ["@x.org"], ["x.org\n"], [7], *NO_LIST],
     "CILOGON_PROVIDERS[].ALLOW_ALL": NO_FLAG,
     "OIDC": ["x", 7, True, []],
     "OIDC.NAME": ["", " ", "x" * 61, ESCAPE, *NO_TEXT],
