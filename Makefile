@@ -71,8 +71,8 @@ picture: docs/architecture.svg  ## the README's picture from its source (needs g
 docs/architecture.svg: docs/architecture.dot
 	dot -Tsvg $< -o $@
 
-PICTURES := starting jupyterlab home choice named-servers admin machines not-found announcement \
-	no-capacity interruption
+PICTURES := login not-known denied starting jupyterlab home choice named-servers admin machines not-found \
+	announcement no-capacity interruption
 
 screenshots: setup  ## the README's, taken anew by the browser test
 	@SCREENSHOTS=.test-output/screenshots $(BIN)/python -m pytest tests/browser

@@ -101,7 +101,11 @@ def film(shoot: Shoot) -> Film:
         def look(now: Progress) -> None:
             if "usually takes" in now.words:
                 with contextlib.suppress(Error):  # the page goes on to the server in this moment
-                    shoot(visitor.page, name, 300)
+                    shoot(visitor.page, f"{name}-perhaps", 300)
+                    # A page that is just left is blank; then the picture before stays.
+                    if visitor.page.locator("#progress-bar").is_visible():
+                        taken = picture_folder() / f"{name}-perhaps.png"
+                        taken.replace(picture_folder() / f"{name}.png")
 
         return look
 

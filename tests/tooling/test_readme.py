@@ -2,6 +2,8 @@
 
 import html
 import re
+import struct
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +16,26 @@ def test_every_link_has_its_file() -> None:
     assert len(links) >= 4
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def pixels_of(picture: bytes) -> bytes:
+    """The filtered pixels of a PNG: https://www.w3.org/TR/png-3/#11IDAT."""
+    at, data = 8, b""
+    while at < len(picture):
+        length, kind = struct.unpack(">I4s", picture[at : at + 8])
+        data += picture[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+        at += 12 + length
+    return zlib.decompress(data)
+
+
+def test_every_picture_shows_something_and_is_shown_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    words = "".join(page.read_text() for page in pages)
+    pictures = sorted((ROOT / "docs" / "images").glob("*.png"))
+    assert len(pictures) > 8
+    blank = [p.name for p in pictures if len(set(pixels_of(p.read_bytes()))) < 64]
+    assert blank == []
+    assert [p.name for p in pictures if f"images/{p.name}" not in words] == []
 
 
 def test_every_make_target_exists() -> None:
