@@ -6,6 +6,10 @@ import struct
 import zlib
 from pathlib import Path
 
+import click
+
+from launch_cluster import cli
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -51,3 +55,30 @@ def test_picture_is_made_from_its_source() -> None:
     shown = {text.strip() for text in re.findall(r"<text [^>]*>([^<]*)</text>", picture)}
     labels = re.findall(r'label="([^"]+)"', source)
     assert {line.strip() for label in labels for line in label.split("\\n")} == shown
+
+
+def test_the_documentation_names_commands_and_options_that_there_are() -> None:
+    """As far as they are written as commands: at a line's beginning, or in backquotes."""
+    told = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        words = r"(?:^    |`)launch-cluster ([a-z][^`#\n]*)"
+        for line in re.findall(words, page.read_text(), re.MULTILINE):
+            told.append((page.name, line))
+    assert len(told) > 40
+    assert [row for row in told if not is_known(row[1].replace("\\|", " ").split())] == []
+    operations = {line for name, line in told if name == "operations.md"}
+    assert any(line.startswith("users restore") for line in operations)
+    assert any("--upgrade" in line for line in operations)
+
+
+def is_known(words: list[str]) -> bool:
+    """Whether these are a command of launch-cluster's and options of it."""
+    command: click.Command = cli.main
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command, words = command.commands[words[0]], words[1:]
+        if {*words} <= {*getattr(command, "commands", ())}:  # a table's "build|list|prune"
+            return True
+    if isinstance(command, click.Group) and not command.invoke_without_command:
+        return not words
+    options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+    return {word.rstrip(".,;:)") for word in words if word.startswith("--")} <= options
