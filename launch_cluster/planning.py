@@ -357,12 +357,13 @@ def _builder_parameters(request: UpRequest, facts: Facts) -> dict[str, str]:
     """
     old = facts.cluster.parameters if facts.cluster and facts.cluster.is_usable else {}
     bounds = {"PermissionsBoundary": boundary_of(request, facts)}
-    none = {"BuilderRoleName": "none", "BuilderProfileArn": "none"}
+    none = dict.fromkeys(("BuilderRoleName", "BuilderRoleArn", "BuilderProfileArn"), "none")
     if request.builder_role is None:
         return bounds | {key: old.get(key) or value for key, value in none.items()}
     if ":instance-profile/" in request.builder_role:
         return bounds | none | {"BuilderProfileArn": request.builder_role}
-    return bounds | none | {"BuilderRoleName": request.builder_role.rpartition("/")[2]}
+    name = request.builder_role.rpartition("/")[2]
+    return bounds | none | {"BuilderRoleName": name, "BuilderRoleArn": request.builder_role}
 
 
 def _image(facts: Facts) -> ImageFacts:

@@ -215,6 +215,7 @@ def test_the_builders_role_is_the_named_one_else_that_of_the_last_run_else_made(
     assert done.cluster
     given = done.cluster.parameters
     assert (given["BuilderRoleName"], given["BuilderProfileArn"]) == (name, profile)
+    assert given["BuilderRoleArn"] == (arn if name != "none" else "none")
     assert make_plan(REQUEST, done, TEMPLATES, text_of(REQUEST, done), PACKAGE).is_empty
 
 

@@ -162,6 +162,10 @@ def test_builders_of_a_cluster_have_the_role_that_was_named(
     found = ask(gateway, "iam", "get_instance_profile", InstanceProfileName=profile)
     assert [r["RoleName"] for r in found["InstanceProfile"]["Roles"]] == [name]
     assert "nothing to do" in up().stdout
+    # What the manager's policy lets it hand to builders, each month.
+    stack = ask(gateway, "cloudformation", "describe_stacks", StackName=f"ec2spawner-{cluster}")
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    assert outputs["BuilderRoleArn"] == arn
 
 
 def test_a_missing_part_of_the_package_is_told_before_aws_is_asked(
