@@ -15,15 +15,20 @@ from typing import Any
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import EC2SpawnerError
-from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role
+from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, Role, tags_of
 
 from .facts import HubData
 from .reporter import Elapsed, Reporter
 
 TAG_BACKUP = "ec2spawner:backup"
 """Of this the daily snapshots are made (``templates/manager.yaml``)."""
+TAG_TAKEOVER = "ec2spawner:takeover"
+"""On a snapshot that a new manager is to begin from: the volume that it is of."""
 POLL_SECONDS = 5.0
 SNAPSHOT_DEADLINE_SECONDS = 3600.0
+REUSE_SECONDS = 2 * SNAPSHOT_DEADLINE_SECONDS
+"""A run that was broken off leaves its snapshot to the next; later somebody may have written to the
+volume, and another snapshot of what is the same costs next to nothing."""
 
 
 class DataNotSaved(EC2SpawnerError):
@@ -76,6 +81,22 @@ def _goes_with_its_instance(raw: Mapping[str, Any]) -> bool:
     return any(a.get("DeleteOnTermination") for a in raw.get("Attachments") or ())
 
 
+def begun_before(snapshots: Iterable[Mapping[str, Any]], volume_id: str, now: float) -> str | None:
+    """The newest snapshot that an earlier run began for the same end, not long ago; None: none.
+
+    Elements of DescribeSnapshots' ``Snapshots``; ``now`` in seconds of the epoch.
+    """
+    fit = [
+        raw
+        for raw in snapshots
+        if tags_of(raw).get(TAG_TAKEOVER) == volume_id
+        and raw["State"] in ("pending", "completed")
+        and now - _moment(raw["StartTime"]) <= REUSE_SECONDS
+    ]
+    by_age = sorted(fit, key=lambda s: (_moment(s["StartTime"]), s["SnapshotId"]))
+    return str(by_age[-1]["SnapshotId"]) if fit else None
+
+
 async def save(
     gateway: Gateway,
     cluster: str,
@@ -89,12 +110,7 @@ async def save(
     if data.snapshot_id:
         return data.snapshot_id
     ec2 = EC2(gateway, cluster)
-    tags = {
-        "Name": f"ec2spawner-{cluster}-manager",
-        TAG_CLUSTER: cluster,
-        TAG_ROLE: Role.MANAGER.value,
-    }
-    snapshot_id = (await ec2.snapshot(data.ident, tags)).snapshot_id
+    snapshot_id = await _begin(gateway, ec2, cluster, data.ident)
     elapsed = Elapsed(reporter, clock, f"Saving the hub's data of {data.ident} ({snapshot_id})")
     while (state := await _state_of(gateway, snapshot_id)) != "completed":
         if state == "error" or elapsed.seconds > SNAPSHOT_DEADLINE_SECONDS:
@@ -107,6 +123,23 @@ async def save(
     await ec2.untag([data.ident], [TAG_BACKUP])
     elapsed.finish("done")
     return snapshot_id
+
+
+async def _begin(gateway: Gateway, ec2: EC2, cluster: str, volume_id: str) -> str:
+    tags = {
+        "Name": f"ec2spawner-{cluster}-manager",
+        TAG_CLUSTER: cluster,
+        TAG_ROLE: Role.MANAGER.value,
+        TAG_TAKEOVER: volume_id,
+    }
+    filters = [
+        {"Name": f"tag:{TAG_CLUSTER}", "Values": [cluster]},
+        {"Name": f"tag:{TAG_TAKEOVER}", "Values": [volume_id]},
+    ]
+    params = {"Filters": filters, "OwnerIds": ["self"]}
+    pages = await gateway.pages("ec2", "describe_snapshots", params)
+    before = begun_before((s for p in pages for s in p["Snapshots"]), volume_id, time.time())
+    return before or (await ec2.snapshot(volume_id, tags)).snapshot_id
 
 
 async def _state_of(gateway: Gateway, snapshot_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +17,9 @@ from ec2spawner.cloud import Gateway
 from launch_cluster import down, hubdata
 from launch_cluster.facts import HubData
 from launch_cluster.hosting import manager_obstacles
-from launch_cluster.hubdata import newest
+from launch_cluster.hubdata import REUSE_SECONDS, TAG_TAKEOVER, begun_before, newest, save
 from launch_cluster.manager_request import ManagerOptions, read_manager
+from launch_cluster.reporter import Reporter
 
 from .shops import ask
 from .test_hosting import ASKED, EMPTY, planned, spec_of
@@ -62,6 +64,20 @@ def test_the_new_volume_is_as_large_and_its_snapshot_is_said_once() -> None:
     parameters = spec_of(facts=facts).parameters
     assert (parameters["DataSizeGib"], parameters["DataSnapshotId"]) == ("50", "snap-1")
     assert planned(facts=facts).data == data
+
+
+def test_a_snapshot_of_a_run_that_was_broken_off_is_taken_if_it_is_young_and_not_in_error() -> None:
+    def takeover(ident: str, day: int, state: str = "completed", of: str = "vol-1") -> Any:
+        return {**snapshot(ident, day, state), "Tags": [{"Key": TAG_TAKEOVER, "Value": of}]}
+
+    now = at(9).timestamp()
+    daily = snapshot("snap-daily", 9)
+    assert begun_before([daily], "vol-1", now) is None
+    assert begun_before([daily, takeover("snap-1", 9, "pending")], "vol-1", now) == "snap-1"
+    assert begun_before([takeover("snap-1", 9)], "vol-1", now + REUSE_SECONDS) == "snap-1"
+    assert begun_before([takeover("snap-1", 9)], "vol-1", now + REUSE_SECONDS + 1) is None
+    assert begun_before([takeover("snap-1", 9, "error")], "vol-1", now) is None
+    assert begun_before([takeover("snap-1", 9, of="vol-2")], "vol-1", now) is None
 
 
 def test_new_data_is_for_a_manager() -> None:
@@ -129,3 +145,26 @@ def test_up_after_down_goes_on_with_the_hubs_data_unless_told_otherwise(
     assert result.exit_code == 0, result.stderr
     (blank,) = data_volumes(gateway, cluster).values()
     assert not blank["SnapshotId"]
+
+
+def test_runs_that_are_broken_off_share_one_snapshot_of_the_hubs_data(
+    run: Run, aws: Path, cluster: str, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubdata, "POLL_SECONDS", 0.05)
+    made = ask(
+        gateway,
+        "ec2",
+        "create_volume",
+        AvailabilityZone="us-east-1a",
+        Size=10,
+        TagSpecifications=[
+            {"ResourceType": "volume", "Tags": [{"Key": "ec2spawner:cluster", "Value": cluster}]}
+        ],
+    )
+    data = HubData(made["VolumeId"], 10)
+
+    async def twice() -> set[str]:
+        return {await save(gateway, cluster, data, Reporter()) for _ in range(2)}
+
+    (snapshot_id,) = asyncio.run(twice())
+    assert source_of(gateway, snapshot_id) == data.ident
