@@ -44,7 +44,10 @@ def image() -> None:
 @_file("--apt", "Packages of the system, one a line (apt.txt).")
 @_file("--requirements", "Python packages as pip takes them (requirements.txt).")
 @_file("--environment", "A conda environment (environment.yml).")
-@_file("--post-build", "A script that runs last, as the notebook user (postBuild).")
+@_file(
+    "--post-build",
+    "A script that runs last, as the notebook user (postBuild); its HOME is lost.",
+)
 @click.option("--no-course", is_flag=True, help="Leave out the course's packages of before.")
 @click.option("--again", is_flag=True, help="Build although there is one: for newer packages.")
 @click.option("--unencrypted", is_flag=True, help="So that it can be shared with other accounts.")

@@ -218,10 +218,25 @@ install_course() {
     fi
     if [ -f "$course/postBuild" ]; then
         phase "running the course's postBuild"
-        (cd "$course" && chmod +x postBuild && PATH="$notebook/bin:$PATH" HOME=/root ./postBuild)
+        run_post_build
     fi
     $notebook/bin/python -I -c 'import ipykernel' ||
         give_up "the course's packages broke the notebook environment: ipykernel cannot be imported"
+}
+
+# As repo2docker does: by the notebook user, in the course's files, and what it puts into the
+# environment stays. Its home is none that a student has, for theirs are volumes.
+run_post_build() {
+    scratch=$(mktemp -d)
+    mkdir "$scratch/home"
+    cp -R "$course" "$scratch/course"
+    chmod +x "$scratch/course/postBuild"
+    group=$(id -g "$username")
+    chown -R "$username:$group" "$scratch" $notebook
+    (cd "$scratch/course" && PATH="$notebook/bin:$PATH" HOME="$scratch/home" USER="$username" \
+        LOGNAME="$username" setpriv --reuid "$username" --regid "$group" --clear-groups ./postBuild)
+    chown -R root:root $notebook
+    rm -rf "$scratch"
 }
 
 # In place of the one that ipykernel brings, whose "python" would be the server's.
