@@ -93,3 +93,32 @@ async def test_what_the_hub_has_loaded_is_not_looked_through_for_garbage_again_a
     made = [[]]
     assert any(one is made for one in gc.get_objects()), "what comes later is looked at"
     await hub.fleet.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "means"),
+    [
+        ("REFRESH_WORKERS", True, "refresh_workers", True),
+        ("REFRESH_WORKERS", False, "refresh_workers", False),
+        ("ALLOW_ZONE_MOVE", True, "allow_zone_move", True),
+        ("ALLOW_ZONE_MOVE", False, "allow_zone_move", False),
+        ("REAPER_GRACE_SECONDS", 777, "reaper_grace_seconds", 777),
+        ("DELETE_GRACE_DAYS", 3, "delete_grace_seconds", 3 * 86400),
+        ("SNAPSHOT_EXPIRE_DAYS", 9, "snapshot_expire_seconds", 9 * 86400),
+        ("KEEP_BROKEN_HOURS", 5, "keep_broken_seconds", 5 * 3600),
+        ("START_TIMEOUT_SECONDS", 900, "boot_bound_seconds", wiring.boot_bound(900)),
+    ],
+)
+def test_decisions_heed_what_the_configuration_says(
+    key: str, value: object, field: str, means: object
+) -> None:
+    policy = wiring.policy_of(CONFIG.model_copy(update={key: value}))
+    assert getattr(policy, field) == means
+
+
+def test_decisions_know_the_subnets_and_the_profiles() -> None:
+    policy = wiring.policy_of(CONFIG)
+    assert [(s.subnet_id, s.zone) for s in policy.subnets] == [
+        ("subnet-0123456789abcdef0", "us-east-1a")
+    ]
+    assert list(policy.profiles) == [profile.slug for profile in wiring.profiles_of(CONFIG)]
