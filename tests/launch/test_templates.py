@@ -78,20 +78,38 @@ def test_every_resource_bears_the_clusters_tag(name: str) -> None:
         assert {"Key": "ec2spawner:cluster", "Value": {"Ref": "ClusterName"}} in tags
 
 
+def ingress_rules() -> list[tuple[str, dict[str, Any]]]:
+    """Every ingress rule of every template, with its group's name."""
+    found = []
+    for name in NAMES:
+        for group, resource in resources(name, "AWS::EC2::SecurityGroup").items():
+            rules = resource["Properties"].get("SecurityGroupIngress", [])
+            found += [(f"{name} {group}", rule) for rule in rules]
+        for single, resource in resources(name, "AWS::EC2::SecurityGroupIngress").items():
+            found.append((f"{name} {single}", resource["Properties"]))
+    return found
+
+
 def test_the_world_reaches_the_manager_on_80_and_443_and_nothing_else() -> None:
-    groups = resources("cluster", "AWS::EC2::SecurityGroup")
-    singles = resources("cluster", "AWS::EC2::SecurityGroupIngress")
-    rules = [
-        (name, rule)
-        for name, group in groups.items()
-        for rule in group["Properties"]["SecurityGroupIngress"]
-    ] + [(r["Properties"]["GroupId"]["GetAtt"], r["Properties"]) for r in singles.values()]
-    to_world = {(name, r["FromPort"], r["ToPort"]) for name, r in rules if "CidrIp" in r}
-    assert to_world == {("ManagerSecurityGroup", 80, 80), ("ManagerSecurityGroup", 443, 443)}
-    for _, rule in rules:
-        assert rule["IpProtocol"] == "tcp"
-        assert ("CidrIp" in rule) != ("SourceSecurityGroupId" in rule)
+    named = {
+        ("manager SshFromOperators", "22"): "SshCidr",
+        ("network NatSecurityGroup", "all"): "VpcCidr",
+    }
+    to_world = set()
+    for name, rule in ingress_rules():
+        assert ("CidrIp" in rule) != ("SourceSecurityGroupId" in rule), name
         assert not {"CidrIpv6", "SourcePrefixListId"} & set(rule)
+        where = (name, str(rule.get("FromPort", "all")))
+        if where in named:
+            assert rule["CidrIp"] == {"Ref": named.pop(where)}
+            continue
+        assert rule["IpProtocol"] == "tcp", name
+        if "CidrIp" in rule:
+            to_world.add((name, rule["FromPort"], rule["ToPort"]))
+            assert rule["CidrIp"] == "0.0.0.0/0"
+    group = "cluster ManagerSecurityGroup"
+    assert to_world == {(group, 80, 80), (group, 443, 443)}
+    assert not named
 
 
 def test_workers_are_reached_from_the_manager_only_and_reach_its_api() -> None:
@@ -206,15 +224,15 @@ def test_the_managers_data_is_encrypted_saved_daily_and_outlives_its_stack() -> 
 
 
 def test_all_roles_are_bounded_where_that_is_asked_and_taken_on_by_one_service_each() -> None:
-    roles = resources("manager", "AWS::IAM::Role")
-    assert set(roles) == {"ManagerRole", "SnapshotRole"}
+    roles = {k: v for name in NAMES for k, v in resources(name, "AWS::IAM::Role").items()}
+    assert set(roles) == {"ManagerRole", "SnapshotRole", "BuilderRole"}
     services = set()
-    for role in roles.values():
+    for name, role in roles.items():
         boundary = role["Properties"]["PermissionsBoundary"]
         assert boundary["If"][:2] == ["HasBoundary", {"Ref": "PermissionsBoundary"}]
         (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
         services.add(trust["Principal"]["Service"])
-        assert role["Condition"] == "MakesRoles"
+        assert role["Condition"] == ("MakesBuilderRole" if name == "BuilderRole" else "MakesRoles")
     assert services == {"ec2.amazonaws.com", "dlm.amazonaws.com"}
 
 
