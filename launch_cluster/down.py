@@ -113,7 +113,7 @@ class Down:
         account = await account_of(self.gateway)
         bucket = f"ec2spawner-{self.request.cluster}-{account}-{self.request.region}"
         self._belongings = Belongings(self.gateway, self.request.cluster, bucket)
-        stacks = [s for s in [await self._stacks.find(n) for n in self.request.stacks] if s]
+        stacks = await self._find_stacks()
         self._check_ownership(stacks)
         things = await self._belongings.look()
         removal = await self._workers.look()
@@ -131,9 +131,16 @@ class Down:
         await self._carry_out(stacks, bucket)
         return await self._prove()
 
+    async def _find_stacks(self) -> list[StackFacts]:
+        """Also what a run of ``up`` that was broken off has named, and not made."""
+        found = [await self._stacks.find_any(name) for name in self.request.stacks]
+        return [stack for stack in found if stack]
+
     def _check_ownership(self, stacks: Iterable[StackFacts]) -> None:
+        """An empty stack bears no tags yet, and holds nothing: its name says whose it is."""
         for stack in stacks:
-            if stack.tags.get(TAG_CLUSTER) != self.request.cluster:
+            owner = stack.tags.get(TAG_CLUSTER, self.request.cluster if stack.is_empty else None)
+            if owner != self.request.cluster:
                 raise StillThere(
                     f"The stack {stack.name} does not bear the tag of {self.request.cluster}.",
                     why="It was not made by launch-cluster, or its tags were changed.",
@@ -352,6 +359,9 @@ class Down:
         things = await self._belongings.look()
         left = left_over(things, self.request.choice)
         self.failed += [f"{thing} is still there" for thing in left]
+        for stack in [await self._stacks.look_at_all(name) for name in self.request.stacks]:
+            if stack:
+                self.failed.append(f"the stack {stack.name} ({stack.status}) is still there")
         keep = self._kept(things)
         lines = [f"Cluster {self.request.cluster}: {'partly ' if self.failed else ''}gone."]
         lines += [f"  stays: {thing}" for thing in keep]

@@ -27,7 +27,7 @@ class StackSpec:
 
 @dataclass(frozen=True)
 class StackFacts:
-    """A stack as it is. ``REVIEW_IN_PROGRESS`` and deleted ones are not there at all."""
+    """A stack as it is. Empty and deleted ones are not there at all, but for ``down``."""
 
     name: str
     stack_id: str
@@ -36,6 +36,11 @@ class StackFacts:
     tags: Mapping[str, str] = field(default_factory=_none)
     outputs: Mapping[str, str] = field(default_factory=_none)
     template: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has a name only: of its first change set, which was never executed."""
+        return self.status == "REVIEW_IN_PROGRESS"
 
     @property
     def is_remains(self) -> bool:

@@ -6,15 +6,16 @@ Owns the waiting for them and the words for their failures. Must not know what i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
-from ec2spawner.errors import EC2SpawnerError, Rejected
+from ec2spawner.errors import CloudError, EC2SpawnerError, Rejected
 from ec2spawner.model import tags_of
 
 from .facts import StackFacts
@@ -27,6 +28,9 @@ POLL_SECONDS = (1.0, 2.0, 3.0, 5.0)
 CHANGE_SET_DEADLINE_SECONDS = 300.0
 STACK_DEADLINE_SECONDS = 1800.0
 ALREADY_THERE = "AlreadyExistsException"
+NOT_NOW = "InvalidChangeSetStatus"
+"""Of a change set that is still being made, or was executed (API reference, 2026)."""
+DROP_TRIES = 5
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 """The words of an empty change set, for which CloudFormation has no code (2026)."""
 
@@ -35,6 +39,16 @@ class StackFailed(EC2SpawnerError):
     """CloudFormation could not make or change a stack."""
 
     code = "stack-failed"
+
+
+@dataclass
+class _ChangeSet:
+    """One that was asked for; ``ready`` is what it says, None if it would change nothing."""
+
+    stack: str
+    name: str
+    ready: dict[str, Any] | None = None
+    is_to_drop: bool = True  # not if it was executed, or never made
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,10 @@ class Stacks:
 
     async def find(self, name: str) -> StackFacts | None:
         """The stack, once CloudFormation is no longer at work on it; None if there is none."""
-        stack = await self._settled(name)
-        if stack is None or stack.is_remains:
+        stack = await self.find_any(name)
+        if stack is None or stack.is_empty:
+            return None
+        if stack.is_remains:
             return stack
         reply = await self._call("get_template", {"StackName": name, "TemplateStage": "Original"})
         body = reply["TemplateBody"]
@@ -88,11 +104,8 @@ class Stacks:
 
     async def preview(self, change: StackChange) -> list[ResourceChange]:
         """What CloudFormation would do to a stack that is there; changes nothing."""
-        change_set = await self._make_change_set(change, is_shown=False)
-        if change_set is None:
-            return []
-        await self._drop(change.spec.name, change_set["ChangeSetName"])
-        return changes_of(change_set)
+        async with self._change_set(change, is_shown=False) as change_set:
+            return changes_of(change_set.ready or {})
 
     async def apply(
         self,
@@ -105,17 +118,12 @@ class Stacks:
         """
         if change.remains:
             await self._remove(change.spec.name, change.remains)
-        change_set = await self._make_change_set(change)
-        if change_set is not None:
-            try:
-                check(changes_of(change_set))
-            except EC2SpawnerError:
-                await self._drop(change.spec.name, change_set["ChangeSetName"])
-                raise
-            token = {"ClientRequestToken": change_set["ChangeSetName"]}
-            params = {"StackName": change.spec.name, "ChangeSetName": change_set["ChangeSetName"]}
-            await self._call("execute_change_set", {**params, **token}, Effect.REPEATABLE)
-            await self._wait(change_set["StackId"], change)
+        async with self._change_set(change) as change_set:
+            if change_set.ready:
+                check(changes_of(change_set.ready))
+                await self._execute(change_set)
+        if change_set.ready:
+            await self._wait(change_set.ready["StackId"], change)
         stack = await self.find(change.spec.name)
         if stack is None:
             raise StackFailed(f"The stack {change.spec.name} is gone.", next_step="Run it again.")
@@ -142,9 +150,13 @@ class Stacks:
 
     async def look(self, name: str) -> StackFacts | None:
         """The stack as it is now, whatever is under way; None if there is none."""
+        stack = await self.look_at_all(name)
+        return None if stack is None or stack.is_empty else stack
+
+    async def look_at_all(self, name: str) -> StackFacts | None:
+        """The stack as it is now, also one that was named only, and never made."""
         stack = await self._look(name)
-        is_there = stack and stack.status not in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE")
-        return stack if is_there else None
+        return None if stack is None or stack.status == "DELETE_COMPLETE" else stack
 
     async def _look(self, name: str) -> StackFacts | None:
         try:
@@ -156,14 +168,12 @@ class Stacks:
             raise
         return parse_stack(reply["Stacks"][0])
 
-    async def _settled(self, name: str) -> StackFacts | None:
-        """The stack when nothing is under way; by name, so that a deleted one is None."""
+    async def find_any(self, name: str) -> StackFacts | None:
+        """The stack when nothing is under way, also an empty one; by name, so no deleted one."""
         elapsed: Elapsed | None = None
         while True:
-            stack = await self._look(name)
-            if stack is None or stack.status in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE"):
-                return None
-            if not stack.is_moving:
+            stack = await self.look_at_all(name)
+            if stack is None or stack.is_empty or not stack.is_moving:
                 return stack
             elapsed = elapsed or self._elapsed(f"Waiting for the stack {name}")
             await self._pause(elapsed, stack.status, STACK_DEADLINE_SECONDS)
@@ -171,23 +181,49 @@ class Stacks:
     async def _remove(self, name: str, stack_id: str) -> None:
         self._reporter.progress(f"Removing what a failed creation of {name} left behind …")
         await self._call("delete_stack", {"StackName": stack_id}, Effect.REPEATABLE)
-        await self._settled(name)
+        await self.find_any(name)
 
-    async def _drop(self, stack: str, change_set: str) -> None:
-        params = {"StackName": stack, "ChangeSetName": change_set}
-        await self._call("delete_change_set", params, Effect.REPEATABLE)
+    async def _execute(self, change_set: _ChangeSet) -> None:
+        params = {"StackName": change_set.stack, "ChangeSetName": change_set.name}
+        token = {"ClientRequestToken": change_set.name}
+        await self._call("execute_change_set", {**params, **token}, Effect.REPEATABLE)
+        change_set.is_to_drop = False
+
+    @contextlib.asynccontextmanager
+    async def _change_set(
+        self, change: StackChange, *, is_shown: bool = True
+    ) -> AsyncIterator[_ChangeSet]:
+        """A change set that can be executed; it goes, however this ends, if it was not."""
+        change_set = _ChangeSet(change.spec.name, f"ec2spawner-{secrets.token_hex(6)}")
+        try:
+            change_set.ready = await self._make_change_set(change, change_set, is_shown=is_shown)
+            yield change_set
+        finally:
+            if change_set.is_to_drop:
+                await self._drop(change_set)
+
+    async def _drop(self, change_set: _ChangeSet) -> None:
+        """Delete it; one that cannot be deleted changes nothing, and goes with its stack."""
+        params = {"StackName": change_set.stack, "ChangeSetName": change_set.name}
+        for _ in range(DROP_TRIES):
+            try:
+                await self._call("delete_change_set", params, Effect.REPEATABLE)
+            except CloudError as error:
+                if error.aws_code == NOT_NOW:
+                    await self.sleep(POLL_SECONDS[0])
+                    continue
+            return
 
     async def _make_change_set(
-        self, change: StackChange, *, is_shown: bool = True
+        self, change: StackChange, change_set: _ChangeSet, *, is_shown: bool
     ) -> dict[str, Any] | None:
-        """A change set that can be executed; None if it turns out to change nothing."""
+        """What the change set says once it is whole; None if it turns out to change nothing."""
         spec = change.spec
-        name = f"ec2spawner-{secrets.token_hex(6)}"
         params = {
             "StackName": spec.name,
-            "ChangeSetName": name,
+            "ChangeSetName": change_set.name,
             "ChangeSetType": "CREATE" if change.is_new else "UPDATE",
-            "ClientToken": name,
+            "ClientToken": change_set.name,
             "TemplateBody": spec.template,
             "Parameters": [
                 {"ParameterKey": key, "ParameterValue": value}
@@ -200,11 +236,12 @@ class Stacks:
         try:
             await self._call("create_change_set", params, Effect.REPEATABLE)
         except Rejected as error:
-            if _says_no_changes(error.why):
-                return None
             if error.aws_code != ALREADY_THERE:  # else a repeated call met its first
+                change_set.is_to_drop = False
+                if _says_no_changes(error.why):
+                    return None
                 raise
-        return await self._ready_change_set(spec.name, name, is_shown=is_shown)
+        return await self._ready_change_set(spec.name, change_set.name, is_shown=is_shown)
 
     async def _ready_change_set(
         self, stack: str, name: str, *, is_shown: bool
@@ -218,7 +255,6 @@ class Stacks:
                     self._reporter.show(f"    {line}" for line in changes_of(reply))
                 return reply
             if reply["Status"] == "FAILED":
-                await self._drop(stack, name)
                 why = str(reply.get("StatusReason", ""))
                 if _says_no_changes(why):
                     return None

@@ -383,6 +383,59 @@ def test_ended_at_any_call_it_goes_on_when_run_again(
     assert mine.stacks() == []
 
 
+def stacks_of(gateway: Gateway, cluster: str) -> dict[str, str]:
+    """State by name, of those that are there."""
+    pages = asyncio.run(gateway.pages("cloudformation", "describe_stacks"))
+    found = {s["StackName"]: s["StackStatus"] for page in pages for s in page["Stacks"]}
+    is_ours = (f"ec2spawner-{cluster}", f"ec2spawner-{cluster}-")
+    return {
+        name: status
+        for name, status in found.items()
+        if name.startswith(is_ours) and status != "DELETE_COMPLETE"
+    }
+
+
+def test_a_stack_that_up_has_only_named_goes_too(
+    run: Run, gateway: Gateway, aws: Path, cluster: str, calls: Calls
+) -> None:
+    def die() -> None:
+        calls.is_dead = True
+        raise Killed
+
+    calls.before = {"describe_change_set": die}
+    with contextlib.suppress(BaseException):
+        run("up", cluster, "--no-manager", "--yes")
+    calls.before, calls.is_dead = {}, False
+    named = f"ec2spawner-{cluster}-network"
+    assert stacks_of(gateway, cluster) == {named: "REVIEW_IN_PROGRESS"}
+    result = run("down", cluster, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert f"delete the stack {named}" in result.stdout
+    assert stacks_of(gateway, cluster) == {}
+    assert "Nothing to do." in run("down", cluster, "--yes").stdout
+
+
+def test_a_stack_that_is_there_at_the_end_is_told(
+    run: Run, gateway: Gateway, make_cluster: Make, calls: Calls
+) -> None:
+    """Somebody runs ``up`` meanwhile."""
+    mine = make_cluster()
+
+    def make() -> None:
+        calls.before = {}
+        boto3.client("cloudformation").create_change_set(
+            StackName=f"ec2spawner-{mine.name}-manager",
+            ChangeSetName="another",
+            ChangeSetType="CREATE",
+            TemplateBody='{"Resources": {"Q": {"Type": "AWS::SQS::Queue"}}}',
+        )
+
+    calls.before = {"delete_parameters": make}
+    result = run("down", mine.name, "--yes")
+    assert result.exit_code == 3
+    assert f"ec2spawner-{mine.name}-manager (REVIEW_IN_PROGRESS) is still there" in result.stderr
+
+
 # ---- what stays
 
 

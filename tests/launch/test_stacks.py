@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ class Script(Gateway):
         self.made.append((operation, dict(params)))
         waiting = self.answers.get(operation, [{}])
         answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -169,6 +170,47 @@ async def test_a_change_set_whose_first_answer_was_lost_is_gone_on_with(stacks_o
     stacks, _ = stacks_on(gateway)
     await stacks.apply(NEW)
     assert "execute_change_set" in gateway.names
+
+
+@pytest.mark.parametrize("change", [NEW, UPDATE])
+@pytest.mark.parametrize("at", ["create_change_set", "describe_change_set", "execute_change_set"])
+async def test_a_change_set_goes_when_the_command_is_broken_off(
+    stacks_on: Any, change: StackChange, at: str
+) -> None:
+    gateway = Script(**{"describe_change_set": [READY], at: [asyncio.CancelledError()]})
+    stacks, _ = stacks_on(gateway)
+    with pytest.raises(asyncio.CancelledError):
+        await stacks.apply(change)
+    made = [params for name, params in gateway.made if name == "create_change_set"]
+    dropped = [params for name, params in gateway.made if name == "delete_change_set"]
+    assert dropped == [{"StackName": "s", "ChangeSetName": made[0]["ChangeSetName"]}]
+
+
+async def test_a_preview_that_is_broken_off_leaves_no_change_set(stacks_on: Any) -> None:
+    gateway = Script(describe_change_set=[asyncio.CancelledError()])
+    stacks, _ = stacks_on(gateway)
+    with pytest.raises(asyncio.CancelledError):
+        await stacks.preview(UPDATE)
+    assert gateway.names[-1] == "delete_change_set"
+
+
+async def test_a_change_set_that_is_still_being_made_is_dropped_once_it_is(stacks_on: Any) -> None:
+    busy = Rejected("no", why="in progress", aws_code="InvalidChangeSetStatus")
+    gateway = Script(
+        describe_change_set=[asyncio.CancelledError()], delete_change_set=[busy, busy, {}]
+    )
+    stacks, time = stacks_on(gateway)
+    with pytest.raises(asyncio.CancelledError):
+        await stacks.preview(UPDATE)
+    assert gateway.names.count("delete_change_set") == 3
+    assert time.now > 0
+
+
+async def test_what_was_executed_is_not_dropped(stacks_on: Any) -> None:
+    gateway = Script(describe_change_set=[READY], describe_stacks=[stack("UPDATE_COMPLETE")])
+    stacks, _ = stacks_on(gateway)
+    await stacks.apply(UPDATE)
+    assert "delete_change_set" not in gateway.names
 
 
 @pytest.mark.parametrize(
