@@ -24,7 +24,7 @@ from .request import UpRequest
 
 def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
     """All that stands in the way, in the order in which an operator would look at it."""
-    foreign = list(_of_foreign_stacks(request, facts))
+    foreign = foreign_stacks(request, facts)
     if foreign:  # what they hold would only lead to more, about another cluster
         return foreign
     return [
@@ -36,6 +36,11 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
         *_of_key(request, facts),
         *_of_file(request, facts),
     ]
+
+
+def foreign_stacks(request: UpRequest, facts: Facts) -> list[Finding]:
+    """Stacks of the cluster's names that belong to another one."""
+    return list(_of_foreign_stacks(request, facts))
 
 
 def _of_foreign_stacks(request: UpRequest, facts: Facts) -> Iterator[Finding]:

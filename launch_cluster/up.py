@@ -27,7 +27,7 @@ from ec2spawner.settings import (
 from .answering import HTTP_PORT, look_at
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
-from .checking import find_obstacles
+from .checking import find_obstacles, foreign_stacks
 from .costreport import at_least
 from .course import Course
 from .examining import Diagnosis, examine
@@ -155,14 +155,14 @@ class Up:
         self, recorded: ServerConfig | None, students: int = 0
     ) -> tuple[Facts, Diagnosis]:
         """All facts, and all findings about them at once."""
-        await self._find_network()
+        findings = await self._find_network()
         facts = await self.look(recorded)
         seen = await look_at_manager(self.gateway, self._stacks, self.request, facts)
         facts = await self._look_at_release(replace(facts, manager=seen))
-        findings = find_obstacles(self.request, facts)
-        if not findings:
+        findings += find_obstacles(self.request, facts)
+        if not foreign_stacks(self.request, facts):
             public = wanted_subnets(self.request, facts.network, facts.cluster)[1]
-            findings = list(manager_obstacles(self.request, facts, public))
+            findings += manager_obstacles(self.request, facts, public)
         health = await look_at_health(self.gateway, self.request, facts)
         further = examine(self.request, facts, health, students)
         return facts, replace(further, obstacles=(*findings, *further.obstacles))
@@ -182,20 +182,20 @@ class Up:
             self.gateway, self._stacks, self._key, self.images, self.request, recorded
         )
 
-    async def _find_network(self) -> None:
+    async def _find_network(self) -> list[Finding]:
         """Choose the subnets of a VPC that was named, unless they were named, too, or before."""
         request = self.request
         if request.vpc_id is None or request.private_subnets:
-            return
+            return []
         if await self._stacks.find(request.cluster_stack):
-            return
+            return []
         found = await find_subnets(self.gateway, request.vpc_id)
         if found is None or not found.private:
             why = "does not exist" if found is None else "has no subnet with a route to NAT"
-            finding = Finding(f"The VPC {request.vpc_id}", why, "Name another, or the subnets.")
-            raise Obstacles(request.cluster, [finding])
+            return [Finding(f"The VPC {request.vpc_id}", why, "Name another, or the subnets.")]
         public = request.public_subnet or next(iter(found.public), None)
         self.request = replace(request, private_subnets=found.private, public_subnet=public)
+        return []
 
     def _plan_manager(self, plan: Plan, facts: Facts, templates: Templates) -> ManagerPlan:
         network = network_of(self.request, facts)

@@ -308,9 +308,21 @@ def test_doctor_names_all_at_once_changes_nothing_and_fails(
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     about = " ".join(finding["subject"] for finding in found["obstacles"])
-    assert all(word in about for word in ("t9.enormous", "subnet-00000001", "subnet-00000002"))
+    named = ("t9.enormous", "t9.small", "subnet-00000001", "subnet-00000002")
+    assert all(word in about for word in named)
     assert all(finding["next_step"] for finding in found["obstacles"])
     assert calls.changing == []
+
+
+def test_a_vpc_that_is_not_there_is_one_finding_of_several(
+    run: Run, aws: Path, cluster: str
+) -> None:
+    (aws / "instance_config.json").write_text('{"MANAGER_INSTANCE_TYPE": "t9.small"}')
+    arguments = ("--vpc-id", "vpc-00000001", "--key-name", "nobodys")
+    result = run("doctor", cluster, *arguments, "--output", "json")
+    assert result.exit_code == 1
+    about = [finding["subject"] for finding in json.loads(result.stdout)["obstacles"]]
+    assert about == ["The VPC vpc-00000001", "MANAGER_INSTANCE_TYPE t9.small", "--key-name nobodys"]
 
 
 def test_doctor_says_so_where_nothing_stands_in_the_way(
