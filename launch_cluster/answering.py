@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ec2spawner.errors import EC2SpawnerError
@@ -23,8 +23,6 @@ from .reporter import Elapsed, Reporter
 
 HEALTH = "/hub/health"
 PROBE_SECONDS = 5.0
-REDIRECTS = (301, 302, 307, 308)
-"""To HTTPS: the manager has certificates of its own, for a name that only they tell."""
 POLL_SECONDS = (0.2, 5.0)
 """Pauses between looks: in the first seconds, and then."""
 WAIT_SECONDS = 1500.0
@@ -73,24 +71,36 @@ class Answer:
     """What came of one look."""
 
     is_up: bool
-    problem: str = ""  # with the domain, though the hub is up
+    is_unnamed: bool = False  # the domain does not lead to the hub yet
     release: str = ""  # which the hub says that it has
 
 
 def look_at(site: Site) -> Answer:
-    """Ask once; blocks for some seconds."""
-    if not site.domain:
-        return _judge(site, f"{site.url}{HEALTH}", (200, *REDIRECTS))
-    if not _points_to(site.domain, site.address):
-        status, _ = _ask(f"http://{site.address}:{site.http_port}/")
-        return Answer(status is not None, f"{site.domain} does not point to {site.address} yet")
-    return _judge(site, f"{site.url}{HEALTH}", (200,))
+    """Ask once; blocks for some seconds.
+
+    Only the hub's own word counts: Caddy leads on to HTTPS by itself. It lets through by plain
+    HTTP what is asked here.
+    """
+    if site.domain and not _points_to(site.domain, site.address):
+        answer = _judge(site, f"http://{site.address}:{site.http_port}{HEALTH}")
+        return replace(answer, is_unnamed=True)
+    return _judge(site, f"{site.url}{HEALTH}")
 
 
-def _judge(site: Site, url: str, good: tuple[int, ...]) -> Answer:
+def words_of(site: Site, answer: Answer) -> str:
+    """Where a hub that is up can be reached."""
+    if answer.is_unnamed:
+        return (
+            f"The hub is up at {site.address}; {site.domain} does not point there yet: make its A"
+            f" record {site.address}"
+        )
+    return f"The hub answers at {site.url}"
+
+
+def _judge(site: Site, url: str) -> Answer:
     status, release = _ask(url)
     is_right = not site.release or release in ("", site.release)
-    return Answer(status in good and is_right, release=release)
+    return Answer(status == 200 and is_right, release=release)
 
 
 def _points_to(domain: str, address: str) -> bool:
@@ -102,7 +112,7 @@ def _points_to(domain: str, address: str) -> bool:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer, too."""
+    """What leads elsewhere is not followed."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -151,7 +161,7 @@ async def wait_for_hub(
         await sleep(POLL_SECONDS[elapsed.seconds > POLL_SECONDS[1]])
         answer = await asyncio.to_thread(look, site)
         if answer.is_up:
-            reporter.progress(f"The hub answers at {site.url}, {elapsed.seconds:.0f} s")
+            reporter.progress(f"{words_of(site, answer)}, after {elapsed.seconds:.0f} s")
             return answer
 
 

@@ -176,7 +176,7 @@ class Managing:
             f" /ec2spawner/{name}/oauth-client-secret (SecureString)."
         )
         things = [oauth, f"Log in at {site.url} and add your users: Admin, Add Users."]
-        if answer.problem:
+        if answer.is_unnamed:
             point = f"Let {site.domain} point to {site.address} (an A record); HTTPS begins then."
             return [point, *things]
         if not site.domain:

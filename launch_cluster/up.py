@@ -24,7 +24,7 @@ from ec2spawner.settings import (
     write_server_config,
 )
 
-from .answering import HTTP_PORT, look_at
+from .answering import HTTP_PORT, look_at, words_of
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .checking import find_obstacles, foreign_stacks
@@ -354,7 +354,7 @@ class Up:
         things = self._manager.next_things(site, answer)
         self.reporter.show(
             [
-                f"The hub answers at {site.url}",
+                words_of(site, answer),
                 f"OAuth callback URL: {site.callback}",
                 "Next:",
                 *(f"  {number}. {thing}" for number, thing in enumerate(things, 1)),

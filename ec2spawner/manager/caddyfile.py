@@ -14,6 +14,7 @@ from pathlib import Path
 from textwrap import indent
 
 from ec2spawner.errors import ConfigError
+from ec2spawner.manager.health import PATH as HEALTH
 from ec2spawner.manager.place import PUBLIC_PROXY, Manager
 
 PAIRS = (("fullchain.pem", "privkey.pem"), ("cert.pem", "key.pem"), ("server.crt", "server.key"))
@@ -174,7 +175,7 @@ def caddyfile(
         _block(_site(manager, certificate, front), [*tls, *_served(is_tls, front)]),
     ]
     if is_tls and not front.signs_itself:
-        blocks.append(_block("http://", [f"redir {_https(manager, certificate)}{{uri}} 308"]))
+        blocks.append(_block("http://", _plain(manager, certificate, front)))
     return "\n".join(blocks)
 
 
@@ -215,6 +216,24 @@ def _site(manager: Manager, certificate: Certificate | None, front: Front) -> st
 def _https(manager: Manager, certificate: Certificate | None) -> str:
     own_name = manager.domain and not certificate
     return f"https://{manager.domain if own_name else '{host}'}"
+
+
+def _plain(manager: Manager, certificate: Certificate | None, front: Front) -> list[str]:
+    """By plain HTTP, beside HTTPS: whether the hub is well, also by its address; all else leads on.
+
+    What a browser sends to prove who it is stays out, as does what the hub would have it keep.
+    """
+    host = front.users_below or manager.domain
+    kept_out = ["header_up -Cookie", "header_up -Authorization", "header_down -Set-Cookie"]
+    named = [f"header_up Host {host}"] if host else []
+    health = _block(
+        f"reverse_proxy {PUBLIC_PROXY[0]}:{front.proxy}", [*FORWARDED, *kept_out, *named]
+    )
+    return [
+        _block("@health", ["method GET HEAD", f"path {HEALTH}"]),
+        _block("handle @health", [health]),
+        _block("handle", [f"redir {_https(manager, certificate)}{{uri}} 308"]),
+    ]
 
 
 def _served(is_tls: bool, front: Front) -> list[str]:

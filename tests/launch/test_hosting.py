@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,14 @@ import pytest
 from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import InstanceConfig, WorkerSubnet
-from launch_cluster.answering import Answer, HubSilent, Site, wait_for_hub
+from launch_cluster.answering import (
+    Answer,
+    HubSilent,
+    Site,
+    look_at,
+    wait_for_hub,
+    words_of,
+)
 from launch_cluster.facts import (
     Facts,
     ImageFacts,
@@ -337,8 +345,8 @@ async def waited(answers: list[Answer], console: str = "") -> tuple[Answer, floa
 
 
 async def test_the_wait_ends_with_the_first_answer() -> None:
-    answer, seconds = await waited([Answer(False)] * 20 + [Answer(True, "but")])
-    assert answer == Answer(True, "but")
+    answer, seconds = await waited([Answer(False)] * 20 + [Answer(True, is_unnamed=True)])
+    assert answer == Answer(True, is_unnamed=True)
     assert 0 < seconds < 60
     assert (await waited([Answer(True)]))[1] == 0
 
@@ -355,6 +363,33 @@ async def test_a_script_that_failed_ends_the_wait_at_once() -> None:
     with pytest.raises(HubSilent, match="could not be set up") as caught:
         await waited([], "ec2spawner-manager: failed no network\n")
     assert "--replace-manager" in caught.value.next_step
+
+
+@pytest.mark.parametrize("domain", ["", "hub.invalid"])
+@pytest.mark.parametrize(("status", "is_up"), [(200, True), (308, False), (301, False)])
+async def test_only_the_hub_s_own_word_counts(domain: str, status: int, is_up: bool) -> None:
+    """Caddy leads on to HTTPS also where the hub is dead."""
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[0])
+        head = f"HTTP/1.1 {status} x\r\nLocation: https://hub.invalid/\r\n"
+        writer.write(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found = await asyncio.to_thread(look_at, Site("127.0.0.1", domain, port))
+    assert found == Answer(is_up, is_unnamed=bool(domain))
+    assert asked == ["GET /hub/health HTTP/1.1"]
+
+
+def test_a_name_that_leads_nowhere_is_not_told_as_the_hub_s_address() -> None:
+    site = Site("198.51.100.7", "hub.org")
+    unnamed = words_of(site, Answer(True, is_unnamed=True))
+    assert unnamed.startswith("The hub is up at 198.51.100.7; hub.org does not point there yet")
+    assert unnamed.endswith("make its A record 198.51.100.7")
+    assert words_of(site, Answer(True)) == "The hub answers at https://hub.org"
 
 
 def test_the_callback_is_under_the_name_that_users_type() -> None:

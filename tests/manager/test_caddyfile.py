@@ -190,6 +190,24 @@ def test_no_promise_of_https_is_made_by_plain_http_or_the_demo(ssl: Path, runtim
         assert "Strict-Transport-Security" not in text
 
 
+HUB = "hub.uni.example"
+BELOW = Front(users_below=HUB)
+
+
+@pytest.mark.parametrize(("front", "host"), [(Front(), "hub.example.org"), (None, HUB)])
+def test_by_plain_http_health_alone_is_asked_of_the_hub_and_without_secrets(
+    ssl: Path, runtime: Path, front: Front | None, host: str
+) -> None:
+    if front is None:
+        make_certificate(ssl, HUB, f"*.{HUB}")
+    text, _ = write(NAMED, ssl, runtime, front or BELOW)
+    plain = text[text.index("http:// {") :]
+    assert "path /hub/health\n" in plain
+    kept_out = ("header_up -Cookie", "header_up -Authorization", "header_down -Set-Cookie")
+    assert all(line in plain for line in kept_out)
+    assert f"header_up Host {host}\n" in plain
+
+
 def test_the_demo_needs_no_certificate_and_is_this_computer_s_alone(
     ssl: Path, runtime: Path
 ) -> None:
@@ -199,10 +217,6 @@ def test_the_demo_needs_no_certificate_and_is_this_computer_s_alone(
     assert "\tbind 127.0.0.1\n" in text
     assert "skip_install_trust" in text  # it changes nothing on this computer
     assert "http://" not in text
-
-
-HUB = "hub.uni.example"
-BELOW = Front(users_below=HUB)
 
 
 @pytest.mark.parametrize(

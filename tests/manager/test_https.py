@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import websocket
 from browser import chromium
 from hub.clouds import Cloud, Network
@@ -69,6 +70,21 @@ def ada(site: Site) -> Iterator[Person]:
     assert 'id="jupyter-config-data"' in page.text
     yield ada
     ada.close()
+
+
+def test_by_plain_http_it_is_told_whether_the_hub_is_well_and_nothing_else(site: Site) -> None:
+    """By the address, which is known before the name leads there."""
+    url = f"http://127.0.0.1:{site.front.http}"
+    secrets = {"Cookie": f"{HUB_LOGIN}=x", "Authorization": "token x"}
+    http = requests.Session()
+    http.trust_env = False
+    well = http.get(f"{url}/hub/health", headers=secrets, allow_redirects=False, timeout=30)
+    assert well.status_code == 200
+    assert "Set-Cookie" not in well.headers
+    for method, path in (("GET", "/hub/api"), ("GET", "/hub/health/x"), ("POST", "/hub/health")):
+        answer = http.request(method, url + path, allow_redirects=False, timeout=30)
+        assert answer.status_code == 308
+        assert answer.headers["Location"].startswith("https://")
 
 
 def cookies_of(person: Person) -> list[tuple[str, str, list[str]]]:
