@@ -47,7 +47,7 @@ class Quotas:
 
     vcpus: float | None = None
     addresses: float | None = None
-    addresses_used: int = 0
+    addresses_used: int | None = 0
     vcpus_each: int | None = None
 
 
@@ -179,7 +179,7 @@ def _is_there(stack: StackFacts | None) -> bool:
 
 
 def _of_addresses(request: UpRequest, facts: Facts, quotas: Quotas) -> Iterator[Finding]:
-    if quotas.addresses is None:
+    if quotas.addresses is None or quotas.addresses_used is None:
         return
     needed = needed_addresses(request, facts)
     free = int(quotas.addresses) - quotas.addresses_used

@@ -161,10 +161,10 @@ async def _vcpus(ec2: EC2, instance_type: str) -> int | None:
     return None
 
 
-async def _addresses(gateway: Gateway) -> int:
+async def _addresses(gateway: Gateway) -> int | None:
     with contextlib.suppress(CloudError):
         return len((await gateway.call("ec2", "describe_addresses"))["Addresses"])
-    return 0
+    return None
 
 
 async def look_at_ways(gateway: Gateway, subnets: Mapping[str, str]) -> Mapping[str, Way]:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from ec2spawner.cloud import Gateway
+from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError, Denied
 from ec2spawner.settings import InstanceConfig
 from launch_cluster import probing
@@ -283,6 +284,17 @@ async def test_that_rights_cannot_be_asked_for_is_no_obstacle() -> None:
     gateway = FakeGateway({}, Denied("no", aws_code="AccessDenied"))
     rights = await probing.look_at_rights(gateway)  # type: ignore[arg-type]
     assert rights == Rights(unknown="AccessDenied")
+
+
+async def test_addresses_that_cannot_be_counted_are_not_taken_for_none() -> None:
+    class Refusing(FakeGateway):
+        async def call(self, service: str, operation: str, *_: Any, **__: Any) -> dict[str, Any]:
+            raise Denied("no", aws_code="UnauthorizedOperation")
+
+    gateway: Any = Refusing({}, Denied("no", aws_code="UnauthorizedOperation"))
+    quotas = await probing.look_at_quotas(gateway, EC2(gateway, "town"), "t3.medium")
+    assert quotas.addresses_used is None
+    assert found(MANAGED, quotas=replace(quotas, addresses=0)).warnings == ()
 
 
 # ---- against the emulated cloud
