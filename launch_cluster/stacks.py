@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
-from ec2spawner.errors import CloudError, EC2SpawnerError, Rejected
+from ec2spawner.errors import CloudError, Denied, EC2SpawnerError, Rejected
 from ec2spawner.model import tags_of
 
 from .facts import StackFacts
@@ -235,6 +235,9 @@ class Stacks:
         }
         try:
             await self._call("create_change_set", params, Effect.REPEATABLE)
+        except Denied:
+            change_set.is_to_drop = False
+            raise
         except Rejected as error:
             if error.aws_code != ALREADY_THERE:  # else a repeated call met its first
                 change_set.is_to_drop = False
