@@ -34,6 +34,7 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
         *_of_profiles(facts),
         *_of_subnets(request, facts),
         *_of_key(request, facts),
+        *_of_machines_in_use(request, facts),
         *_of_file(request, facts),
     ]
 
@@ -87,6 +88,30 @@ def _of_own_network(request: UpRequest, network: StackFacts) -> Iterator[Finding
             f"names other subnets than the network that was made for {request.cluster}",
             "Leave the subnets out, or make another cluster.",
         )
+
+
+def _of_machines_in_use(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    """What the hub would no longer find on the machines that there are: they would be silent."""
+    if not facts.workers:
+        return
+    stack, recorded = facts.cluster, facts.recorded
+    ports = stack.parameters if stack and stack.is_usable else {}
+    are_ours = recorded is not None and request.cluster == recorded.CLUSTER_NAME
+    was = {
+        "WORKER_SSH_PORT": ports.get("WorkerSshPort"),
+        "WORKER_NOTEBOOK_PORT": ports.get("WorkerNotebookPort"),
+        "WORKER_USERNAME": recorded.WORKER_USERNAME if recorded and are_ours else None,
+    }
+    for key, before in was.items():
+        wanted = str(getattr(request.choices, key))
+        if before not in (None, wanted):
+            yield Finding(
+                f"{key} {wanted}",
+                f"is not what the {facts.workers} workers that there are have ({before}):"
+                " the hub would take them for broken, and replace them",
+                f"Leave it at {before}, or run launch-cluster terminate-workers {request.cluster}"
+                " first; homes are kept.",
+            )
 
 
 def _of_type(request: UpRequest, facts: Facts) -> Iterator[Finding]:

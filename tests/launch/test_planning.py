@@ -448,6 +448,24 @@ def test_all_obstacles_are_found_at_once() -> None:
     assert len(found) == 6
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("WORKER_SSH_PORT", 2022), ("WORKER_NOTEBOOK_PORT", 9999), ("WORKER_USERNAME", "ada")],
+)
+def test_what_machines_in_use_have_is_not_changed_beneath_them(key: str, value: Any) -> None:
+    done = complete(OWN, OWN_FACTS)
+    network = network_of(OWN, done)
+    assert network
+    facts = replace(done, recorded=server_config(OWN, done, network, CLUSTER_OUTPUTS))
+    changed = replace(OWN, choices=OWN.choices.model_copy(update={key: value}))
+    assert find_obstacles(changed, replace(facts, workers=0)) == []
+    (found,) = find_obstacles(changed, replace(facts, workers=3))
+    assert str(found).startswith(f"{key} {value} ")
+    assert "is not what the 3 workers that there are have" in str(found)
+    assert "launch-cluster terminate-workers bio" in str(found)
+    assert find_obstacles(OWN, replace(facts, workers=3)) == []
+
+
 @pytest.mark.parametrize("request_", [REQUEST, OWN])
 def test_where_all_is_well_there_is_no_obstacle(request_: UpRequest) -> None:
     assert obstacles(request_) == []
