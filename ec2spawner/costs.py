@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
@@ -44,6 +45,7 @@ WORDS: Mapping[str, str] = {
     IPV4_HOUR: "an hour of a public IPv4 address",
 }
 
+NAT_INSTANCE_TYPE, NAT_ROOT_GIB = "t4g.nano", 8
 MANAGER_ROOT_GIB = 16
 MANAGER_DATA_GIB = 10
 NAT_GB_PER_STUDENT_WEEK = 0.5
@@ -197,6 +199,14 @@ def _bill(prices: Prices, *lines: tuple[str, str, float]) -> Bill:
 # ---- what is planned
 
 
+class Nat(str, Enum):
+    """How the private subnets that a cluster makes reach the outside; NONE: without its doing."""
+
+    GATEWAY = "gateway"
+    INSTANCE = "instance"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a class makes of a cluster."""
@@ -217,7 +227,7 @@ class Usage:
 
 
 def cost_of_plan(
-    choices: InstanceConfig, has_manager: bool, nat: bool, prices: Prices
+    choices: InstanceConfig, has_manager: bool, nat: Nat, prices: Prices
 ) -> Bill:  # the Region is the prices'
     """What a cluster costs a month before anybody works: manager, network, spare machines."""
     manager = choices.MANAGER_INSTANCE_TYPE
@@ -230,9 +240,22 @@ def cost_of_plan(
         ("manager's disks", GP3, disks),
         ("snapshots of the manager's data, at most", SNAPSHOT, data),
         ("manager's address", IPV4_HOUR, always if has_manager else 0),
-        ("NAT gateway", NAT_HOUR, always if nat else 0),
-        ("NAT gateway's address", IPV4_HOUR, always if nat else 0),
-    ) + _pools(choices, prices)
+    ) + (_nat(nat, prices) + _pools(choices, prices))
+
+
+def _nat(nat: Nat, prices: Prices) -> Bill:
+    """One, in whatever number of zones (``network.yaml``)."""
+    if nat is Nat.GATEWAY:
+        first = [("NAT gateway", NAT_HOUR, HOURS_A_MONTH)]
+    elif nat is Nat.INSTANCE:
+        kind = f"NAT instance ({NAT_INSTANCE_TYPE})"
+        first = [
+            (kind, instance(NAT_INSTANCE_TYPE), HOURS_A_MONTH),
+            ("NAT instance's disk", GP3, NAT_ROOT_GIB),
+        ]
+    else:
+        return Bill(())
+    return _bill(prices, *first, (f"NAT {nat.value}'s address", IPV4_HOUR, HOURS_A_MONTH))
 
 
 def _pools(choices: Choices, prices: Prices) -> Bill:
@@ -419,6 +442,8 @@ class Existing:
     nat_gateways: int = 0
     managers: tuple[str, ...] = ()  # types of those that run
     workers: tuple[str, ...] = ()  # types of those that run
+    builders: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # without a role: the network's NAT instance
     stopped: int = 0
 
 
@@ -430,6 +455,10 @@ def cost_of_existing(existing: Existing, prices: Prices) -> Bill:
             (f"manager ({kind})", instance(kind), HOURS_A_MONTH * existing.managers.count(kind))
             for kind in dict.fromkeys(existing.managers)
         ),
+        *(
+            (f"NAT instance ({kind})", instance(kind), HOURS_A_MONTH * count)
+            for kind, count in _tally(existing.others).items()
+        ),
         (
             _counted(existing.nat_gateways, "NAT gateway"),
             NAT_HOUR,
@@ -439,12 +468,13 @@ def cost_of_existing(existing: Existing, prices: Prices) -> Bill:
 
 
 def cost_of_running(existing: Existing, prices: Prices) -> Bill:
-    """What the workers that run cost an hour."""
+    """What the workers and builders that run cost an hour."""
     return _bill(
         prices,
         *(
-            (_counted(count, f"worker ({kind})"), instance(kind), float(count))
-            for kind, count in _tally(existing.workers).items()
+            (_counted(count, f"{what} ({kind})"), instance(kind), float(count))
+            for what, types in (("worker", existing.workers), ("builder", existing.builders))
+            for kind, count in _tally(types).items()
         ),
     )
 

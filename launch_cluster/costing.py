@@ -19,8 +19,10 @@ from pydantic import ValidationError
 from ec2spawner.cloud import Gateway
 from ec2spawner.configfile import Fault
 from ec2spawner.costs import (
+    NAT_INSTANCE_TYPE,
     Existing,
     Kind,
+    Nat,
     PriceEntry,
     Prices,
     Shared,
@@ -68,7 +70,7 @@ class CostRequest:
     own_file: Path
     cluster: str | None = None
     has_manager: bool = True
-    nat: bool = True
+    nat: Nat = Nat.GATEWAY
     refresh: bool = False
 
 
@@ -83,7 +85,7 @@ class CostOptions:
     shared: Shared
     profile: str | None = None
     has_manager: bool = True
-    nat: bool = True
+    nat: Nat = Nat.GATEWAY
     refresh: bool = False
 
 
@@ -174,19 +176,20 @@ class Cost:
 
     def _types(self, existing: Existing | None) -> set[str]:
         choices = self.request.choices
-        types = {choices.MANAGER_INSTANCE_TYPE, choices.WORKER_INSTANCE_TYPE}
+        types = {choices.MANAGER_INSTANCE_TYPE, choices.WORKER_INSTANCE_TYPE, NAT_INSTANCE_TYPE}
         types |= {t for profile in choices.PROFILES for t in profile.INSTANCE_TYPES}
         large = self.request.shared.instance_type
         types |= {large} if large else {f"m7i.{size}" for size in SHARED_SIZES}
-        return types | ({*existing.managers, *existing.workers} if existing else set())
+        return types | (_running(existing) if existing else set())
 
     def _estimate(self, prices: Prices, existing: Existing | None) -> Estimate:
         request, choices = self.request, self.request.choices
+        has_gateway = request.nat is Nat.GATEWAY
         return Estimate(
             prices=prices,
             usage=request.usage,
             standing=cost_of_plan(choices, request.has_manager, request.nat, prices),
-            use=cost_of_use(choices, request.kind, request.usage, prices, nat=request.nat),
+            use=cost_of_use(choices, request.kind, request.usage, prices, nat=has_gateway),
             alternatives=alternatives(choices, request.kind, request.usage, prices, request.shared),
             cluster=request.cluster,
             existing=existing,
@@ -212,8 +215,10 @@ async def look_at_existing(gateway: Gateway, cluster: str) -> Existing:
         snapshots=tuple(parse_snapshot(raw) for raw in snapshots),
         addresses=len(addresses),
         nat_gateways=sum(_is_charged(g, cluster) for g in gateways),
-        managers=tuple(m.instance_type for m in running if _is_manager(m)),
-        workers=tuple(m.instance_type for m in running if not _is_manager(m)),
+        managers=_types_of(running, Role.MANAGER),
+        workers=_types_of(running, Role.WORKER),
+        builders=_types_of(running, Role.BUILDER),
+        others=_types_of(running, None),
         stopped=sum(m.state in (InstanceState.STOPPING, InstanceState.STOPPED) for m in machines),
     )
 
@@ -224,8 +229,16 @@ def _is_charged(nat_gateway: Mapping[str, Any], cluster: str) -> bool:
     return tags.get(TAG_CLUSTER) == cluster and nat_gateway["State"] in ("pending", "available")
 
 
-def _is_manager(machine: Worker) -> bool:
-    return machine.role == Role.MANAGER.value
+def _types_of(machines: Iterable[Worker], role: Role | None) -> tuple[str, ...]:
+    """Of those that have a role; None: any that is not one of an instance's."""
+    known = {known.value for known in (Role.MANAGER, Role.WORKER, Role.BUILDER)}
+    return tuple(
+        m.instance_type for m in machines if (m.role == role.value if role else m.role not in known)
+    )
+
+
+def _running(existing: Existing) -> set[str]:
+    return {*existing.managers, *existing.workers, *existing.builders, *existing.others}
 
 
 async def _list(

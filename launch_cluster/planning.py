@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import zip_longest
 
 from ec2spawner.addresses import HUB_API_PORT, hub_port
+from ec2spawner.costs import Nat
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import (
     EDITABLE_KEYS,
@@ -268,12 +269,12 @@ def _by_letter(name: str, values: Sequence[str]) -> dict[str, str]:
     }
 
 
-def has_nat_gateway(request: UpRequest, facts: Facts) -> bool:
-    """Whether a network of the cluster's own has, or gets, a NAT gateway."""
+def nat_of(request: UpRequest, facts: Facts) -> Nat:
+    """What a network of the cluster's own has, or gets."""
     if wanted_subnets(request, facts.network, facts.cluster)[0]:
-        return False
+        return Nat.NONE
     old = facts.network.parameters if facts.network and facts.network.is_usable else {}
-    return (request.nat or old.get("Nat") or "gateway") == "gateway"
+    return Nat(request.nat or old.get("Nat") or Nat.GATEWAY.value)
 
 
 def _nat(request: UpRequest, facts: Facts, old: Mapping[str, str]) -> dict[str, str]:

@@ -55,8 +55,8 @@ from .planning import (
     StackChange,
     Templates,
     cluster_spec,
-    has_nat_gateway,
     make_plan,
+    nat_of,
     network_of,
     server_config,
     stack_tags,
@@ -238,7 +238,7 @@ class Up:
         bill = cost_of_plan(
             self.request.choices,
             has_manager=self.request.manager is not None,
-            nat=has_nat_gateway(self.request, facts),
+            nat=nat_of(self.request, facts),
             prices=self.prices,
         )
         return [

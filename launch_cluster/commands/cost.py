@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ec2spawner.costs import SHARED_GIB_PER_STUDENT, Shared
+from ec2spawner.costs import SHARED_GIB_PER_STUDENT, Nat, Shared
 from ec2spawner.pricefile import user_file
 
 from ..costing import Cost, CostOptions, read_cost_request
@@ -31,7 +31,14 @@ from . import common
 @click.option("--weeks", type=float, default=15.0, show_default=True, help="Length of the course.")
 @click.option("--profile", metavar="SLUG", help="Kind of machine, one of PROFILES [the first].")
 @click.option("--no-manager", is_flag=True, help="The hub runs elsewhere.")
-@click.option("--no-nat", is_flag=True, help="The subnets have a way to the internet already.")
+@click.option(
+    "--nat",
+    type=click.Choice([way.value for way in Nat]),
+    default=Nat.GATEWAY.value,
+    show_default=True,
+    help="How workers reach the internet in a network that is made, as of ``up``.",
+)
+@click.option("--no-nat", is_flag=True, help="The same as --nat none.")
 @click.option(
     "--shared-type",
     metavar="TYPE",
@@ -87,6 +94,6 @@ def _options(typed: dict[str, Any]) -> CostOptions:
         shared=Shared(typed["shared_type"], typed["shared_gib"]),
         profile=typed["profile"],
         has_manager=not typed["no_manager"],
-        nat=not typed["no_nat"],
+        nat=Nat.NONE if typed["no_nat"] else Nat(typed["nat"]),
         refresh=typed["refresh_prices"],
     )

@@ -23,6 +23,7 @@ from ec2spawner.costs import (
     Bill,
     Existing,
     Item,
+    Nat,
     PriceEntry,
     PriceFile,
     Prices,
@@ -82,7 +83,7 @@ def sums(bill: Bill) -> dict[str, float]:
 
 
 def test_a_plan_costs_manager_network_and_disks_before_anybody_works() -> None:
-    bill = cost_of_plan(CHOICES, True, True, known())
+    bill = cost_of_plan(CHOICES, True, Nat.GATEWAY, known())
     assert sums(bill) == {
         "manager (t3.medium)": 29.2,  # 730 h * 0.04
         "manager's disks": 2.08,  # 26 GB * 0.08
@@ -97,15 +98,25 @@ def test_a_plan_costs_manager_network_and_disks_before_anybody_works() -> None:
 
 @pytest.mark.parametrize(
     ("has_manager", "nat", "usd"),
-    [(False, True, 36.5), (True, False, 35.43), (False, False, 0.0)],
+    [(False, Nat.GATEWAY, 36.5), (True, Nat.NONE, 35.43), (False, Nat.NONE, 0.0)],
 )
-def test_what_is_elsewhere_costs_nothing_here(has_manager: bool, nat: bool, usd: float) -> None:
+def test_what_is_elsewhere_costs_nothing_here(has_manager: bool, nat: Nat, usd: float) -> None:
     assert cost_of_plan(CHOICES, has_manager, nat, known()).usd == pytest.approx(usd)
+
+
+def test_a_nat_instance_costs_its_machine_disk_and_address() -> None:
+    bill = cost_of_plan(CHOICES, False, Nat.INSTANCE, known(**{"instance t4g_nano": 0.004}))
+    assert sums(bill) == {
+        "NAT instance (t4g.nano)": 2.92,
+        "NAT instance's disk": 0.64,
+        "NAT instance's address": 3.65,
+    }
+    assert cost_of_plan(CHOICES, False, Nat.INSTANCE, known()).unknown == ("instance t4g.nano",)
 
 
 def test_spare_machines_cost_as_they_are() -> None:
     choices = InstanceConfig(POOL_RUNNING=2, POOL_STOPPED=3)
-    assert sums(cost_of_plan(choices, False, False, known())) == {
+    assert sums(cost_of_plan(choices, False, Nat.NONE, known())) == {
         "spare machines that run (t3.medium)": 58.4,  # 2 * 730 h * 0.04
         "disks of spare machines": 8.8,  # 5 * (12 + 10) GB * 0.08
     }
@@ -119,7 +130,7 @@ def test_spare_machines_of_each_profile_are_counted() -> None:
         ' "POOL_RUNNING": 1, "HOME_GIB": 50}]}'
     )
     assert [kind.instance_type for kind in kinds_of(choices)] == ["t3.medium", "g5.xlarge"]
-    bill = cost_of_plan(choices, False, False, known(**{"instance g5_xlarge": 1.0}))
+    bill = cost_of_plan(choices, False, Nat.NONE, known(**{"instance g5_xlarge": 1.0}))
     assert [(i.what, round(i.usd or 0, 2)) for i in bill.items] == [
         ("disks of spare machines", 1.76),
         ("spare machines that run (g5.xlarge)", 730.0),
@@ -209,16 +220,19 @@ def test_a_cluster_costs_what_is_there_and_its_workers_by_the_hour() -> None:
         nat_gateways=1,
         managers=("t3.medium",),
         workers=("t3.medium", "t3.medium", "g5.xlarge"),
+        builders=("t3.medium",),
+        others=("t3.medium",),
         stopped=4,
     )
     assert sums(cost_of_existing(existing, known())) == {
         "manager (t3.medium)": 29.2,
+        "NAT instance (t3.medium)": 29.2,
         "1 NAT gateway": 32.85,
         "1 volume": 1.76,
         "1 address": 3.65,
     }
     running = cost_of_running(existing, known())
-    assert sums(running) == {"2 workers (t3.medium)": 0.08}
+    assert sums(running) == {"2 workers (t3.medium)": 0.08, "1 builder (t3.medium)": 0.04}
     assert running.unknown == ("instance g5.xlarge",)
 
 
@@ -227,7 +241,7 @@ def test_a_cluster_costs_what_is_there_and_its_workers_by_the_hour() -> None:
 
 def test_a_type_without_a_price_is_named_and_not_counted() -> None:
     choices = InstanceConfig(MANAGER_INSTANCE_TYPE="u-12tb1.112xlarge")
-    bill = cost_of_plan(choices, True, True, known())
+    bill = cost_of_plan(choices, True, Nat.GATEWAY, known())
     assert bill.unknown == ("instance u-12tb1.112xlarge",)
     assert bill.items[0].usd is None
     assert bill.usd == pytest.approx(71.93 - 29.2)
@@ -235,7 +249,7 @@ def test_a_type_without_a_price_is_named_and_not_counted() -> None:
 
 
 def test_a_region_without_prices_has_a_bill_all_the_same() -> None:
-    bill = cost_of_plan(CHOICES, True, True, Prices("mars-north-1", {}))
+    bill = cost_of_plan(CHOICES, True, Nat.GATEWAY, Prices("mars-north-1", {}))
     assert bill.usd == 0
     assert len(bill.items) == 6
     assert bill.unknown == ("instance t3.medium", GP3, SNAPSHOT, IPV4_HOUR, NAT_HOUR)
@@ -302,7 +316,7 @@ def test_the_package_names_date_and_source_of_each_price() -> None:
 
 def test_the_package_knows_all_of_the_default_cluster_in_its_default_region() -> None:
     prices = read_prices("us-east-1", Path("/nowhere"))
-    assert not cost_of_plan(CHOICES, True, True, prices).unknown
+    assert not cost_of_plan(CHOICES, True, Nat.GATEWAY, prices).unknown
     assert prices.usd(SNAPSHOT_ARCHIVE) == 0.0125
     assert prices.usd("instance g5.xlarge") == 1.006
 

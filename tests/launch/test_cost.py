@@ -356,20 +356,27 @@ def test_a_cluster_that_is_not_there_costs_nothing(gateway: Gateway, cluster: st
     assert asyncio.run(look_at_existing(gateway, cluster)) == Existing()
 
 
-def test_the_manager_is_told_apart(gateway: Gateway, cluster: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "field"),
+    [("manager", "managers"), ("worker", "workers"), (None, "others")],
+)
+def test_each_machine_is_what_its_role_says(
+    gateway: Gateway, cluster: str, role: str | None, field: str
+) -> None:
     ec2 = boto3.client("ec2", region_name="us-east-1")
     image = ec2.describe_images(Owners=["amazon", "099720109477"])["Images"][0]["ImageId"]
-    tags = [
-        {"Key": "ec2spawner:cluster", "Value": cluster},
-        {"Key": "ec2spawner:role", "Value": "manager"},
-    ]
+    tags = {"ec2spawner:cluster": cluster, **({"ec2spawner:role": role} if role else {})}
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     ec2.run_instances(
         ImageId=image,
         InstanceType="t3.medium",
         MinCount=1,
         MaxCount=1,
-        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        TagSpecifications=[{"ResourceType": "instance", "Tags": pairs}],
     )
     existing = asyncio.run(look_at_existing(gateway, cluster))
-    assert existing.managers == ("t3.medium",)
-    assert existing.workers == ()
+    kinds = {
+        name: getattr(existing, name) for name in ("managers", "workers", "builders", "others")
+    }
+    assert {name for name, types in kinds.items() if types} == {field}
+    assert kinds[field] == ("t3.medium",)
