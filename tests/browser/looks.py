@@ -1,33 +1,36 @@
 """What a page is to people who cannot see it, have a small screen, or like it dark.
 
-Owns how axe is asked, and which of JupyterHub's own faults are passed over: each by page and rule,
-with its reason.
+Owns how axe is asked, and in which looks.
 """
 
 from __future__ import annotations
 
-from axe_playwright_python.sync_playwright import Axe
+from typing import Any
+
+from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Page
 
 from .visitors import HEIGHT, WIDTH
 
 PHONE_WIDTH = 360
-SIZES = ((WIDTH, "light"), (PHONE_WIDTH, "dark"))
-JUPYTERHUBS_OWN = {
-    # The panel is a React application that cannot be extended (JupyterHub 6.1).
-    ("admin", "button-name"): "the buttons that unfold a user's row have no name",
-    ("admin", "color-contrast"): "names of named servers are too faint in the dark",
-    ("admin", "wide"): "its table is wider than a phone",
-}
+LOOKS = [(width, theme) for width in (WIDTH, PHONE_WIDTH) for theme in ("light", "dark")]
 _OVERHANG = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 _SET_THEME = "theme => document.documentElement.setAttribute('data-bs-theme', theme)"
 _STILL = "* { transition: none !important; animation: none !important; }"
+_VIOLATIONS = "async () => (await axe.run({ resultTypes: ['violations'] })).violations"
+_END_TIMERS = "for (let last = setTimeout(() => 0); last > 0; last--) clearTimeout(last)"
+
+
+def hold(page: Page) -> None:
+    """Keep a page that would reload itself, or go on to another."""
+    page.evaluate(_END_TIMERS)
 
 
 def faults(page: Page, name: str) -> list[str]:
-    """What is wrong with the page, wide and light or narrow and dark; leaves it wide and light."""
+    """What is wrong with the page, wide and narrow, light and dark; leaves it wide and light."""
     page.add_style_tag(content=_STILL)  # colours in mid-change are nobody's choice
-    found = [fault for width, theme in SIZES for fault in _faults_at(page, name, width, theme)]
+    page.evaluate(AXE_FILE_PATH.read_text())
+    found = [fault for width, theme in LOOKS for fault in _faults_at(page, name, width, theme)]
     _become(page, WIDTH, "light")
     return found
 
@@ -39,13 +42,12 @@ def _become(page: Page, width: int, theme: str) -> None:
 
 def _faults_at(page: Page, name: str, width: int, theme: str) -> list[str]:
     _become(page, width, theme)
-    violations = Axe().run(page).response["violations"]
+    violations: list[dict[str, Any]] = page.evaluate(_VIOLATIONS)
     found = [
-        f"{name}, {theme}: {violation['id']}: {node['html'][:200]}"
+        f"{name}, {width} {theme}: {violation['id']}: {node['html'][:200]}"
         for violation in violations
-        if (name, violation["id"]) not in JUPYTERHUBS_OWN
         for node in violation["nodes"]
     ]
-    if page.evaluate(_OVERHANG) > 0 and (name, "wide") not in JUPYTERHUBS_OWN:
-        found.append(f"{name}, {theme}: wider than {width} pixels")
+    if page.evaluate(_OVERHANG) > 0:
+        found.append(f"{name}, {width} {theme}: wider than {width} pixels")
     return found

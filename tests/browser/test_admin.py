@@ -12,8 +12,8 @@ CLASS = ("grace", "alan", "barbara")
 
 
 def row_of(admin: Visitor, user: str) -> Locator:
-    name = admin.page.get_by_role("cell", name=user, exact=True)
-    return admin.page.get_by_role("row").filter(has=name).first
+    details = admin.page.get_by_role("button", name=f"Details of {user}", exact=True)
+    return admin.page.get_by_role("row").filter(has=details)
 
 
 def test_an_admin_adds_three_names_at_once_and_starts_and_stops_one_of_their_servers(

@@ -83,6 +83,10 @@ def test_the_pages_of_the_hub_are_fit_for_everybody(
     admin.log_in("/hub/admin")
     admin.page.get_by_role("button", name="Add Users").wait_for()
     found += faults(admin.page, "admin")
+    for name in ("Add Users", "Manage Groups"):
+        admin.page.get_by_role("button", name=name).click()
+        found += faults(admin.page, name)
+        admin.page.get_by_role("button", name="Back").click()
     admin.visit("/hub/spawn/admin/choice")
     admin.page.get_by_role("radio", name="Usual").wait_for()
     expect(admin.page.locator("body")).to_contain_text("$0.042 an hour.")
