@@ -18,12 +18,6 @@ _OVERHANG = "document.documentElement.scrollWidth - document.documentElement.cli
 _SET_THEME = "theme => document.documentElement.setAttribute('data-bs-theme', theme)"
 _STILL = "* { transition: none !important; animation: none !important; }"
 _VIOLATIONS = "async () => (await axe.run({ resultTypes: ['violations'] })).violations"
-_END_TIMERS = "for (let last = setTimeout(() => 0); last > 0; last--) clearTimeout(last)"
-
-
-def hold(page: Page) -> None:
-    """Keep a page that would reload itself, or go on to another."""
-    page.evaluate(_END_TIMERS)
 
 
 def faults(page: Page, name: str) -> list[str]:
