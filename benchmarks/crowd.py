@@ -29,6 +29,7 @@ PROFILES = [
     {"SLUG": "guests", "NAME": "Guests", "INSTANCE_TYPES": [GUEST_TYPE], "GROUPS": ["guests"]},
 ]
 STOP_SECONDS = 1.0
+POLL_SECONDS = 10  # as the product has it
 BOUND_SECONDS = 1.0
 SEED = 5
 
@@ -138,7 +139,7 @@ async def measure(options: argparse.Namespace) -> list[Report]:
         "process", options.boot_seconds, STOP_SECONDS, in_memory=True, stub_types=(CLASS_TYPE,)
     )
     async with made(setting, options.keep) as bed, _browser(chromium.find()) as browser:
-        hub = await bed.hub("crowd", choices={"PROFILES": PROFILES})
+        hub = await bed.hub("crowd", poll_seconds=POLL_SECONDS, choices={"PROFILES": PROFILES})
         await _add_everybody(hub, options)
         say(f"{options.students} students and {options.browsers} browsers")
         await hub.reset()

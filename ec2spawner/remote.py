@@ -335,8 +335,6 @@ async def probe(address: str, port: int) -> Probe:
     except (OSError, asyncio.TimeoutError):
         return Probe.SILENT
     writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
     return Probe.LISTENING
 
 
