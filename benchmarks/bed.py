@@ -57,6 +57,10 @@ def network() -> Iterator[str]:
     raise RuntimeError("no free loopback network")
 
 
+GIVING_WAY = ("nice", "-n", "10")
+"""Before a command: of what is not on the hub's computer in real life."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the emulated cloud is told."""
@@ -69,6 +73,8 @@ class Setting:
     """Whether all files lie in memory, so that no figure depends on the disk and its users."""
     stub_types: tuple[str, ...] = ()
     """Instance types whose workers are stubs where the others are processes."""
+    gives_way: bool = False
+    """Whether the cloud with its machines leaves the processors to the hub where both want them."""
 
 
 def clean_environment(endpoint: str, cidr: str) -> dict[str, str]:
@@ -123,6 +129,7 @@ class Bed:
     def _cloud_command(self) -> list[str]:
         setting = self.setting
         return [
+            *(GIVING_WAY if setting.gives_way else ()),
             *(sys.executable, "-m", "ec2spawner.localcloud", "serve"),
             *("--port", self.endpoint.rpartition(":")[2]),
             *("--state-dir", str(self.state_dir), "--workers", setting.workers),

@@ -5,7 +5,10 @@ Owns the options that keep it from talking to other hosts.
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -24,3 +27,10 @@ def find(search_path: str | None = None) -> str | None:
     """Where it is, in these folders or in PATH's; None where there is none."""
     found = (shutil.which(name, path=search_path) for name in NAMES)
     return next(filter(None, found), None)
+
+
+def behind(command: Sequence[str], path: str, script: Path) -> str:
+    """Where to start it through ``command``: a new ``script``, since playwright takes one name."""
+    script.write_text(f'#!/bin/sh\nexec {shlex.join([*command, path])} "$@"\n')
+    script.chmod(0o755)
+    return str(script)

@@ -4,6 +4,8 @@ Everybody logs in within a few seconds, starts a server, comes back to the home 
 stops and logs out. Those in chromium have real machines (processes) and compute in JupyterLab;
 those who speak HTTP only have stubs. Each page is timed, from its request to its last byte; what
 begins a start is not among the bounded ones, since it may wait for the start itself.
+
+The browsers and the machines, which are computers of their own in real life, give way to the hub.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import contextlib
 import random
 import sys
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
 from benchmarks import arithmetic, chromium, report, students
-from benchmarks.bed import Hub, Setting, made
+from benchmarks.bed import GIVING_WAY, Hub, Setting, made
 from benchmarks.client import Client
 from benchmarks.report import Report, Row, say
 from benchmarks.students import Diary, Opened
@@ -99,11 +102,14 @@ async def _guest(hub: Hub, browser: Browser, name: str, moment: float) -> Diary:
 
 
 @contextlib.asynccontextmanager
-async def _browser(path: str | None) -> AsyncIterator[Browser]:
+async def _browser(path: str | None, folder: Path) -> AsyncIterator[Browser]:
     if path is None:
         raise RuntimeError(chromium.MISSING)
+    script = chromium.behind(GIVING_WAY, path, folder / "chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=list(chromium.FLAGS))
+        browser = await playwright.chromium.launch(
+            executable_path=script, args=list(chromium.FLAGS)
+        )
         yield browser
         await browser.close()
 
@@ -136,9 +142,17 @@ async def measure(options: argparse.Namespace) -> list[Report]:
     workers = f"process ({options.browsers}), stub ({options.students})"
     sheet = Report("crowd", workers, settings)
     setting = Setting(
-        "process", options.boot_seconds, STOP_SECONDS, in_memory=True, stub_types=(CLASS_TYPE,)
+        "process",
+        options.boot_seconds,
+        STOP_SECONDS,
+        in_memory=True,
+        stub_types=(CLASS_TYPE,),
+        gives_way=True,
     )
-    async with made(setting, options.keep) as bed, _browser(chromium.find()) as browser:
+    async with (
+        made(setting, options.keep) as bed,
+        _browser(chromium.find(), bed.folder) as browser,
+    ):
         hub = await bed.hub("crowd", poll_seconds=POLL_SECONDS, choices={"PROFILES": PROFILES})
         await _add_everybody(hub, options)
         say(f"{options.students} students and {options.browsers} browsers")
