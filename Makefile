@@ -7,7 +7,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard ec2spawner launch_cluster tests benchmarks tools jupyterhub_config.py setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test test-image test-image-full lint audit docs format bench soak lock picture screenshots clean
+.PHONY: help setup demo demo-clean test test-image test-image-full lint audit docs format bench soak lock picture screenshots clean chromium
 
 help:  ## this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +21,12 @@ demo: setup  ## hub, emulated cloud and real launch command on this computer [PO
 demo-clean:  ## forget the demo's users, files and machines
 	@tools/demo_clean.sh
 
-test: setup lint docs  ## all checks and tests; the browser's need Debian's chromium
-	@tools/chromium.sh
+test: setup  ## all checks and tests; the browser's need Debian's chromium
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync lint docs chromium
 	@$(BIN)/python -m pytest --numprocesses 2 --ignore tests/image
+
+chromium:
+	@tools/chromium.sh
 
 # Alone: each machine boots as fast as it can.
 IMAGE_TESTS := $(BIN)/python -m pytest -o faulthandler_timeout=2400 --durations 5
