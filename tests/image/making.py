@@ -15,9 +15,10 @@ from pathlib import Path
 from ec2spawner.localcloud.vm_options import INITRD, KERNEL, ROOT
 from launch_cluster.bundle import find_sources, worker_digest
 
-from . import roots
+from . import leavings, roots
 
 DISK_GIB = 4
+BEFORE_SEALING, AFTER_SEALING = "left-before.txt", "left-after.txt"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ def make(recipe: Recipe) -> Path:
 
 def _fingerprint(recipe: Recipe) -> str:
     """Of what runs on a worker, and of what makes its image; the hub's own code is none of it."""
-    makers = [*roots.TOOLS.iterdir(), Path(__file__), Path(roots.__file__)]
+    makers = [
+        *roots.TOOLS.iterdir(),
+        Path(__file__),
+        *(Path(m.__file__) for m in (leavings, roots)),
+    ]
     parts = (repr(recipe), worker_digest(find_sources()))
     metadata = roots.REPOSITORY / "pyproject.toml"
     return roots.digest(*(p.encode() for p in parts), roots.digest_of([*makers, metadata]))
@@ -74,8 +79,12 @@ def _make_in(place: Path, recipe: Recipe) -> None:
     for name, text in recipe.course.items():
         (given / "course").mkdir(exist_ok=True)
         (given / "course" / name).write_text(text)
-    for script in [*["provision.sh"] * recipe.times, "seal.sh"]:
-        _run_in(root, given, recipe, script, made / "making.log")
+    for _ in range(recipe.times):
+        _run_in(root, given, recipe, "provision.sh", made / "making.log")
+    leavings.leave(root)
+    (made / BEFORE_SEALING).write_text("\n".join(leavings.found(root)))
+    _run_in(root, given, recipe, "seal.sh", made / "making.log")
+    (made / AFTER_SEALING).write_text("\n".join(leavings.found(root)))
     for kind, name in (("vmlinuz", KERNEL), ("initrd.img", INITRD)):
         shutil.copy(max((root / "boot").glob(f"{kind}-*")), made / name)
     roots.make_disk(root, made / ROOT, DISK_GIB)

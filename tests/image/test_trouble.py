@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hub.hubs import Hub, User
 from hub.processes import eventually
+from hub.words import assert_fit_for_a_user
 
 from ec2spawner.localcloud.vm_options import ROOT
+from ec2spawner.model import Owner
 
 from . import making
 from .machines import BOOT_SECONDS, VmCloud
@@ -88,6 +90,26 @@ def test_the_dead_man_switch_powers_a_machine_off(cloud: VmCloud, hubs: Callable
     eventually(lambda: not user.is_ready(), BOOT_SECONDS, "the hub sees that it is gone")
     with at_work(user):
         assert user.read("notes.txt") == "kept"
+
+
+def test_an_owner_that_root_forged_on_a_machine_is_refused_and_told_the_operator(
+    cloud: VmCloud, hubs: Callable[..., Hub]
+) -> None:
+    hub = hubs(cloud).start()
+    user, other = hub.user("mallory"), Owner("vera").key
+    with at_work(user):
+        user.write("notes.txt", "kept")
+        record = "/var/lib/ec2spawner/claim.json"
+        forge = f"s/{Owner('mallory').key}/{other}/; " + 's/"claim": "[^"]*"/"claim": "forged"/'
+        shell = cloud.shell(user.worker()["id"])
+        shell.output(f"sed -i '{forge}' {record} && grep forged {record} | grep {other} && sync")
+    begins = len(hub.story())
+    message = user.fail_to_start()
+    assert "belongs to somebody else" in message
+    assert_fit_for_a_user(message)
+    told = hub.story()[begins:]
+    assert "owner-mismatch" in told
+    assert other in told
 
 
 @pytest.fixture(scope="module")

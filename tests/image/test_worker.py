@@ -9,6 +9,9 @@ from pathlib import Path
 from hub.hubs import Hub, User, at_once
 from hub.processes import eventually
 
+from launch_cluster.bundle import find_sources
+
+from . import leavings, making
 from .conftest import REPORTS
 from .machines import BOOT_SECONDS, Shell, VmCloud
 
@@ -23,6 +26,29 @@ except OSError as error:
 ASK_METADATA = """/opt/ec2spawner/bin/python -I -c '
 from ec2spawner.worker import metadata
 print(metadata._ask(metadata.ADDRESS, "/latest/meta-data/instance-id"))'"""
+REMEMBERED = (
+    "/var/lib/ec2spawner/claim.json",
+    "/var/lib/ec2spawner/watchdog.json",
+    "/run/ec2spawner/server.json",
+    "/home/ec2spawner/.ssh/authorized_keys",
+    "/etc/ssh/ssh_host_ed25519_key",
+)
+TRY_FILES = """
+for path in {paths}:
+    for mode in ("r", "r+"):
+        try:
+            open(path, mode).close()
+            print("OPENED", path, mode)
+        except OSError as error:
+            print(type(error).__name__)
+"""
+FIND_WRITABLE = """find / -xdev -writable -not -type l -not -path '/proc/*' \
+    -not -path '/home/jovyan*' -not -path '/tmp*' -not -path '/var/tmp*' 2>/dev/null"""
+SEEN_PROCESSES = """
+import os, pwd
+owners = {os.stat(f"/proc/{pid}").st_uid for pid in os.listdir("/proc") if pid.isdigit()}
+print(sorted(pwd.getpwuid(uid).pw_name for uid in owners))
+"""
 REPORT = (
     "systemd-analyze time",
     "systemd-analyze critical-chain ssh.service",
@@ -59,6 +85,11 @@ class Day:
         return self.shell.run("systemctl is-system-running")[1] in ("running", "degraded")
 
 
+def test_an_image_holds_nothing_of_its_builder(image: Path) -> None:
+    assert (image / making.BEFORE_SEALING).read_text().splitlines() == list(leavings.PLACES)
+    assert (image / making.AFTER_SEALING).read_text() == ""
+
+
 def test_a_user_s_files_survive_on_a_real_machine(cloud: VmCloud, hubs: Callable[..., Hub]) -> None:
     """One story, since every boot takes a minute."""
     hub = hubs(cloud).start()
@@ -72,6 +103,7 @@ def test_a_user_s_files_survive_on_a_real_machine(cloud: VmCloud, hubs: Callable
     system_is_healthy(day)
     notebooks_run_apart_from_the_server(day)
     metadata_are_root_s(day)
+    what_the_worker_remembers_is_root_s(day)
     what_users_install_is_theirs(day)
     day.user.write("notes.txt", "kept")
 
@@ -99,11 +131,25 @@ def home_is_the_volume(day: Day) -> None:
     assert day.shell.output("stat -c %U:%a /home/jovyan") == "jovyan:750"
 
 
+def needless_units() -> set[str]:
+    """What the image's boot does without."""
+    text = (find_sources().worker / "needless-units.txt").read_text()
+    return {unit for line in text.splitlines() for unit in line.partition("#")[0].split()}
+
+
 def system_is_healthy(day: Day) -> None:
     failed = day.shell.output("systemctl list-units --failed --plain --no-legend --no-pager")
     assert failed == ""
     timers = day.shell.output("systemctl list-timers --no-pager --plain")
-    assert "ec2spawner-watchdog.timer" in timers
+    for timer in ("ec2spawner-watchdog", "apt-daily", "apt-daily-upgrade"):
+        assert f"{timer}.timer" in timers
+    updates = "apt-daily.service apt-daily-upgrade.service"
+    ran = f"systemctl show --property ExecMainStartTimestampMonotonic --value {updates}"
+    assert day.shell.output(ran).split() == ["0", "0"]
+    units = day.shell.output(
+        "systemctl list-units --all --plain --no-legend --no-pager --state=active"
+    )
+    assert {line.split()[0] for line in units.splitlines()} & needless_units() == set()
     assert day.shell.run("systemctl is-enabled ec2spawner-notices.service") == (0, "enabled")
     assert day.shell.output("cat /home/ec2spawner/.ssh/authorized_keys").count("ssh-") == 1
     code, _ = day.shell.run("test -s /root/.ssh/authorized_keys && grep -v command= /root/.ssh/*")
@@ -157,6 +203,22 @@ def metadata_are_root_s(day: Day) -> None:
     # Beyond the server's own unit, where the kernel's owner match is all that there is.
     outside = day.shell.run(f"runuser -u jovyan -- python3 -c '{REACH_METADATA}'")[1]
     assert outside.strip() in ("No route to host", "Permission denied"), outside
+
+
+def what_the_worker_remembers_is_root_s(day: Day) -> None:
+    """Neither as the kernel nor beyond the server's own unit does its user reach any of it."""
+    day.shell.output(f"test -s {' -a -s '.join(REMEMBERED)}")
+    script = TRY_FILES.format(paths=REMEMBERED)
+    kernel = day.user.kernel()
+    refused = ["PermissionError"] * 2 * len(REMEMBERED)
+    assert kernel.run(script).split() == refused
+    assert kernel.run(SEEN_PROCESSES).strip() == "['jovyan']"
+    day.shell.output(f"cat >/tmp/try.py <<'END'\n{script}\nEND")
+    assert day.shell.output("runuser -u jovyan -- python3 /tmp/try.py").split() == refused
+    environs = "for p in $(pgrep -u root); do cat /proc/$p/environ; done 2>/dev/null | wc -c"
+    assert day.shell.output(environs) != "0"
+    assert day.shell.output(f"runuser -u jovyan -- sh -c '{environs}'") == "0"
+    assert day.shell.output(f"runuser -u jovyan -- {FIND_WRITABLE} || true") == ""
 
 
 class Other:
