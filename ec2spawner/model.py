@@ -35,6 +35,7 @@ TAG_MOVING = "ec2spawner:moving"  # on a home that moves, and on its snapshot fo
 TAG_MOVED_FROM = "ec2spawner:moved-from"  # on a copy: see ``Origin``
 TAG_MOVED_TO = "ec2spawner:moved-to"  # on a home that has moved: the copy that is it now
 TAG_RESTORED = "ec2spawner:restored"  # on a home that was brought back: when, and from what
+TAG_LAST_OF = "ec2spawner:last-of"  # on a snapshot: the home that was to be deleted after it
 TAG_EXPIRES = "ec2spawner:expires"  # on a snapshot: epoch seconds after which it may go
 
 HOME_DEVICE = "/dev/sdf"

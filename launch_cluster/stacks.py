@@ -31,6 +31,7 @@ ALREADY_THERE = "AlreadyExistsException"
 NOT_NOW = "InvalidChangeSetStatus"
 """Of a change set that is still being made, or was executed (API reference, 2026)."""
 DROP_TRIES = 5
+DROP_DEADLINE_SECONDS = 15.0  # of each: whoever pressed Ctrl-C waits for it
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 """The words of an empty change set, for which CloudFormation has no code (2026)."""
 
@@ -207,7 +208,13 @@ class Stacks:
         params = {"StackName": change_set.stack, "ChangeSetName": change_set.name}
         for _ in range(DROP_TRIES):
             try:
-                await self._call("delete_change_set", params, Effect.REPEATABLE)
+                await self._gateway.call(
+                    "cloudformation",
+                    "delete_change_set",
+                    params,
+                    effect=Effect.REPEATABLE,
+                    deadline_seconds=DROP_DEADLINE_SECONDS,
+                )
             except CloudError as error:
                 if error.aws_code == NOT_NOW:
                     await self.sleep(POLL_SECONDS[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError, ConfigError, EC2SpawnerError, NotFound
 from ec2spawner.model import (
     TAG_CLUSTER,
+    TAG_LAST_OF,
     TAG_ROLE,
     TAG_USER,
     InstanceState,
@@ -109,6 +110,19 @@ def may_take_in(tags: Mapping[str, str], cluster: str) -> bool:
     return is_worker and tags.get(TAG_CLUSTER, cluster) == cluster
 
 
+def superseded(snapshots: Iterable[Snapshot]) -> dict[str, list[str]]:
+    """By home: the snapshots of it that a run which was broken off has made for the same end.
+
+    None of them is used instead of another one: somebody may have written to the home since.
+    """
+    found: dict[str, list[str]] = {}
+    for snapshot in snapshots:
+        home = snapshot.tags.get(TAG_LAST_OF)
+        if home and home == snapshot.volume_id:
+            found.setdefault(home, []).append(snapshot.snapshot_id)
+    return found
+
+
 def may_delete(home: Volume, snapshot: Snapshot | None, *, with_snapshot: bool) -> str | None:
     """Why a home must not be deleted, as it and its snapshot were just read; None if it may."""
     if home.state is not VolumeState.AVAILABLE or home.attached_to:
@@ -144,6 +158,7 @@ class TerminateWorkers:
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     snapshots: dict[str, str] = field(default_factory=dict)  # volume id to snapshot id
+    _superseded: dict[str, list[str]] = field(default_factory=dict)
 
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Look, show, ask, end; the result for ``--output json``."""
@@ -340,12 +355,16 @@ class TerminateWorkers:
 
     async def _snapshot_all(self, homes: Sequence[Volume]) -> list[Volume]:
         """Begin a snapshot of each home; those of which one was begun."""
-        known = {snapshot.snapshot_id for snapshot in await self.ec2.list_snapshots()}
+        before = await self.ec2.list_snapshots()
+        known = {snapshot.snapshot_id for snapshot in before}
+        self._superseded = superseded(before)
         begun = []
         for home in homes:
             tags = {k: v for k, v in home.tags.items() if not k.startswith("aws:")}
             try:
-                snapshot = await self.ec2.snapshot(home.volume_id, tags)
+                snapshot = await self.ec2.snapshot(
+                    home.volume_id, {**tags, TAG_LAST_OF: home.volume_id}
+                )
             except CloudError as error:
                 self.failed.append(f"{home.volume_id}: no snapshot was made. {error}")
                 continue
@@ -386,6 +405,8 @@ class TerminateWorkers:
             self.failed.append(f"{home.volume_id} is kept: {reason}")
             return
         try:
+            for earlier in self._superseded.get(home.volume_id, ()):
+                await self.ec2.delete_snapshot(earlier)
             await self.ec2.delete_volume(home.volume_id)
             self.done.append(home.volume_id)
         except CloudError as error:

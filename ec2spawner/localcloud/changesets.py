@@ -51,6 +51,7 @@ def mends() -> list[Mend]:
     return [
         (CloudFormationBackend, "create_change_set", _create_change_set),
         (CloudFormationBackend, "execute_change_set", _execute_change_set),
+        (CloudFormationBackend, "delete_change_set", _delete_change_set),
         (ResourceMap, "build_resource_diff", _build_resource_diff),
         (ResourceMap, "update", _update),
         (CloudFormationResponse, "_validate_different_update", lambda original: _let_pass),
@@ -84,6 +85,7 @@ def _make_room(backend: Any, same: list[Any]) -> None:
                 stack.name, f"Stack [{stack.name}] already exists and cannot be created again"
             )
         del backend.stacks[stack.stack_id]
+        _forget(backend, stack)
 
 
 def _look_again(change_set: Any, *, is_new: bool) -> None:
@@ -219,6 +221,7 @@ def _execute_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
         stack = change_set.stack
         before = stack.resource_map._template, dict(stack.resource_map.input_parameters), stack.tags
         stack.tags = dict(change_set.tags or {})
+        _forget(backend, stack, but=change_set)
         try:
             original(backend, change_set_name, stack_name)
         except Exception as error:  # noqa: BLE001 - whatever it is, the stack has failed by it
@@ -231,6 +234,24 @@ def _execute_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
         _tag_resources(stack)
 
     return execute_change_set
+
+
+def _forget(backend: Any, stack: Any, but: Any = None) -> None:
+    """Drop a stack's change sets: once one is executed, the others do not hold any more."""
+    for ident, change_set in list(backend.change_sets.items()):
+        if change_set.stack is stack and change_set is not but:
+            del backend.change_sets[ident]
+
+
+def _delete_change_set(original: Callable[..., Any]) -> Callable[..., Any]:
+    """One that is not there is deleted already."""
+
+    def delete_change_set(backend: Any, change_set_name: str) -> None:
+        names = {c.change_set_name for c in backend.change_sets.values()}
+        if change_set_name in names or change_set_name in backend.change_sets:
+            original(backend, change_set_name)
+
+    return delete_change_set
 
 
 def _fail(backend: Any, stack: Any, change_set: Any, error: Exception, before: Any) -> None:

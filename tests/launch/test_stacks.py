@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ec2spawner.cloud import Gateway
+from ec2spawner.cloud import DEFAULT_DEADLINE_SECONDS, Gateway
 from ec2spawner.errors import Rejected
 from launch_cluster.facts import StackSpec
 from launch_cluster.planning import StackChange
@@ -27,9 +27,11 @@ class Script(Gateway):
     def __init__(self, **answers: list[Any]) -> None:
         self.answers = {"get_template": [{"TemplateBody": "template"}], **answers}
         self.made: list[tuple[str, dict[str, Any]]] = []
+        self.deadlines: dict[str, float] = {}
 
-    async def call(self, service: str, operation: str, params: Any = None, **_: Any) -> Any:
+    async def call(self, service: str, operation: str, params: Any = None, **more: Any) -> Any:
         self.made.append((operation, dict(params)))
+        self.deadlines[operation] = more.get("deadline_seconds", DEFAULT_DEADLINE_SECONDS)
         waiting = self.answers.get(operation, [{}])
         answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
         if isinstance(answer, BaseException):
@@ -192,6 +194,7 @@ async def test_a_preview_that_is_broken_off_leaves_no_change_set(stacks_on: Any)
     with pytest.raises(asyncio.CancelledError):
         await stacks.preview(UPDATE)
     assert gateway.names[-1] == "delete_change_set"
+    assert gateway.deadlines["delete_change_set"] <= 15  # whoever pressed Ctrl-C waits for it
 
 
 async def test_a_change_set_that_is_still_being_made_is_dropped_once_it_is(stacks_on: Any) -> None:

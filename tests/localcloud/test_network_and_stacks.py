@@ -326,3 +326,32 @@ def test_a_change_set_without_changes_says_so(whole: InProcessCloud) -> None:
     found = cloudformation.describe_change_set(StackName="s", ChangeSetName="again")
     assert found["Status"] == "FAILED"
     assert "didn't contain changes" in found["StatusReason"]
+
+
+def test_change_sets_go_with_the_one_that_is_executed_and_by_a_deletion_that_may_be_repeated(
+    whole: InProcessCloud,
+) -> None:
+    cloudformation = whole.client("cloudformation")
+
+    def ask(name: str, kind: str, bucket: str) -> None:
+        queue = {"Q": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": bucket}}}
+        body = json.dumps({"Resources": queue})
+        cloudformation.create_change_set(
+            StackName="s", ChangeSetName=name, ChangeSetType=kind, TemplateBody=body
+        )
+
+    def waiting() -> set[str]:
+        found = cloudformation.list_change_sets(StackName="s")["Summaries"]
+        return {c["ChangeSetName"] for c in found if c["ExecutionStatus"] == "AVAILABLE"}
+
+    for name in ("first", "second"):  # the same stack, for none is made yet
+        ask(name, "CREATE", "one")
+    cloudformation.execute_change_set(StackName="s", ChangeSetName="second")
+    assert waiting() == set()
+    for name in ("third", "fourth", "fifth"):
+        ask(name, "UPDATE", "two")
+    for _ in range(2):
+        cloudformation.delete_change_set(StackName="s", ChangeSetName="third")
+    assert waiting() == {"fourth", "fifth"}
+    cloudformation.execute_change_set(StackName="s", ChangeSetName="fourth")
+    assert waiting() == set()
