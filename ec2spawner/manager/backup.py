@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ec2spawner.cloud import Effect, Gateway
 from ec2spawner.errors import ConditionFailed, ConfigError, EC2SpawnerError
-from ec2spawner.manager.place import BACKUP_PREFIX, DB_VARIABLE
+from ec2spawner.manager.place import BACKUP_PREFIX, DB_VARIABLE, NEWEST_BACKUP_PREFIX
 
 UPLOAD_DEADLINE_SECONDS = 600.0
 BUSY_SECONDS = 60.0
@@ -174,33 +174,41 @@ def restore_sqlite(url: URL, source: Path) -> None:
 
 
 async def back_up(gateway: Gateway, bucket: str, url: URL, now: datetime) -> str:
-    """Copy the database into the bucket; the object's key. Raises as above, or ``CloudError``."""
+    """Copy the database into the bucket, by date and as the newest; the key of the first.
+
+    Raises as above, or ``CloudError``.
+    """
     with tempfile.TemporaryDirectory(prefix="ec2spawner-") as folder:
         copy = Path(folder) / "copy"
         copy_database(url, copy)
         body = gzip.compress(copy.read_bytes(), mtime=0)
     kind = "sqlite.gz" if is_sqlite(url) else "pgdump.gz"
     key = f"{BACKUP_PREFIX}{now:%Y-%m-%dT%H%M%SZ}.{kind}"
+    try:  # the manager may not write over a backup
+        await _put(gateway, bucket, key, body, IfNoneMatch="*")
+    except ConditionFailed:
+        if not await _is_there(gateway, bucket, key, body):
+            raise
+    await _put(gateway, bucket, f"{NEWEST_BACKUP_PREFIX}hub.{kind}", body)
+    return key
+
+
+async def _put(gateway: Gateway, bucket: str, key: str, body: bytes, **more: str) -> None:
     params = {
         "Bucket": bucket,
         "Key": key,
         "Body": body,
         "ContentType": "application/gzip",
         "ServerSideEncryption": "AES256",
-        "IfNoneMatch": "*",  # the manager may not write over a backup
+        **more,
     }
-    try:
-        await gateway.call(
-            "s3",
-            "put_object",
-            params,
-            effect=Effect.REPEATABLE,
-            deadline_seconds=UPLOAD_DEADLINE_SECONDS,
-        )
-    except ConditionFailed:
-        if not await _is_there(gateway, bucket, key, body):
-            raise
-    return key
+    await gateway.call(
+        "s3",
+        "put_object",
+        params,
+        effect=Effect.REPEATABLE,
+        deadline_seconds=UPLOAD_DEADLINE_SECONDS,
+    )
 
 
 async def _is_there(gateway: Gateway, bucket: str, key: str, body: bytes) -> bool:

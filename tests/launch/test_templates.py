@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ec2spawner.manager.place import BACKUP_PREFIX, NEWEST_BACKUP_PREFIX
 from ec2spawner.settings import InstanceConfig, worker_image_parameter
 from launch_cluster import hosting, planning, schemas
 
@@ -131,8 +132,9 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     rules = bucket["LifecycleConfiguration"]["Rules"]
-    expiring = {rule["Prefix"] for rule in rules if "ExpirationInDays" in rule}
-    assert expiring == {"package/"}
+    expiring = {r["Prefix"]: r["ExpirationInDays"] for r in rules if "ExpirationInDays" in r}
+    assert expiring == {"package/": 365, BACKUP_PREFIX: 90}
+    assert not NEWEST_BACKUP_PREFIX.startswith(tuple(expiring))
 
 
 def test_a_builder_may_read_what_it_builds_from_within_the_clusters_network_only() -> None:

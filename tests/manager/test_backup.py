@@ -6,13 +6,16 @@ import gzip
 import hashlib
 import sqlite3
 import stat
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ec2spawner.cloud import Gateway
 from ec2spawner.errors import ConditionFailed, ConfigError
+from ec2spawner.localcloud.inprocess import InProcessCloud
 from ec2spawner.manager.backup import (
     BackupFailed,
     NoCopy,
@@ -61,8 +64,10 @@ class Bucket:
         if operation == "head_object":
             return {"ETag": f'"{hashlib.md5(self.there or b"").hexdigest()}"'}
         assert operation == "put_object"
-        assert params["IfNoneMatch"] == "*"
         self.puts.append(params)
+        if params["Key"].startswith("backup/newest/"):
+            return {}
+        assert params["IfNoneMatch"] == "*"
         if self.loses_answer:  # and the gateway tries again
             self.there = params["Body"]
         if self.there is not None:
@@ -133,8 +138,12 @@ async def test_the_bucket_gets_it_by_date(tmp_path: Path) -> None:
     make_database(database, "ada")
     key = await back_up(bucket, "the-bucket", parse(url_of(database)), NOW)  # type: ignore[arg-type]
     assert key == "backup/hub/2026-11-27T030405Z.sqlite.gz"
-    (put,) = bucket.puts
+    put, newest = bucket.puts
     assert (put["Bucket"], put["Key"]) == ("the-bucket", key)
+    # Once more where nothing expires, over the one of the day before.
+    assert (newest["Bucket"], newest["Key"]) == ("the-bucket", "backup/newest/hub.sqlite.gz")
+    assert "IfNoneMatch" not in newest
+    assert newest["Body"] == put["Body"]
     restored = tmp_path / "restored"
     restored.write_bytes(gzip.decompress(put["Body"]))
     assert names_in(restored) == ["ada"]
@@ -146,6 +155,7 @@ async def test_a_backup_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(ConditionFailed):
         await back_up(bucket, "b", parse(url_of(database)), NOW)  # type: ignore[arg-type]
     assert bucket.there == b"another"
+    assert [put["Key"] for put in bucket.puts if "newest" in put["Key"]] == []
 
 
 async def test_a_backup_whose_answer_was_lost_is_known_by_its_bytes(tmp_path: Path) -> None:
@@ -224,3 +234,26 @@ def test_variables_of_what_is_not_said_are_not_set() -> None:
         "PGHOST": "db",
         "PGDATABASE": "hubdb",
     }
+
+
+async def test_the_newest_takes_the_place_of_the_one_before_and_both_stay_by_date(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "hub.sqlite"
+    with InProcessCloud() as cloud:
+        s3 = cloud.client("s3")
+        s3.create_bucket(Bucket="copies")
+        session = SimpleNamespace(client=lambda service, **_: cloud.client(service))
+        gateway = Gateway("us-east-1", session_factory=lambda: session)
+        keys = []
+        for number, user in enumerate(("ada", "zoë")):
+            database.unlink(missing_ok=True)
+            make_database(database, user)
+            day = NOW + timedelta(days=number)
+            keys.append(await back_up(gateway, "copies", parse(url_of(database)), day))
+        gateway.close()
+        found = {entry["Key"] for entry in s3.list_objects_v2(Bucket="copies")["Contents"]}
+        newest = "backup/newest/hub.sqlite.gz"
+        assert found == {*keys, newest}
+        bodies = [s3.get_object(Bucket="copies", Key=key)["Body"].read() for key in (*keys, newest)]
+    assert bodies[0] != bodies[1] == bodies[2]

@@ -315,6 +315,10 @@ def test_the_backup_lies_in_the_bucket(guest: Guest, cloud: Cloud, tmp_path: Pat
     (found,) = s3.list_objects_v2(Bucket=CLUSTER["BUCKET"], Prefix="backup/hub/")["Contents"]
     body = s3.get_object(Bucket=CLUSTER["BUCKET"], Key=found["Key"])["Body"].read()
     (tmp_path / "copy.sqlite").write_bytes(gzip.decompress(body))
+    newest = s3.get_object(Bucket=CLUSTER["BUCKET"], Key="backup/newest/hub.sqlite.gz")[
+        "Body"
+    ].read()
+    assert newest == body
     database = sqlite3.connect(tmp_path / "copy.sqlite")
     (count,) = database.execute("SELECT count(*) FROM services").fetchone()
     database.close()

@@ -136,6 +136,7 @@ BESIDES: list[Call] = [
     ("s3", "GetObject", {"Bucket": BUCKET, "Key": "config/server_config.json"}),
     ("s3", "GetObject", {"Bucket": BUCKET, "Key": "package/0.tar.gz"}),
     ("s3", "PutObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz", "IfNoneMatch": "*"}),
+    ("s3", "PutObject", {"Bucket": BUCKET, "Key": "backup/newest/hub.sqlite.gz"}),
     ("s3", "GetObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz"}),
     # the monthly rebuild of the workers' image
     ("s3", "ListBucket", {"Bucket": BUCKET}),
@@ -487,6 +488,14 @@ FORBIDDEN += [
         ("s3", "PutObject", {"Bucket": BUCKET, "Key": "backup/hub/1.sqlite.gz"}),
     ),
     ("delete a backup", ("s3", "DeleteObject", {"Bucket": BUCKET, "Key": "backup/hub/1"})),
+    (
+        "delete the newest backup",
+        ("s3", "DeleteObject", {"Bucket": BUCKET, "Key": "backup/newest/hub.sqlite.gz"}),
+    ),
+    (
+        "change what the bucket deletes",
+        ("s3", "PutLifecycleConfiguration", {"Bucket": BUCKET}),
+    ),
     ("read another bucket", ("s3", "GetObject", {"Bucket": "other", "Key": "config/x"})),
     (
         "look at another cluster's stack",
