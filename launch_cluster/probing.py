@@ -22,50 +22,11 @@ from .examining import ADDRESS_QUOTA, Domain, Health, Quotas, Rights, Way
 from .facts import Facts
 from .planning import wanted_subnets
 from .request import UpRequest
+from .rights import NOT_FOR_BUILDING, simulated_actions
 
 _ASSUMED = re.compile(
     r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/"
 )
-
-ACTIONS: Sequence[str] = (
-    "cloudformation:CreateChangeSet",
-    "cloudformation:DeleteStack",
-    "cloudformation:DescribeChangeSet",
-    "cloudformation:DescribeStackEvents",
-    "cloudformation:DescribeStacks",
-    "cloudformation:ExecuteChangeSet",
-    "cloudformation:GetTemplate",
-    "ec2:AllocateAddress",
-    "ec2:AuthorizeSecurityGroupIngress",
-    "ec2:CreateImage",
-    "ec2:CreateInternetGateway",
-    "ec2:CreateLaunchTemplate",
-    "ec2:CreateNatGateway",
-    "ec2:CreateRoute",
-    "ec2:CreateRouteTable",
-    "ec2:CreateSecurityGroup",
-    "ec2:CreateSubnet",
-    "ec2:CreateTags",
-    "ec2:CreateVpc",
-    "ec2:CreateVpcEndpoint",
-    "ec2:DeleteKeyPair",
-    "ec2:DescribeInstances",
-    "ec2:ImportKeyPair",
-    "ec2:RunInstances",
-    "ec2:TerminateInstances",
-    "iam:AddRoleToInstanceProfile",
-    "iam:CreateInstanceProfile",
-    "iam:CreateRole",
-    "iam:PassRole",
-    "iam:PutRolePolicy",
-    "s3:CreateBucket",
-    "s3:PutBucketPolicy",
-    "s3:PutObject",
-    "ssm:DeleteParameters",
-    "ssm:GetParameter",
-    "ssm:PutParameter",
-)
-"""What the launch command and CloudFormation on its behalf do."""
 
 
 async def look_at_health(gateway: Gateway, request: UpRequest, facts: Facts) -> Health:
@@ -78,7 +39,7 @@ async def look_at_health(gateway: Gateway, request: UpRequest, facts: Facts) -> 
     name = outputs.get("Domain") if asked is None else asked
     address = outputs.get("PublicAddress")
     rights, quotas, ways, domain = await asyncio.gather(
-        look_at_rights(gateway),
+        look_at_rights(gateway, request.permissions_boundary or ""),
         look_at_quotas(
             gateway, EC2(gateway, request.cluster), request.choices.WORKER_INSTANCE_TYPE
         ),
@@ -92,8 +53,8 @@ async def _nothing() -> None:
     return None
 
 
-async def look_at_rights(gateway: Gateway) -> Rights:
-    """Which of ACTIONS the caller is denied, as IAM's own simulation says.
+async def look_at_rights(gateway: Gateway, boundary: str = "") -> Rights:
+    """Which of an operator's rights the caller is denied, as IAM's own simulation says.
 
     It is asked about any resource and without any context: what a policy grants for some
     resources only, or under a condition, is an implicit denial to it (IAM API reference,
@@ -107,7 +68,7 @@ async def look_at_rights(gateway: Gateway) -> Rights:
         pages = await gateway.pages(
             "iam",
             "simulate_principal_policy",
-            {"PolicySourceArn": arn, "ActionNames": list(ACTIONS)},
+            {"PolicySourceArn": arn, "ActionNames": list(simulated_actions(boundary))},
             token_key="Marker",  # noqa: S106 - a field
         )
     except CloudError as error:
@@ -117,10 +78,10 @@ async def look_at_rights(gateway: Gateway) -> Rights:
         for page in pages
         for result in page["EvaluationResults"]
     }
-    return Rights(
-        tuple(name for name, decision in decisions.items() if decision == "explicitDeny"),
-        tuple(name for name, decision in decisions.items() if decision == "implicitDeny"),
-    )
+    forbidden = {name for name, decision in decisions.items() if decision == "explicitDeny"}
+    denied = forbidden - NOT_FOR_BUILDING
+    unsure = {name for name, decision in decisions.items() if decision != "allowed"} - denied
+    return Rights(tuple(sorted(denied)), tuple(sorted(unsure)))
 
 
 def policy_source(arn: str) -> str | None:

@@ -35,6 +35,19 @@ def operator_policies(place: Place, boundary: str = "") -> dict[str, Policy]:
     }
 
 
+def simulated_actions(boundary: str = "") -> tuple[str, ...]:
+    """All actions that the operator's policies allow, by full names as IAM's simulation takes them.
+
+    A pattern stands for those of its actions that are told in EXAMPLES.
+    """
+    place = Place("any", "any-region", "000000000000")
+    policies = operator_policies(place, boundary).values()
+    allowed = [s for policy in policies for s in policy["Statement"] if s["Effect"] == "Allow"]
+    named = {action for statement in allowed for action in statement["Action"]}
+    full = [EXAMPLES[action] if "*" in action else (action,) for action in named]
+    return tuple(sorted({action for actions in full for action in actions}))
+
+
 def _allow(
     sid: str,
     actions: Iterable[str],
@@ -356,3 +369,41 @@ CHANGES = [
 ]
 
 PASSED_TO = ["dlm.amazonaws.com", "ec2.amazonaws.com"]
+
+EXAMPLES = {
+    "dlm:*LifecyclePolicy": ("dlm:CreateLifecyclePolicy", "dlm:DeleteLifecyclePolicy"),
+    "ec2:*Address": ("ec2:AllocateAddress", "ec2:AssociateAddress", "ec2:ReleaseAddress"),
+    "ec2:*IamInstanceProfile*": ("ec2:AssociateIamInstanceProfile",),
+    "ec2:*InternetGateway": ("ec2:AttachInternetGateway", "ec2:CreateInternetGateway"),
+    "ec2:*LaunchTemplate*": ("ec2:CreateLaunchTemplate", "ec2:CreateLaunchTemplateVersion"),
+    "ec2:*NatGateway": ("ec2:CreateNatGateway", "ec2:DeleteNatGateway"),
+    "ec2:*NetworkInterface*": ("ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"),
+    "ec2:*Route": ("ec2:CreateRoute", "ec2:DeleteRoute"),
+    "ec2:*RouteTable*": ("ec2:AssociateRouteTable", "ec2:CreateRouteTable"),
+    "ec2:*SecurityGroup*": ("ec2:AuthorizeSecurityGroupIngress", "ec2:CreateSecurityGroup"),
+    "ec2:*Tags": ("ec2:CreateTags", "ec2:DeleteTags"),
+    "ec2:Describe*": ("ec2:DescribeInstances", "ec2:DescribeVolumes"),
+    "ec2:ModifyInstance*": ("ec2:ModifyInstanceAttribute",),
+    "ec2:ModifyVolume*": ("ec2:ModifyVolume",),
+    "iam:*InstanceProfile": ("iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile"),
+    "iam:Get*": ("iam:GetRole", "iam:GetRolePolicy"),
+    "s3:Get*": ("s3:GetBucketPolicy",),
+    "s3:ListBucket*": ("s3:ListBucket",),
+    "s3:PutBucket*": ("s3:PutBucketPolicy", "s3:PutBucketTagging"),
+}
+"""SimulatePrincipalPolicy takes no patterns (IAM API reference, 2026)."""
+
+NOT_FOR_BUILDING = frozenset(
+    {
+        "ec2:CancelSpotInstanceRequests",
+        "ec2:CreateSnapshot",
+        "ec2:DeleteSnapshot",
+        "ec2:DeregisterImage",
+        "ec2:ModifyImageAttribute",
+        "ec2:ModifySnapshotAttribute",
+        "pricing:GetProducts",
+        "ssm:GetCommandInvocation",
+        "ssm:SendCommand",
+    }
+)
+"""What a cluster is built without: whoever is denied it can do without this or that command."""

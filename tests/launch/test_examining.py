@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,8 +32,15 @@ from launch_cluster.examining import (
 )
 from launch_cluster.facts import Facts, ManagerFacts, StackFacts, SubnetFacts
 from launch_cluster.manager_request import ManagerRequest
-from launch_cluster.probing import ACTIONS, policy_source, way_of
+from launch_cluster.policies import Place
+from launch_cluster.probing import policy_source, way_of
 from launch_cluster.request import UpRequest
+from launch_cluster.rights import (
+    EXAMPLES,
+    NOT_FOR_BUILDING,
+    operator_policies,
+    simulated_actions,
+)
 
 from .conftest import Calls
 
@@ -276,8 +284,31 @@ class FakeGateway:
 async def test_every_action_is_asked_for_once_and_what_is_denied_is_named() -> None:
     gateway = FakeGateway({"iam:CreateRole": "explicitDeny", "ec2:CreateVpc": "implicitDeny"})
     rights = await probing.look_at_rights(gateway)  # type: ignore[arg-type]
-    assert sorted(gateway.asked) == sorted(ACTIONS)
+    assert sorted(gateway.asked) == sorted(simulated_actions())
     assert rights == Rights(("iam:CreateRole",), ("ec2:CreateVpc",))
+
+
+async def test_a_denial_of_what_only_some_commands_need_keeps_nobody_from_building() -> None:
+    gateway = FakeGateway({"pricing:GetProducts": "explicitDeny"})
+    rights = await probing.look_at_rights(gateway)  # type: ignore[arg-type]
+    assert rights == Rights((), ("pricing:GetProducts",))
+
+
+@pytest.mark.parametrize("boundary", ["", "arn:aws:iam::1:policy/x"])
+def test_what_is_asked_for_are_the_rights_that_are_printed(boundary: str) -> None:
+    """All of them, and no other; no role's boundary is taken off where one was asked for."""
+    policies = operator_policies(Place("bio", "eu-west-1", "1" * 12), boundary).values()
+    allowed = [s for policy in policies for s in policy["Statement"] if s["Effect"] == "Allow"]
+    patterns = {action for statement in allowed for action in statement["Action"]}
+    asked = simulated_actions(boundary)
+    assert [a for a in asked if "*" in a] == []
+    assert {p for p in patterns if not any(fnmatchcase(a, p) for a in asked)} == set()
+    assert {a for a in asked if not any(fnmatchcase(a, p) for p in patterns)} == set()
+    assert ("iam:DeleteRolePermissionsBoundary" in asked) == (not boundary)
+    for pattern, examples in EXAMPLES.items():
+        assert all(fnmatchcase(example, pattern) for example in examples)
+        assert pattern in patterns
+    assert set(asked) >= NOT_FOR_BUILDING
 
 
 async def test_that_rights_cannot_be_asked_for_is_no_obstacle() -> None:

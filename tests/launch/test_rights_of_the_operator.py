@@ -16,7 +16,7 @@ from ec2spawner.model import Owner
 from launch_cluster import down, restore, workers
 from launch_cluster.commands import common
 from launch_cluster.policies import Place, merged
-from launch_cluster.rights import operator_policies
+from launch_cluster.rights import NOT_FOR_BUILDING, operator_policies
 
 from .shops import ask
 from .test_restore import Cluster as Homes
@@ -37,12 +37,12 @@ class Operator:
     """Somebody who has these rights only, and runs commands."""
 
     def __init__(self, run: Run, judge: Judge) -> None:
-        self._run, self._judge = run, judge
+        self._run, self.judge = run, judge
 
     def does(self, *arguments: str) -> None:
         """Run a command, all of whose calls are allowed."""
         result = self._run(*arguments)
-        assert self._judge.denied == [], arguments
+        assert self.judge.denied == [], arguments
         assert result.exit_code == 0, (arguments, result.stderr)
 
 
@@ -68,6 +68,8 @@ def live(operator: Operator, gateway: Gateway, folder: Path) -> None:
     name = PLACE.cluster
     operator.does("doctor", name, "--students", "10")
     operator.does("up", name, "--vpc-cidr", "127.79.0.0/16", "--yes")
+    asked = {request.action for request in operator.judge.requests}
+    assert asked & NOT_FOR_BUILDING == set()
     operator.does("plan", name, "--ssh-cidr", "203.0.113.0/24")
     operator.does("plan", name, "--print-policies")
     operator.does("up", name, "--domain", "hub.invalid", "--yes")
