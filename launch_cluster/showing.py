@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .changes import mark_of, stack_changes, table
 from .facts import Facts
 from .hosting import UNKNOWN, manager_spec
 from .intrinsics import Resolver, read_template
-from .planning import Plan, StackChange, Templates, boundary_of, network_of
+from .planning import StackChange, Templates, boundary_of, network_of
 from .policies import Place, role_policies
 from .reporter import Reporter
 from .rights import operator_policies
 from .stacks import ResourceChange
 from .up import Up
-
-HEAD = ("change", "type", "name", "replaced")
 
 
 class Showing:
@@ -32,7 +31,7 @@ class Showing:
         """The plan and its changes; the result for ``--output json``."""
         plan, facts, _templates, notices = await self._up.look_and_plan()
         self._up.show(plan, facts, notices)
-        stacks = {change.spec.name: await self._changes(change) for change in _stack_changes(plan)}
+        stacks = {change.spec.name: await self._changes(change) for change in stack_changes(plan)}
         for name, lines in stacks.items():
             self._reporter.show([f"Stack {name}:", *table(lines)])
         return {
@@ -75,44 +74,6 @@ def policies_of(up: Up, facts: Facts, templates: Templates) -> dict[str, Any]:
         roles = role_policies(templates.manager, place, known)
         found |= {"manager": roles["ManagerRole"], "snapshots": roles["SnapshotRole"]}
     return found
-
-
-def _stack_changes(plan: Plan) -> list[StackChange]:
-    manager = plan.manager
-    parts = (
-        plan.network,
-        plan.cluster,
-        manager.before,
-        None if manager.starts else manager.instance,
-    )
-    return [part for part in parts if part]
-
-
-def table(lines: list[ResourceChange]) -> list[str]:
-    """The changes in columns."""
-    rows = [
-        HEAD,
-        *(
-            (
-                line.action,
-                line.kind,
-                line.resource,
-                "REPLACED" if line.is_replaced else mark_of(line).replace("no", ""),
-            )
-            for line in lines
-        ),
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def mark_of(change: ResourceChange) -> str:
-    """Whether another one may take its place: "no" or "perhaps"."""
-    return "perhaps" if change.replacement == "Conditional" else "no"
 
 
 def _document(change: ResourceChange) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class Stacks:
         self._reporter = reporter
         self.sleep = sleep
         self.clock = clock
+        self._previews: list[tuple[StackChange, list[ResourceChange]]] = []
 
     async def find(self, name: str) -> StackFacts | None:
         """The stack, once CloudFormation is no longer at work on it; None if there is none."""
@@ -104,9 +105,16 @@ class Stacks:
         return replace(stack, template=body if isinstance(body, str) else "")
 
     async def preview(self, change: StackChange) -> list[ResourceChange]:
-        """What CloudFormation would do to a stack that is there; changes nothing."""
-        async with self._change_set(change, is_shown=False) as change_set:
-            return changes_of(change_set.ready or {})
+        """What CloudFormation would do to a stack that is there; changes nothing.
+
+        Of the same change it is asked once.
+        """
+        known = next((lines for asked, lines in self._previews if asked == change), None)
+        if known is None:
+            async with self._change_set(change, is_shown=False) as change_set:
+                known = changes_of(change_set.ready or {})
+            self._previews.append((change, known))
+        return known
 
     async def apply(
         self,

@@ -27,6 +27,7 @@ from ec2spawner.settings import (
 from .answering import HTTP_PORT, look_at, words_of
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
+from .changes import stack_changes, table
 from .checking import find_obstacles, foreign_stacks
 from .costreport import at_least
 from .course import Course
@@ -117,6 +118,7 @@ class Up:
         """Bring the cluster to what was asked; the result for ``--output json``."""
         plan, facts, templates, notices = await self.look_and_plan()
         self.show(plan, facts, notices)
+        await self._show_changes(plan)
         if dry_run:
             return self.result(plan, "nothing to do" if plan.is_empty else "planned", notices)
         if not plan.is_empty:
@@ -218,6 +220,13 @@ class Up:
     async def preview(self, change: StackChange) -> list[ResourceChange]:
         """What CloudFormation would do to a stack that is there."""
         return await self._stacks.preview(change)
+
+    async def _show_changes(self, plan: Plan) -> None:
+        """Say what becomes of each part of the stacks that are there, before it is agreed to."""
+        for change in stack_changes(plan):
+            if not change.is_new:
+                lines = table(await self.preview(change))
+                self.reporter.show([f"Stack {change.spec.name}:", *lines])
 
     def show(self, plan: Plan, facts: Facts, notices: tuple[str, ...]) -> None:
         """Say what would be done."""

@@ -575,6 +575,26 @@ def test_a_failure_in_the_middle_is_partly_done(up: Run, aws: Path, calls: Calls
     assert up().exit_code == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_what_becomes_of_a_running_clusters_stacks_is_shown_before_the_yes(
+    up: Run, aws: Path, cluster: str, calls: Calls, options: tuple[str, ...]
+) -> None:
+    assert up("--ssh-cidr", "203.0.113.0/24").exit_code == 0
+    choices = {"MANAGER_INSTANCE_TYPE": "m5.large", "WORKER_INSTANCE_TYPE": "m5.large"}
+    (aws / "instance_config.json").write_text(json.dumps(choices))
+    calls.made.clear()
+    result = up("--ssh-cidr", "198.51.100.0/24", *options, options=(), answer="n\n")
+    assert result.exit_code == (0 if options else 1)
+    shown = result.stdout.split(f"Stack ec2spawner-{cluster}:")[1]
+    of_cluster, of_manager = shown.split(f"Stack ec2spawner-{cluster}-manager:")
+    assert "AWS::EC2::LaunchTemplate" in of_cluster
+    assert "REPLACED" not in of_cluster
+    assert "SshFromOperators  REPLACED" in of_manager
+    assert "Manager           perhaps" in of_manager
+    # One for each stack, although the manager's is looked at for its machine as well.
+    assert calls.changing == ["create_change_set", "delete_change_set"] * 2
+
+
 # ---- plan
 
 
