@@ -7,7 +7,6 @@ form of the answer ``costreport``'s.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -28,8 +27,6 @@ from ec2spawner.costs import (
     Shared,
     Usage,
     alternatives,
-    cost_of_plan,
-    cost_of_use,
     kinds_of,
 )
 from ec2spawner.model import (
@@ -45,15 +42,14 @@ from ec2spawner.model import (
 from ec2spawner.pricefile import add_prices, read_prices
 from ec2spawner.settings import InstanceConfig
 
+from .bills import reckon
 from .costreport import CostOutput, Estimate, lines_of, output_of
 from .looking import account_of
 from .pricing import SOURCE, PriceList
 from .reporter import Reporter
 from .request import OptionError, check_cluster_name
+from .sizes import outside, usage_faults
 
-STUDENTS_MAX = 100_000
-HOURS_A_WEEK_MAX = 7 * 24
-WEEKS_MAX = 520
 SHARED_GIB_MAX = 1024
 SHARED_SIZES = ("2xlarge", "4xlarge", "8xlarge", "16xlarge", "24xlarge")
 """Of a machine that many share, of which prices are asked."""
@@ -79,9 +75,7 @@ class CostOptions:
     """The options as they were typed."""
 
     cluster: str | None
-    students: int
-    hours_a_week: float
-    weeks: float
+    usage: Usage
     shared: Shared
     profile: str | None = None
     has_manager: bool = True
@@ -96,12 +90,8 @@ def read_cost_request(
     faults = check_cluster_name(options.cluster) if options.cluster is not None else []
     if region is not None:
         choices = _elsewhere(choices, region, faults)
-    faults += [
-        *_outside("--students", options.students, 1, STUDENTS_MAX),
-        *_outside("--hours-a-week", options.hours_a_week, 0, HOURS_A_WEEK_MAX),
-        *_outside("--weeks", options.weeks, 0, WEEKS_MAX),
-    ]
-    odd = list(_outside("--shared-gib", options.shared.gib_per_student, 0.25, SHARED_GIB_MAX))
+    faults += usage_faults(options.usage, students_min=1)
+    odd = list(outside("--shared-gib", options.shared.gib_per_student, 0.25, SHARED_GIB_MAX))
     faults += odd
     large = options.shared.instance_type
     if large is not None and not odd and options.shared.machines(large, 1) is None:
@@ -118,7 +108,7 @@ def read_cost_request(
     return CostRequest(
         choices=choices,
         kind=found[0],
-        usage=Usage(options.students, options.hours_a_week, options.weeks),
+        usage=options.usage,
         shared=options.shared,
         own_file=own_file,
         cluster=options.cluster,
@@ -134,11 +124,6 @@ def _elsewhere(choices: InstanceConfig, region: str, faults: list[Fault]) -> Ins
     except ValidationError:
         faults.append(Fault("--region", region, "is not usable", '"us-east-1" or another Region'))
         return choices
-
-
-def _outside(option: str, value: float, low: float, high: float) -> Iterable[Fault]:
-    if not (math.isfinite(value) and low <= value <= high):
-        yield Fault(option, f"{value:g}", "is not usable", f"a number from {low:g} to {high:g}")
 
 
 @dataclass
@@ -183,17 +168,13 @@ class Cost:
         return types | (_running(existing) if existing else set())
 
     def _estimate(self, prices: Prices, existing: Existing | None) -> Estimate:
-        request, choices = self.request, self.request.choices
-        has_gateway = request.nat is Nat.GATEWAY
+        request, choices, usage = self.request, self.request.choices, self.request.usage
+        kind, nat = request.kind, request.nat
         return Estimate(
-            prices=prices,
-            usage=request.usage,
-            standing=cost_of_plan(choices, request.has_manager, request.nat, prices),
-            use=cost_of_use(choices, request.kind, request.usage, prices, nat=has_gateway),
-            alternatives=alternatives(choices, request.kind, request.usage, prices, request.shared),
+            planned=reckon(choices, kind, usage, prices, manager=request.has_manager, nat=nat),
+            alternatives=alternatives(choices, kind, usage, prices, request.shared),
             cluster=request.cluster,
             existing=existing,
-            worker_type=request.kind.instance_type,
         )
 
 

@@ -13,13 +13,13 @@ from .reporter import Reporter
 from .up import Up, read_recorded
 
 
-async def examine_cluster(job: Up, reporter: Reporter, students: int) -> dict[str, Any]:
+async def examine_cluster(job: Up, reporter: Reporter) -> dict[str, Any]:
     """Look, and say all findings at once; the result for ``--output json``."""
     recorded, _, notices = read_recorded(job.request.config_out)
     for notice in notices:
         reporter.progress(f"note: {notice}")
     reporter.progress(f"Looking at {job.request.choices.REGION} …")
-    facts, diagnosis = await job.examine(recorded, students)
+    facts, diagnosis = await job.examine(recorded)
     where = f"{job.request.choices.REGION}, account {facts.account}"
     reporter.show([f"Cluster {job.request.cluster} ({where}):", *lines_of(diagnosis)])
     return {

@@ -78,8 +78,9 @@ class Diagnosis:
     warnings: tuple[Finding, ...]
 
 
-def examine(request: UpRequest, facts: Facts, health: Health, students: int) -> Diagnosis:
-    """All findings; ``students``: how many are expected to work at once, 0 where nobody said."""
+def examine(request: UpRequest, facts: Facts, health: Health) -> Diagnosis:
+    """All findings."""
+    students = request.usage.students
     return Diagnosis(
         obstacles=(*_of_rights(health.rights), *_of_ways(request, facts, health.ways)),
         warnings=(

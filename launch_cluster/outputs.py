@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .bills import ClusterBillOutput
 from .costreport import CostOutput
 from .restore import RestoreOutput
 from .users import ExportOutput, ImportOutput
@@ -39,6 +40,9 @@ class _Up(Document):
     done: list[str] = Field(description="What was changed.")
     server_config: str = Field(description="The file that is written for the hub.")
     notices: list[str]
+    cost: ClusterBillOutput | None = Field(
+        description="What it will cost a month, as of ``cost``; null where prices are not at hand."
+    )
 
 
 class UpOutput(_Up):

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from ec2spawner.addresses import check_hub_url
 from ec2spawner.configfile import Fault
+from ec2spawner.costs import Usage
 from ec2spawner.errors import ConfigError
 from ec2spawner.model import slug
 from ec2spawner.settings import (
@@ -35,6 +36,7 @@ from ec2spawner.settings import (
 )
 
 from .manager_request import ROLE_ARN, ManagerOptions, ManagerRequest, read_manager
+from .sizes import NOBODY, usage_faults
 
 DEFAULT_VPC_CIDR = "10.77.0.0/16"
 CIDR_PREFIX_MIN, CIDR_PREFIX_MAX = 16, 24
@@ -75,6 +77,7 @@ class Options:
     vpc_id: str | None = None
     nat: str | None = None
     zones: int | None = None
+    usage: Usage = NOBODY
     manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
@@ -97,6 +100,7 @@ class UpRequest:
     nat: str | None = None  # gateway, instance or none
     zones: int | None = None  # of a network that is made
     manager: ManagerRequest | None = None  # None: the hub runs elsewhere
+    usage: Usage = NOBODY
     newest_base: bool = False  # instead of the one that the image in use was built from
 
     @property
@@ -146,6 +150,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults: list[Fault] = []
     choices = _override(choices, options, faults)
     faults += [*check_cluster_name(options.cluster), *_ids(options), *_hub(options)]
+    faults += usage_faults(options.usage, students_min=0)
     faults += [*_cidr(options.vpc_cidr), *_vpc(options), *_out(options), *_builder_role(options)]
     manager, wrong = read_manager(options.manager, options.hub_connect_url)
     faults += [*wrong, *(_people(choices) if manager else [])]
@@ -175,6 +180,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         vpc_id=options.vpc_id,
         nat=options.nat,
         zones=options.zones,
+        usage=options.usage,
         manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:

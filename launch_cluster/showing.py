@@ -17,7 +17,7 @@ from .policies import Place, role_policies
 from .reporter import Reporter
 from .rights import operator_policies
 from .stacks import ResourceChange
-from .up import Up
+from .up import Up, outlook
 
 
 class Showing:
@@ -34,8 +34,10 @@ class Showing:
         stacks = {change.spec.name: await self._changes(change) for change in stack_changes(plan)}
         for name, lines in stacks.items():
             self._reporter.show([f"Stack {name}:", *table(lines)])
+        bill = self._up.bill(facts)
+        self._up.show_bill(bill)
         return {
-            **self._up.result(plan, "nothing to do" if plan.is_empty else "planned", notices),
+            **self._up.result(plan, bill, outlook(plan), notices),
             "changes": {name: [_document(c) for c in lines] for name, lines in stacks.items()},
         }
 

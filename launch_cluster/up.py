@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ec2spawner.cloud import Gateway
-from ec2spawner.costs import Prices, cost_of_plan
+from ec2spawner.costs import Prices, kinds_of
 from ec2spawner.errors import ConfigError, EC2SpawnerError
 from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.settings import (
@@ -25,11 +25,11 @@ from ec2spawner.settings import (
 )
 
 from .answering import HTTP_PORT, look_at, words_of
+from .bills import ClusterBill, document_of_bill, hints_of, lines_of_bill, notes_of_bill, reckon
 from .building import Building, Workshop
 from .bundle import WORKER_LOCK, Sources, find_sources, worker_digest
 from .changes import stack_changes, table
 from .checking import find_obstacles, foreign_stacks
-from .costreport import at_least
 from .course import Course
 from .examining import Diagnosis, examine
 from .facts import Facts, StackFacts
@@ -119,14 +119,17 @@ class Up:
         plan, facts, templates, notices = await self.look_and_plan()
         self.show(plan, facts, notices)
         await self._show_changes(plan)
+        bill = self.bill(facts)
+        if dry_run or not plan.is_empty:
+            self.show_bill(bill)
         if dry_run:
-            return self.result(plan, "nothing to do" if plan.is_empty else "planned", notices)
+            return self.result(plan, bill, outlook(plan), notices)
         if not plan.is_empty:
             await self.confirm()
             facts = await self._apply(plan, facts, templates)
         hub = await self._wait_for_hub(plan, facts)
         outcome = "done" if self.done else "nothing to do"
-        return {**self.result(plan, outcome, notices), **hub}
+        return {**self.result(plan, bill, outcome, notices), **hub}
 
     async def look_and_plan(self) -> tuple[Plan, Facts, Templates, tuple[str, ...]]:
         """The plan and what it is made from; Obstacles if there are any."""
@@ -153,9 +156,7 @@ class Up:
             raise Obstacles(self.request.cluster, findings)
         return plan, facts, templates, notices
 
-    async def examine(
-        self, recorded: ServerConfig | None, students: int = 0
-    ) -> tuple[Facts, Diagnosis]:
+    async def examine(self, recorded: ServerConfig | None) -> tuple[Facts, Diagnosis]:
         """All facts, and all findings about them at once."""
         findings = await self._find_network()
         facts = await self.look(recorded)
@@ -166,7 +167,7 @@ class Up:
             public = wanted_subnets(self.request, facts.network, facts.cluster)[1]
             findings += manager_obstacles(self.request, facts, public)
         health = await look_at_health(self.gateway, self.request, facts)
-        further = examine(self.request, facts, health, students)
+        further = examine(self.request, facts, health)
         return facts, replace(further, obstacles=(*findings, *further.obstacles))
 
     async def _look_at_release(self, facts: Facts) -> Facts:
@@ -237,23 +238,27 @@ class Up:
             self.reporter.show([f"Cluster {self.request.cluster} ({where}): nothing to do."])
             return
         lines = [f"{number}. {line}" for number, line in enumerate(self._lines(plan), 1)]
-        cost = self._cost_lines(facts)
-        self.reporter.show([f"Cluster {self.request.cluster} ({where}):", *lines, *cost])
+        self.reporter.show([f"Cluster {self.request.cluster} ({where}):", *lines])
 
-    def _cost_lines(self, facts: Facts) -> list[str]:
-        """What the cluster will cost, where prices are at hand."""
+    def bill(self, facts: Facts) -> ClusterBill | None:
+        """What the cluster will cost; None where no prices are at hand."""
         if self.prices is None:
-            return []
-        bill = cost_of_plan(
-            self.request.choices,
-            has_manager=self.request.manager is not None,
-            nat=nat_of(self.request, facts),
-            prices=self.prices,
+            return None
+        request = self.request
+        return reckon(
+            request.choices,
+            kinds_of(request.choices)[0],
+            request.usage,
+            self.prices,
+            manager=request.manager is not None,
+            nat=nat_of(request, facts),
         )
-        return [
-            f"Without anybody at work, it costs {at_least(bill)} a month, besides homes"
-            " (launch-cluster cost says more)."
-        ]
+
+    def show_bill(self, bill: ClusterBill | None) -> None:
+        """Say what it will cost."""
+        if bill:
+            notes = notes_of_bill(bill, bill.month.unknown)
+            self.reporter.show(["", *lines_of_bill(bill), "", *hints_of(bill), *notes, ""])
 
     def _lines(self, plan: Plan) -> list[str]:
         lines = [stack_line(plan.network)] if plan.network else []
@@ -382,7 +387,9 @@ class Up:
         self.done.append(what)
         self.reporter.progress(f"done: {what}")
 
-    def result(self, plan: Plan, outcome: str, notices: tuple[str, ...]) -> dict[str, Any]:
+    def result(
+        self, plan: Plan, bill: ClusterBill | None, outcome: str, notices: tuple[str, ...]
+    ) -> dict[str, Any]:
         """The result for ``--output json``."""
         if outcome == "done" or (outcome == "nothing to do" and not plan.is_empty):
             self.reporter.show([f"Cluster {self.request.cluster}: {outcome}."])
@@ -394,7 +401,13 @@ class Up:
             "done": self.done,
             "server_config": str(self.request.config_out),
             "notices": [*notices, *plan.notices, *plan.manager.notices],
+            "cost": document_of_bill(bill).model_dump(mode="json") if bill else None,
         }
+
+
+def outlook(plan: Plan) -> str:
+    """How a run ends that only looks."""
+    return "nothing to do" if plan.is_empty else "planned"
 
 
 def image_line(step: ImageStep, parameter: str) -> str:

@@ -23,6 +23,7 @@ from ec2spawner.pricefile import read_prices, user_file
 
 from ..answering import HTTP_PORT
 from ..reporter import Reporter
+from ..sizes import HOURS_A_WEEK_DEFAULT, WEEKS_DEFAULT
 
 EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 1, 2, 3, 130
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,16 @@ OUTPUT = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     help="Form of the result on stdout; progress goes to stderr.",
+)
+HOURS_A_WEEK = click.option(
+    "--hours-a-week",
+    type=float,
+    default=HOURS_A_WEEK_DEFAULT,
+    show_default=True,
+    help="Hours for which a student's machine runs in a week.",
+)
+WEEKS = click.option(
+    "--weeks", type=float, default=WEEKS_DEFAULT, show_default=True, help="Length of the course."
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ec2spawner.costs import SHARED_GIB_PER_STUDENT, Nat, Shared
+from ec2spawner.costs import SHARED_GIB_PER_STUDENT, Nat, Shared, Usage
 from ec2spawner.pricefile import user_file
 
 from ..costing import Cost, CostOptions, read_cost_request
@@ -21,14 +21,8 @@ from . import common
 @click.command("cost")
 @click.argument("cluster_name", required=False)
 @click.option("--students", type=int, default=30, show_default=True, help="How many there are.")
-@click.option(
-    "--hours-a-week",
-    type=float,
-    default=6.0,
-    show_default=True,
-    help="Hours for which a student's machine runs in a week.",
-)
-@click.option("--weeks", type=float, default=15.0, show_default=True, help="Length of the course.")
+@common.HOURS_A_WEEK
+@common.WEEKS
 @click.option("--profile", metavar="SLUG", help="Kind of machine, one of PROFILES [the first].")
 @click.option("--no-manager", is_flag=True, help="The hub runs elsewhere.")
 @click.option(
@@ -88,9 +82,7 @@ def cost(output: str, region: str | None, config: Path | None, **typed: Any) -> 
 def _options(typed: dict[str, Any]) -> CostOptions:
     return CostOptions(
         cluster=typed["cluster_name"],
-        students=typed["students"],
-        hours_a_week=typed["hours_a_week"],
-        weeks=typed["weeks"],
+        usage=Usage(typed["students"], typed["hours_a_week"], typed["weeks"]),
         shared=Shared(typed["shared_type"], typed["shared_gib"]),
         profile=typed["profile"],
         has_manager=not typed["no_manager"],

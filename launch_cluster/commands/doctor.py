@@ -14,20 +14,12 @@ from ..up import Up
 from . import common
 from .up import network_options, options_of, up_options
 
-STUDENTS_MAX = 100_000
-
 
 @click.command("doctor")
 @network_options
 @up_options
-@click.option(
-    "--students",
-    type=click.IntRange(0, STUDENTS_MAX),
-    default=0,
-    help="How many are expected to work at the same time: for quotas and addresses.",
-)
 @common.look_options
-def doctor(students: int, output: str, **typed: Any) -> None:
+def doctor(output: str, **typed: Any) -> None:
     """Look for all that stands in the way of ``up`` with the same options; change nothing.
 
     Exit code 1 if anything does.
@@ -40,7 +32,7 @@ def doctor(students: int, output: str, **typed: Any) -> None:
             reporter.progress(f"note: {notice}")
         gateway = common.open_gateway(request.choices.REGION)
         job = Up(gateway, request, reporter, lambda: common.ask_yes(skip=True))
-        return await common.closing(gateway, examine_cluster(job, reporter, students))
+        return await common.closing(gateway, examine_cluster(job, reporter))
 
     result = common.carry_out(reporter, run, lambda: False)
     reporter.result(result)

@@ -12,12 +12,13 @@ from ..request import read_request
 from ..showing import Showing
 from ..up import Up
 from . import common
-from .up import network_options, options_of, up_options
+from .up import bill_options, network_options, options_of, up_options
 
 
 @click.command("plan")
 @network_options
 @up_options
+@bill_options
 @click.option(
     "--print-policies",
     is_flag=True,
@@ -27,7 +28,8 @@ from .up import network_options, options_of, up_options
 def plan(print_policies: bool, output: str, **typed: Any) -> None:
     """Show what ``up`` with the same options would do; change nothing.
 
-    What CloudFormation would replace is marked.
+    What CloudFormation would replace is marked. At its end it says what the cluster will cost a
+    month, and with --students what those add.
     """
     reporter = Reporter(as_json=output == "json" or print_policies)
 

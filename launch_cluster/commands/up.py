@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from ec2spawner.costs import Usage
 from ec2spawner.settings import SERVER_CONFIG_NAME
 
 from ..manager_request import ManagerOptions
 from ..planning import ZONE_LETTERS, ZONES_DEFAULT
 from ..reporter import Reporter
 from ..request import DEFAULT_VPC_CIDR, Options, read_request
+from ..sizes import HOURS_A_WEEK_DEFAULT, WEEKS_DEFAULT
 from ..up import Up
 from . import common
 
@@ -125,6 +127,14 @@ def up_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 " names.",
             ),
             click.option(
+                "--students",
+                type=int,
+                default=0,
+                metavar="N",
+                help="How many will work at the same time: for what it costs, quotas and"
+                " addresses. Nothing is limited by it.",
+            ),
+            click.option(
                 "--hub-connect-url", metavar="URL", help="How workers reach the hub's API."
             ),
             click.option(
@@ -139,9 +149,15 @@ def up_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def bill_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How long students work, for what it costs."""
+    return common.HOURS_A_WEEK(common.WEEKS(command))
+
+
 @click.command("up")
 @network_options
 @up_options
+@bill_options
 @common.common_options
 def up(dry_run: bool, yes: bool, output: str, **typed: Any) -> None:
     """Build the cluster, or change it to what is asked; run again, it changes nothing.
@@ -190,6 +206,11 @@ def options_of(typed: dict[str, Any]) -> Options:
         vpc_id=typed["vpc_id"],
         nat=typed["nat"],
         zones=typed["zones"],
+        usage=Usage(
+            typed["students"],
+            typed.get("hours_a_week", HOURS_A_WEEK_DEFAULT),
+            typed.get("weeks", WEEKS_DEFAULT),
+        ),
         manager=ManagerOptions(
             is_left_out=typed["no_manager"],
             domain=typed["domain"],

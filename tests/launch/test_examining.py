@@ -60,7 +60,8 @@ FACTS = Facts(
 def found(
     request: UpRequest = REQUEST, students: int = 0, facts: Facts = FACTS, **health: Any
 ) -> Diagnosis:
-    return examine(request, facts, Health(**health), students)
+    usage = replace(request.usage, students=students)
+    return examine(replace(request, usage=usage), facts, Health(**health))
 
 
 def test_where_all_is_well_there_is_nothing_to_say() -> None:

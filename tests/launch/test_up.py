@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +74,50 @@ def test_a_launch_makes_network_key_and_cluster_and_writes_the_hubs_file(
 
 def test_the_plan_says_what_the_cluster_costs_while_nobody_works(up: Run) -> None:
     # A NAT gateway (0.045 an hour) and its address (0.005): 36.50 in a month of 730 hours.
-    assert "it costs 36.50 USD a month" in up("--dry-run").stdout
+    text = up("--dry-run").stdout
+    assert "A month in us-east-1 before anybody works (USD):" in text
+    assert re.search(r"^NAT gateway's address +730 hours +0.005 +3.65$", text, re.MULTILINE)
+    assert re.search(r"^together +36.50$", text, re.MULTILINE)
+    assert "workers (" not in text
+    assert "--students N reckons with what N students add" in text
+
+
+@pytest.mark.parametrize("more", [(), ("--nat", "instance"), ("--hours-a-week", "2")])
+def test_a_dry_run_and_the_plan_show_the_bill_of_cost(
+    run: Run, up: Run, aws: Path, cluster: str, more: tuple[str, ...]
+) -> None:
+    profiles = [{"SLUG": "big", "NAME": "Big", "INSTANCE_TYPES": ["m7i.large"]}]
+    (aws / "instance_config.json").write_text(json.dumps({"PROFILES": profiles}))
+    options = ("--no-manager", "--students", "12", "--weeks", "9", *more)
+    told = run("cost", *options, "--output", "json")
+    document = json.loads(told.stdout)
+    for command in (("plan",), ("up", "--dry-run")):
+        cost = json.loads(run(*command, cluster, *options, "--output", "json").stdout)["cost"]
+        shared = {key: document[key] for key in cost if key != "prices"}
+        assert cost == {**shared, "prices": cost["prices"]}
+        assert cost["use"]["items"][0]["what"] == "workers (m7i.large)"
+        assert all(price in document["prices"] for price in cost["prices"])
+        table = run("cost", *options).stdout.split("The machines and disks alone")[0]
+        assert table in run(*command, cluster, *options).stdout
+
+
+def test_a_bill_of_a_manager_has_the_manager(run: Run, aws: Path, cluster: str) -> None:
+    cost = json.loads(run("plan", cluster, "--output", "json").stdout)["cost"]
+    whats = [item["what"] for item in cost["standing"]["items"]]
+    assert "manager (t3.medium)" in whats
+    assert cost["use"]["items"] == []
+    assert cost["month_usd"] == cost["standing"]["usd"]
+
+
+def test_where_nothing_is_to_do_the_bill_is_shown_to_who_only_looks(
+    run: Run, up: Run, cluster: str
+) -> None:
+    assert "together" in up().stdout
+    assert "together" not in up().stdout
+    assert "together" in up("--dry-run").stdout
+    looked = run("plan", cluster, *OPTIONS[:-1]).stdout
+    assert "nothing to do" in looked
+    assert "together" in looked
 
 
 def test_the_launch_template_is_what_workers_need(
