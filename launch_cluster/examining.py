@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Network
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from ec2spawner.quotas import quota_code
-
 from .facts import Facts, StackFacts, SubnetFacts
-from .planning import Finding, wanted_subnets
-from .request import UpRequest
+from .planning import Finding, network_size, subnet_cidrs, wanted_subnets
+from .request import DEFAULT_VPC_CIDR, UpRequest
+from .vcpus import judge, needs_of
 
 ADDRESS_QUOTA = "L-0263D0A3"
 """EC2-VPC Elastic IPs (docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html, 2026)."""
+
+RESERVED_ADDRESSES = 5
+"""Of each subnet, for AWS (VPC user guide, "Subnet sizing", 2026)."""
 
 
 class Way(str, Enum):
@@ -43,12 +46,13 @@ class Rights:
 
 @dataclass(frozen=True)
 class Quotas:
-    """Sizes of quotas, and what counts against them; None: AWS did not say."""
+    """Sizes of quotas, and what counts against them; what AWS did not say is missing, or None."""
 
-    vcpus: float | None = None
+    vcpus: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # by code
     addresses: float | None = None
     addresses_used: int | None = 0
-    vcpus_each: int | None = None
+    unread: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What could not be asked, in words, and why."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,15 @@ class Diagnosis:
 
 def examine(request: UpRequest, facts: Facts, health: Health) -> Diagnosis:
     """All findings."""
-    students = request.usage.students
     return Diagnosis(
         obstacles=(*_of_rights(health.rights), *_of_ways(request, facts, health.ways)),
         warnings=(
             *_of_unknown_rights(health.rights),
             *_of_dead_ends(request, facts, health.ways),
-            *_of_vcpus(request, health.quotas, students),
+            *_of_vcpus(request, facts, health.quotas),
+            *_of_unread_quotas(health.quotas),
             *_of_addresses(request, facts, health.quotas),
-            *_of_free_addresses(request, facts, students),
+            *_of_free_addresses(request, facts),
             *_of_domain(health.domain),
             *_of_names(request, health.domain),
         ),
@@ -151,19 +155,20 @@ def _of_dead_ends(request: UpRequest, facts: Facts, ways: Mapping[str, Way]) -> 
             )
 
 
-def _of_vcpus(request: UpRequest, quotas: Quotas, students: int) -> Iterator[Finding]:
-    kind = request.choices.WORKER_INSTANCE_TYPE
-    if quotas.vcpus is None or quotas.vcpus_each is None:
-        return
-    fit = int(quotas.vcpus // quotas.vcpus_each)
-    if fit < max(1, students):
-        needed = max(1, students) * quotas.vcpus_each
+def _of_vcpus(request: UpRequest, facts: Facts, quotas: Quotas) -> Iterator[Finding]:
+    for need in needs_of(request, facts):
+        if need.code in quotas.vcpus:
+            found = judge(need, quotas.vcpus[need.code], request.usage.students)
+            if found:
+                yield found
+
+
+def _of_unread_quotas(quotas: Quotas) -> Iterator[Finding]:
+    for what, why in quotas.unread.items():
         yield Finding(
-            f"The vCPU quota {quota_code(kind)}",
-            f"is {quotas.vcpus:.0f}: {fit} machines of {kind} at once, less what else runs in the"
-            " account",
-            "Ask for more: aws service-quotas request-service-quota-increase --service-code ec2"
-            f" --quota-code {quota_code(kind)} --desired-value {needed}",
+            what[:1].upper() + what[1:],
+            f"could not be looked up ({why})",
+            "Look at it in the Service Quotas console; nothing else follows from that.",
         )
 
 
@@ -195,7 +200,8 @@ def _of_addresses(request: UpRequest, facts: Facts, quotas: Quotas) -> Iterator[
         )
 
 
-def _of_free_addresses(request: UpRequest, facts: Facts, students: int) -> Iterator[Finding]:
+def _of_free_addresses(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    students = request.usage.students
     private, _ = wanted_subnets(request, facts.network, facts.cluster)
     subnets = [facts.subnets[i] for i in private if i in facts.subnets]
     free = sum(subnet.free_addresses for subnet in subnets)
@@ -205,6 +211,23 @@ def _of_free_addresses(request: UpRequest, facts: Facts, students: int) -> Itera
             f"{'has' if len(subnets) == 1 else 'have'} {free} free addresses for {students}"
             " students",
             "Name a further subnet.",
+        )
+    elif not private:
+        yield from _of_own_addresses(request, facts, students)
+
+
+def _of_own_addresses(request: UpRequest, facts: Facts, students: int) -> Iterator[Finding]:
+    """Whether the network that is, or was, made for the cluster is large enough."""
+    cidr, zones = network_size(request, facts)
+    private = [v for k, v in subnet_cidrs(cidr, len(zones)).items() if v and "Private" in k]
+    room = sum(IPv4Network(v).num_addresses - RESERVED_ADDRESSES for v in private)
+    if zones and room < students:
+        yield Finding(
+            f"The network {cidr} over {len(zones)} zones",
+            f"has room for {room} workers in its private subnets, for {students} students",
+            "Make another cluster with a larger --vpc-cidr: that of a network cannot be changed."
+            if _is_there(facts.network)
+            else f"Choose a larger --vpc-cidr, for example {DEFAULT_VPC_CIDR}.",
         )
 
 

@@ -75,6 +75,7 @@ class TypeFacts:
     has_nvme: bool
     has_credits: bool
     zones: tuple[str, ...]  # those of the Region that offer it, sorted
+    vcpus: int = 0  # 0: EC2 did not say
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ async def look_at_type(gateway: Gateway, name: str) -> TypeFacts | None:
         has_nvme=raw["EbsInfo"]["NvmeSupport"] != "unsupported",
         has_credits=bool(raw["BurstablePerformanceSupported"]),
         zones=tuple(sorted(offer["Location"] for offer in offers)),
+        vcpus=raw["VCpuInfo"]["DefaultVCpus"],
     )
 
 

@@ -243,9 +243,7 @@ def stack_tags(request: UpRequest) -> dict[str, str]:
 def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
     """The network's stack: an existing one keeps its addresses and zones."""
     old = facts.network.parameters if facts.network and facts.network.is_usable else {}
-    cidr = request.vpc_cidr or old.get("VpcCidr") or DEFAULT_VPC_CIDR
-    offered = facts.kind.zones if facts.kind else ()
-    zones = zones_of(old) if old else offered[: request.zones or ZONES_DEFAULT]
+    cidr, zones = network_size(request, facts)
     parameters = {
         "ClusterName": request.cluster,
         "VpcCidr": cidr,
@@ -254,6 +252,14 @@ def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
         **subnet_cidrs(cidr, len(zones)),
     }
     return StackSpec(request.network_stack, template, parameters, stack_tags(request))
+
+
+def network_size(request: UpRequest, facts: Facts) -> tuple[str, tuple[str, ...]]:
+    """Addresses and zones of a network of the cluster's own, as it is or will be."""
+    old = facts.network.parameters if facts.network and facts.network.is_usable else {}
+    offered = facts.kind.zones if facts.kind else ()
+    zones = zones_of(old) if old else offered[: request.zones or ZONES_DEFAULT]
+    return request.vpc_cidr or old.get("VpcCidr") or DEFAULT_VPC_CIDR, zones
 
 
 def zones_of(parameters: Mapping[str, str]) -> tuple[str, ...]:

@@ -6,24 +6,24 @@ What cannot be asked is missing in the answer, with the reason: to look is no du
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CloudError
-from ec2spawner.quotas import quota_code
 
 from .examining import ADDRESS_QUOTA, Domain, Health, Quotas, Rights, Way
 from .facts import Facts
 from .planning import wanted_subnets
 from .request import UpRequest
 from .rights import NOT_FOR_BUILDING, simulated_actions
+from .vcpus import quota_codes
 
+T = TypeVar("T")
 _ASSUMED = re.compile(
     r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/"
 )
@@ -40,9 +40,7 @@ async def look_at_health(gateway: Gateway, request: UpRequest, facts: Facts) -> 
     address = outputs.get("PublicAddress")
     rights, quotas, ways, domain = await asyncio.gather(
         look_at_rights(gateway, request.permissions_boundary or ""),
-        look_at_quotas(
-            gateway, EC2(gateway, request.cluster), request.choices.WORKER_INSTANCE_TYPE
-        ),
+        look_at_quotas(gateway, EC2(gateway, request.cluster), quota_codes(request)),
         look_at_ways(gateway, {i: facts.subnets[i].vpc_id for i in named}),
         look_at_domain(name, address) if name else _nothing(),
     )
@@ -99,33 +97,28 @@ def policy_source(arn: str) -> str | None:
     return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}"
 
 
-async def look_at_quotas(gateway: Gateway, ec2: EC2, instance_type: str) -> Quotas:
-    """Sizes of the quotas that a class meets first; what is not answered is None."""
-    vcpus, addresses, each, used = await asyncio.gather(
-        _quota(ec2, quota_code(instance_type)),
-        _quota(ec2, ADDRESS_QUOTA),
-        _vcpus(ec2, instance_type),
-        _addresses(gateway),
+async def look_at_quotas(gateway: Gateway, ec2: EC2, codes: Sequence[str]) -> Quotas:
+    """Sizes of the vCPU quotas of those codes, and of that of Elastic IPs."""
+    unread: dict[str, str] = {}
+
+    async def ask(what: str, question: Awaitable[T]) -> T | None:
+        try:
+            return await question
+        except CloudError as error:
+            unread[what] = error.aws_code or error.code
+            return None
+
+    sizes, addresses, used = await asyncio.gather(
+        asyncio.gather(*(ask(f"the vCPU quota {code}", ec2.quota(code)) for code in codes)),
+        ask(f"the quota of Elastic IPs {ADDRESS_QUOTA}", ec2.quota(ADDRESS_QUOTA)),
+        ask("the number of Elastic IPs in use", _addresses(gateway)),
     )
-    return Quotas(vcpus, addresses, used, each)
+    known = {code: size for code, size in zip(codes, sizes, strict=True) if size is not None}
+    return Quotas(MappingProxyType(known), addresses, used, MappingProxyType(unread))
 
 
-async def _quota(ec2: EC2, code: str) -> float | None:
-    with contextlib.suppress(CloudError):
-        return await ec2.quota(code)
-    return None
-
-
-async def _vcpus(ec2: EC2, instance_type: str) -> int | None:
-    with contextlib.suppress(CloudError):
-        return (await ec2.vcpus([instance_type])).get(instance_type)
-    return None
-
-
-async def _addresses(gateway: Gateway) -> int | None:
-    with contextlib.suppress(CloudError):
-        return len((await gateway.call("ec2", "describe_addresses"))["Addresses"])
-    return None
+async def _addresses(gateway: Gateway) -> int:
+    return len((await gateway.call("ec2", "describe_addresses"))["Addresses"])
 
 
 async def look_at_ways(gateway: Gateway, subnets: Mapping[str, str]) -> Mapping[str, Way]:

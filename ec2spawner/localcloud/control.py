@@ -189,6 +189,7 @@ class Control:
         return {
             "rules": [asdict(rule) for rule in capacity.rules],
             "vcpu_quota": dict(capacity.vcpu_quota or {}),
+            "address_quota": capacity.address_quota,
         }
 
     def _set_capacity(self, document: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Service Quotas of EC2's vCPUs, as the capacity file has them.
+"""Service Quotas of EC2's vCPUs and Elastic IPs, as the capacity file has them.
 
 Owns GetServiceQuota and ListServiceQuotas for the service ``ec2``; moto has those of ``vpc`` only.
 Must not know HTTP.
@@ -16,7 +16,7 @@ from ec2spawner.localcloud.ec2.quotas import QUOTAS, Quota
 from ec2spawner.localcloud.ec2.records import ACCOUNT_ID
 
 SERVICE_CODE = "ec2"
-UNLIMITED_VCPUS = 1_000_000
+UNLIMITED = 1_000_000
 """What is answered where the capacity file sets no quota; on AWS there is always one."""
 PAGE_SIZE = 100  # Service Quotas API reference, "ListServiceQuotas", 2026: 1 to 100
 
@@ -68,13 +68,14 @@ _ACTIONS: Mapping[str, Callable[[Document, Capacity, str], dict[str, Any]]] = {
 
 def _view(quota: Quota, capacity: Capacity, region: str) -> dict[str, Any]:
     vcpus = capacity.quota(quota.market, quota.class_)
+    size = vcpus if quota.market else capacity.address_quota
     return {
         "ServiceCode": SERVICE_CODE,
         "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
         "QuotaArn": f"arn:aws:servicequotas:{region}:{ACCOUNT_ID}:{SERVICE_CODE}/{quota.code}",
         "QuotaCode": quota.code,
         "QuotaName": quota.name,
-        "Value": float(UNLIMITED_VCPUS if vcpus is None else vcpus),
+        "Value": float(UNLIMITED if size is None else size),
         "Unit": "None",
         "Adjustable": True,
         "GlobalQuota": False,

@@ -441,6 +441,10 @@ def _allocate_here(original: Callable[..., Any]) -> Callable[..., Any]:
     def allocate_address(
         backend: Any, domain: str, address: str | None = None, tags: Any = None
     ) -> Any:
+        quota = _core(backend.region_name).capacity.current().address_quota
+        if quota is not None and len(backend.addresses) >= quota:
+            words = "The maximum number of addresses has been reached."
+            raise EC2Error("AddressLimitExceeded", words)
         taken = {known.public_ip for known in backend.addresses}
         numbers = (PUBLIC_RANGE.format(n // 254, n % 254 + 1) for n in range(254 * 256))
         free = next(text for text in numbers if text not in taken)

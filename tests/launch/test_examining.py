@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,7 +31,7 @@ from launch_cluster.examining import (
     Way,
     examine,
 )
-from launch_cluster.facts import Facts, ManagerFacts, StackFacts, SubnetFacts
+from launch_cluster.facts import Facts, ManagerFacts, StackFacts, SubnetFacts, TypeFacts
 from launch_cluster.manager_request import ManagerRequest
 from launch_cluster.policies import Place
 from launch_cluster.probing import policy_source, way_of
@@ -49,8 +50,19 @@ OWN = ("subnet-0000000a", "subnet-0000000b")
 PUBLIC = "subnet-0000000c"
 REQUEST = UpRequest("town", InstanceConfig(), Path("server_config.json"))
 IN_OURS = replace(REQUEST, private_subnets=OWN, public_subnet=PUBLIC, manager=ManagerRequest())
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+STANDARD, STANDARD_SPOT, GPU = "L-1216C47A", "L-34B43A08", "L-DB2E81BA"
+KINDS = {
+    name: TypeFacts(name, ("x86_64",), True, False, ZONES, vcpus)
+    for name, vcpus in (
+        *(("t3.medium", 2), ("m7i.2xlarge", 8), ("m7i.large", 2), ("g5.xlarge", 4)),
+        ("t3.small", 2),
+    )
+}
 FACTS = Facts(
     account="1",
+    kind=KINDS["t3.medium"],
+    kinds=MappingProxyType(KINDS),
     subnets=MappingProxyType(
         {i: SubnetFacts(i, "vpc-1", "us-east-1a", 10) for i in (*OWN, PUBLIC)}
     ),
@@ -66,7 +78,7 @@ def found(
 
 def test_where_all_is_well_there_is_nothing_to_say() -> None:
     ways = {OWN[0]: Way.NAT, OWN[1]: Way.ELSEWHERE, PUBLIC: Way.INTERNET}
-    quotas = Quotas(64, 5, 4, 2)
+    quotas = Quotas({STANDARD: 64}, 5, 4)
     choices = InstanceConfig(PUBLIC_URL="https://hub.example.org", SUBDOMAINS=True)
     result = found(replace(IN_OURS, choices=choices), 20, ways=ways, quotas=quotas)
     assert result == Diagnosis((), ())
@@ -132,14 +144,17 @@ def test_what_stands_in_the_way(
         ({"rights": Rights(unsure=("s3:PutObject",))}, REQUEST, 0, ["s3:PutObject", "alone"]),
         ({"rights": Rights(unknown="AccessDenied")}, REQUEST, 0, ["could not be", "AccessDenied"]),
         (
-            {"quotas": Quotas(5, None, 0, 2)},
+            {"quotas": Quotas({STANDARD: 5})},
             REQUEST,
             30,
-            ["is 5: 2 machines of t3.medium", "L-1216C47A", "--desired-value 60"],
+            [
+                *("is 5: 2 machines of t3.medium", "L-1216C47A (on-demand)", "30 students"),
+                "--desired-value 60",
+            ],
         ),
         ({"ways": {OWN[1]: Way.NOWHERE}}, IN_OURS, 0, [OWN[1], "no default route"]),
-        ({"quotas": Quotas(1, None, 0, 2)}, REQUEST, 0, ["is 1: 0 machines"]),
-        ({"quotas": Quotas(None, 5, 5, None)}, REQUEST, 0, ["5 are in use", "--desired-value 6"]),
+        ({"quotas": Quotas({STANDARD: 1})}, REQUEST, 0, ["is 1: 0 machines"]),
+        ({"quotas": Quotas({}, 5, 5)}, REQUEST, 0, ["5 are in use", "--desired-value 6"]),
         ({}, IN_OURS, 21, ["20 free addresses for 21 students"]),
         ({"domain": Domain("a.b")}, REQUEST, 0, ["a.b leads nowhere", "A record"]),
         (
@@ -158,6 +173,78 @@ def test_what_an_operator_should_know(
     assert [other.subject for other in others] == ["SUBDOMAINS"] * ("domain" in health)
     assert result.obstacles == ()
     assert all(word in str(finding) for word in words)
+
+
+def in_profiles(*profiles: tuple[str, tuple[str, ...]], **choices: Any) -> UpRequest:
+    entries = tuple(
+        {"SLUG": f"p{i}", "NAME": f"P {i}", "MARKET": market, "INSTANCE_TYPES": types}
+        for i, (market, types) in enumerate(profiles)
+    )
+    return replace(REQUEST, choices=InstanceConfig(PROFILES=entries, **choices))
+
+
+def of_quotas(request: UpRequest, students: int, facts: Facts = FACTS, **sizes: float) -> list[str]:
+    codes = {"standard": STANDARD, "spot": STANDARD_SPOT, "gpu": GPU}
+    quotas = Quotas({codes[name]: size for name, size in sizes.items()})
+    warnings = found(request, students, facts, quotas=quotas).warnings
+    return [str(w) for w in warnings if "vCPU" in w.subject]
+
+
+def test_each_quota_is_judged_by_all_types_of_all_profiles_and_markets() -> None:
+    request = in_profiles(
+        ("spot-then-on-demand", ("m7i.large", "m7i.2xlarge")),
+        ("on-demand", ("g5.xlarge",)),
+    )
+    assert of_quotas(request, 10, standard=80, spot=80, gpu=40) == []
+    on_demand, spot, gpu = of_quotas(request, 10, standard=79, spot=16, gpu=0)
+    assert STANDARD in on_demand
+    assert "9 machines of m7i.2xlarge or 39 machines of m7i.large or" in on_demand
+    assert "--desired-value 80" in on_demand
+    assert f"{STANDARD_SPOT} (spot) is 16: 2 machines of m7i.2xlarge or 8" in spot
+    assert f"{GPU} (on-demand) is 0: 0 machines of g5.xlarge at once" in gpu
+    assert "--desired-value 40" in gpu
+
+
+def test_a_quota_that_only_the_builder_meets_is_for_one_machine() -> None:
+    request = in_profiles(("on-demand", ("g5.xlarge",)))
+    assert of_quotas(request, 30, standard=2, gpu=120) == []
+    assert "is 1: 0 machines of t3.medium" in of_quotas(request, 30, standard=1, gpu=120)[0]
+
+
+def test_what_runs_besides_students_machines_counts_too() -> None:
+    facts = replace(FACTS, manager=ManagerFacts(kind=KINDS["t3.small"]))
+    request = replace(MANAGED, nat="instance", choices=InstanceConfig(POOL_RUNNING=3))
+    needed = 2 * (10 + 3) + 2 + 2
+    assert of_quotas(request, 10, facts, standard=needed) == []
+    (short,) = of_quotas(request, 10, facts, standard=needed - 1)
+    assert "12 machines of t3.medium at once beside the manager (t3.small) and the NAT ins" in short
+    assert f"--desired-value {needed}" in short
+    graviton = replace(facts, manager=ManagerFacts(kind=replace(KINDS["g5.xlarge"])))
+    assert of_quotas(request, 10, graviton, standard=needed - 2) == []
+
+
+def test_a_type_that_is_not_there_is_no_matter_of_quotas() -> None:
+    request = replace(REQUEST, choices=InstanceConfig(WORKER_INSTANCE_TYPE="t9.enormous"))
+    facts = replace(FACTS, kinds=MappingProxyType({"t9.enormous": None}))
+    assert of_quotas(request, 10, facts, standard=0) == []
+
+
+def test_a_quota_that_could_not_be_looked_up_is_said_to_be() -> None:
+    (finding,) = found(quotas=Quotas(unread={"the vCPU quota L-1": "AccessDenied"})).warnings
+    assert str(finding).startswith("The vCPU quota L-1 could not be looked up (AccessDenied).")
+
+
+def test_a_network_that_is_made_is_large_enough_for_the_class() -> None:
+    small = replace(REQUEST, vpc_cidr="10.9.0.0/24")
+    assert found(small, 118).warnings == ()
+    (finding,) = found(small, 119).warnings
+    assert "10.9.0.0/24 over 2 zones has room for 118 workers" in str(finding)
+    assert "Choose a larger --vpc-cidr" in str(finding)
+    assert found(replace(small, zones=3), 119).warnings == ()
+    parameters = {"VpcCidr": "10.9.0.0/24", "ZoneA": "us-east-1a", "ZoneB": "us-east-1b"}
+    network = StackFacts("network", "id", "CREATE_COMPLETE", parameters)
+    (finding,) = found(REQUEST, 119, replace(FACTS, network=network)).warnings
+    assert "Make another cluster" in str(finding)
 
 
 MANAGED = replace(REQUEST, manager=ManagerRequest())
@@ -183,7 +270,7 @@ def test_elastic_addresses_are_counted_for_nat_and_for_the_manager(
         return StackFacts("stack", "id", status) if status else None
 
     facts = replace(FACTS, network=stack(network), manager=ManagerFacts(stack(manager)))
-    enough, short = Quotas(None, 5, 5 - needed), Quotas(None, 5, 6 - needed)
+    enough, short = Quotas({}, 5, 5 - needed), Quotas({}, 5, 6 - needed)
     assert found(request_, facts=facts, quotas=enough).warnings == ()
     warnings = found(request_, facts=facts, quotas=short).warnings
     assert len(warnings) == (needed > 0)
@@ -196,7 +283,7 @@ def test_all_findings_come_at_once() -> None:
         100,
         rights=Rights(("ec2:CreateVpc", "iam:CreateRole")),
         ways={OWN[0]: Way.NOWHERE, OWN[1]: Way.INTERNET, PUBLIC: Way.NOWHERE},
-        quotas=Quotas(5, 5, 5, 2),
+        quotas=Quotas({STANDARD: 5}, 5, 5),
         domain=Domain("a.b"),
     )
     assert len(result.obstacles) == 3
@@ -318,15 +405,22 @@ async def test_that_rights_cannot_be_asked_for_is_no_obstacle() -> None:
     assert rights == Rights(unknown="AccessDenied")
 
 
-async def test_addresses_that_cannot_be_counted_are_not_taken_for_none() -> None:
+async def test_what_cannot_be_asked_is_said_and_not_taken_for_none() -> None:
     class Refusing(FakeGateway):
         async def call(self, service: str, operation: str, *_: Any, **__: Any) -> dict[str, Any]:
             raise Denied("no", aws_code="UnauthorizedOperation")
 
     gateway: Any = Refusing({}, Denied("no", aws_code="UnauthorizedOperation"))
-    quotas = await probing.look_at_quotas(gateway, EC2(gateway, "town"), "t3.medium")
-    assert quotas.addresses_used is None
-    assert found(MANAGED, quotas=replace(quotas, addresses=0)).warnings == ()
+    quotas = await probing.look_at_quotas(gateway, EC2(gateway, "town"), (STANDARD, GPU))
+    assert (quotas.vcpus, quotas.addresses, quotas.addresses_used) == ({}, None, None)
+    warnings = found(MANAGED, quotas=replace(quotas, addresses=0)).warnings
+    assert [w.subject for w in warnings] == [
+        f"The vCPU quota {STANDARD}",
+        f"The vCPU quota {GPU}",
+        "The quota of Elastic IPs L-0263D0A3",
+        "The number of Elastic IPs in use",
+    ]
+    assert all("UnauthorizedOperation" in w.reason for w in warnings)
 
 
 # ---- against the emulated cloud
@@ -367,6 +461,52 @@ def test_a_vpc_that_is_not_there_is_one_finding_of_several(
     assert result.exit_code == 1
     about = [finding["subject"] for finding in json.loads(result.stdout)["obstacles"]]
     assert about == ["The VPC vpc-00000001", "MANAGER_INSTANCE_TYPE t9.small", "--key-name nobodys"]
+
+
+@pytest.fixture
+def limits(endpoint: str) -> Iterator[Callable[..., None]]:
+    """Sets quotas of the emulated account, until the test's end."""
+
+    def limits(**document: Any) -> None:
+        request = urllib.request.Request(
+            f"{endpoint}/_localcloud/capacity",
+            json.dumps(document).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+
+    yield limits
+    limits()
+
+
+def test_all_quotas_that_are_too_small_are_told_at_once_before_anything_is_made(
+    run: Run, aws: Path, cluster: str, calls: Calls, limits: Callable[..., None]
+) -> None:
+    profiles = [
+        {"SLUG": "a", "NAME": "A", "INSTANCE_TYPES": ["t3.medium", "m5.xlarge"], "MARKET": "spot"},
+        {"SLUG": "b", "NAME": "B", "INSTANCE_TYPES": ["g4dn.xlarge"]},
+    ]
+    (aws / "instance_config.json").write_text(json.dumps({"PROFILES": profiles}))
+    limits(
+        vcpu_quota={"on-demand": {"standard": 3, "g": 8}, "spot": {"standard": 30}},
+        address_quota=1,
+    )
+    result = run("doctor", cluster, "--students", "10", "--output", "json")
+    assert result.exit_code == 0, result.stderr
+    warnings = json.loads(result.stdout)["warnings"]
+    assert [w["subject"] for w in warnings if "quota" in w["subject"]] == [
+        f"The vCPU quota {STANDARD} (on-demand)",  # the builder and the manager
+        f"The vCPU quota {STANDARD_SPOT} (spot)",
+        f"The vCPU quota {GPU} (on-demand)",
+        "The quota of Elastic IPs L-0263D0A3",
+    ]
+    assert "7 machines of m5.xlarge or 15 machines of t3.medium" in warnings[1]["reason"]
+    assert all("--desired-value" in w["next_step"] for w in warnings if "quota" in w["subject"])
+    notices = json.loads(run("plan", cluster, "--students", "10", "--output", "json").stdout)[
+        "notices"
+    ]
+    assert sum("quota" in notice for notice in notices) == 4
+    assert calls.changing == []
 
 
 def test_doctor_says_so_where_nothing_stands_in_the_way(

@@ -139,6 +139,8 @@ def test_a_file_that_breaks_leaves_the_last_good_one_in_force(tmp_path: Path) ->
         ({"vcpu_quota": {"spot": "many"}}, "vcpu_quota.spot"),
         ({"vcpu_quota": {"spot": {"gpu": 1}}}, "vcpu_quota.spot: unknown class 'gpu'"),
         ({"vcpu_quota": {"spot": {"g": True}}}, "vcpu_quota.spot.g must be"),
+        ({"address_quota": -1}, "address_quota must be"),
+        ({"address_quota": "five"}, "address_quota must be"),
     ],
 )
 def test_a_bad_file_is_told_what_is_wrong(tmp_path: Path, document: object, word: str) -> None:

@@ -280,6 +280,27 @@ def test_quotas_are_those_of_the_capacity_file(whole: InProcessCloud) -> None:
     }
 
 
+def test_stacks_get_as_many_elastic_addresses_as_the_capacity_file_says(
+    whole: InProcessCloud,
+) -> None:
+    stacks, quotas = whole.client("cloudformation"), whole.client("service-quotas")
+    template = json.dumps({"Resources": {"Address": {"Type": "AWS::EC2::EIP"}}})
+    control(whole, "POST", "capacity", {"address_quota": 1})
+    quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-0263D0A3")["Quota"]
+    assert quota["Value"] == 1.0
+    ids = []
+    for name in ("one", "two"):
+        names = {"StackName": name, "ChangeSetName": "new"}
+        made = stacks.create_change_set(**names, ChangeSetType="CREATE", TemplateBody=template)
+        stacks.execute_change_set(**names)
+        ids.append(made["StackId"])
+    one, two = (stacks.describe_stacks(StackName=i)["Stacks"][0] for i in ids)
+    assert (one["StackStatus"], two["StackStatus"]) == ("CREATE_COMPLETE", "DELETE_COMPLETE")
+    events = stacks.describe_stack_events(StackName=ids[1])["StackEvents"]
+    assert any("AddressLimitExceeded" in e.get("ResourceStatusReason", "") for e in events)
+    assert len(whole.client("ec2").describe_addresses()["Addresses"]) == 1
+
+
 def test_a_spot_instance_is_taken_back_and_its_request_outlives_the_cloud(
     tmp_path: Path,
 ) -> None:

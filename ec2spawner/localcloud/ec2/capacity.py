@@ -7,12 +7,13 @@ when it has changed.
     {"rules": [{"type": "t3.*", "zone": "us-east-1a", "market": "on-demand",
                 "max_running": 3, "code": "InsufficientInstanceCapacity",
                 "actions": ["RunInstances", "StartInstances"]}],
-     "vcpu_quota": {"on-demand": 64, "spot": {"standard": 32, "g": 8}}}
+     "vcpu_quota": {"on-demand": 64, "spot": {"standard": 32, "g": 8}},
+     "address_quota": 5}
 
-A quota is one number for all families together, or one for each class of ``quotas.CLASSES``; a
-class that is left out has none. All parts of a rule but ``max_running`` may be left out; patterns
-take ``*`` and ``?``. The instances counted are those pending, running or stopping that the rule's
-patterns match.
+A quota of vCPUs is one number for all families together, or one for each class of
+``quotas.CLASSES``; a class that is left out has none. All parts of a rule but ``max_running`` may
+be left out; patterns take ``*`` and ``?``. The instances counted are those pending, running or
+stopping that the rule's patterns match.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ec2spawner.localcloud.ec2.quotas import CLASSES, MARKETS, class_of
 log = logging.getLogger(__name__)
 
 ACTIONS = ("RunInstances", "StartInstances")
+_KEYS = {"rules", "vcpu_quota", "address_quota"}
 _RULE_KEYS = {"type", "zone", "market", "max_running", "code", "actions", "message"}
 
 _NO_SPOT = "There is no Spot capacity available that matches your request."
@@ -97,6 +99,7 @@ class Capacity:
 
     rules: tuple[Rule, ...] = ()
     vcpu_quota: Mapping[str, int | Mapping[str, int]] | None = None
+    address_quota: int | None = None  # of Elastic IPs; None: there is none
 
     def room(
         self, action: str, wanted: Occupant, occupants: Iterable[Occupant]
@@ -153,15 +156,17 @@ def parse_capacity(document: Any) -> Capacity:
     """Capacity from the file's JSON, or CapacityFormatError."""
     if not isinstance(document, dict):
         raise CapacityFormatError('capacity must be an object {"rules": [...], "vcpu_quota": {}}')
-    unknown = set(document) - {"rules", "vcpu_quota"}
+    unknown = set(document) - _KEYS
     if unknown:
-        raise CapacityFormatError(f"unknown key {sorted(unknown)[0]!r}; known: rules, vcpu_quota")
+        known = ", ".join(sorted(_KEYS))
+        raise CapacityFormatError(f"unknown key {sorted(unknown)[0]!r}; known: {known}")
     rules = document.get("rules", [])
     if not isinstance(rules, list):
         raise CapacityFormatError("rules must be a list of objects")
     return Capacity(
         tuple(_parse_rule(i, r) for i, r in enumerate(rules)),
         _parse_quota(document.get("vcpu_quota", {})),
+        _parse_count("address_quota", document.get("address_quota")),
     )
 
 
@@ -194,20 +199,21 @@ def _parse_quota(raw: Any) -> dict[str, int | Mapping[str, int]]:
     for market, value in raw.items():
         where = f"vcpu_quota.{market}"
         if not isinstance(value, dict):
-            _check_vcpus(where, value)
+            _parse_count(where, value)
             continue
         for class_, vcpus in value.items():
             if class_ not in CLASSES:
                 raise CapacityFormatError(
                     f"{where}: unknown class {class_!r}; known: {', '.join(CLASSES)}"
                 )
-            _check_vcpus(f"{where}.{class_}", vcpus)
+            _parse_count(f"{where}.{class_}", vcpus)
     return raw
 
 
-def _check_vcpus(where: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise CapacityFormatError(f"{where} must be a whole number, not {value!r}")
+def _parse_count(where: str, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise CapacityFormatError(f"{where} must be a whole number from 0, not {value!r}")
+    return value
 
 
 class CapacityFile:

@@ -1,4 +1,4 @@
-"""EC2's vCPU quotas: the classes of families that share one, with AWS's codes and names.
+"""EC2's quotas: the classes of families that share one of vCPUs, with AWS's codes and names.
 
 Owns the table. Pure. How large each is here, the capacity file says.
 """
@@ -15,12 +15,12 @@ MARKETS = ("on-demand", "spot")
 
 @dataclass(frozen=True)
 class Quota:
-    """One vCPU quota of Service Quotas."""
+    """One quota of Service Quotas: of vCPUs, or, without a market, of Elastic IPs."""
 
     code: str
     name: str
-    market: str
-    class_: str
+    market: str = ""
+    class_: str = ""
 
 
 # docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html, read 2026, with the codes
@@ -52,6 +52,8 @@ QUOTAS: Mapping[str, Quota] = {
         for class_, _, code, name in _TABLE
         if code
     },
+    # docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html, 2026
+    "L-0263D0A3": Quota("L-0263D0A3", "EC2-VPC Elastic IPs"),
 }
 """By code."""
 
