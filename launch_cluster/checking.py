@@ -11,6 +11,7 @@ from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import INSTANCE_CONFIG_NAME
 
 from .facts import Facts, StackFacts
+from .imagechecks import findings_about_image
 from .planning import (
     ZONES_DEFAULT,
     Finding,
@@ -30,7 +31,7 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
     return [
         *_of_stacks(request, facts),
         *_of_type(request, facts),
-        *_of_image(request, facts),
+        *findings_about_image(request, facts),
         *_of_profiles(facts),
         *_of_subnets(request, facts),
         *_of_key(request, facts),
@@ -147,37 +148,6 @@ def _of_zones(request: UpRequest, facts: Facts, offered: tuple[str, ...]) -> Ite
             f"--zones {request.zones}",
             f"cannot change the network, which was made over {has} zones",
             "Leave the option out, or make another cluster.",
-        )
-
-
-def _of_image(request: UpRequest, facts: Facts) -> Iterator[Finding]:
-    subject = f"The image {facts.image_id}"
-    other = "Name another as BASE_AMI, or leave it out for the newest Ubuntu 24.04."
-    if request.choices.CUSTOM_WORKER_AMI:
-        subject = f"CUSTOM_WORKER_AMI {facts.image_id}"
-        other = f"Write another into {INSTANCE_CONFIG_NAME}, or none: then an image is built."
-    if facts.image is None:
-        if facts.image_id is None and facts.kind is not None:
-            why = "cannot be found: Canonical's parameter in SSM is not there"
-            yield Finding("The newest Ubuntu 24.04", why, "Name an image as BASE_AMI.")
-        elif facts.image_id is not None:
-            why = f"does not exist in {request.choices.REGION}, or may not be used by this account"
-            yield Finding(subject, why, other)
-        return
-    image, asked_gib = facts.image, request.choices.WORKER_EBS_SIZE
-    if image.state != "available":
-        yield Finding(subject, f"is {image.state}, not available", other)
-    if not image.is_ebs:
-        yield Finding(subject, "has no EBS root disk, so that it could not be stopped", other)
-    if facts.kind and image.architecture not in facts.kind.architectures:
-        runs = "/".join(facts.kind.architectures)
-        why = f"is for {image.architecture}, but {facts.kind.name} runs {runs}"
-        yield Finding(subject, why, other)
-    if image.root_gib > asked_gib:
-        yield Finding(
-            f"WORKER_EBS_SIZE {asked_gib}",
-            f"is less than the root disk of {image.image_id}, {image.root_gib} GiB",
-            f"Write at least {image.root_gib} in {INSTANCE_CONFIG_NAME}.",
         )
 
 

@@ -90,6 +90,10 @@ class ImageFacts:
     state: str = "available"
     tags: Mapping[str, str] = field(default_factory=_none)
     is_public: bool = True
+    platform: str = ""  # "windows"; "": Linux
+    virtualization: str = "hvm"
+    has_ena: bool = True  # unless EC2 says that it has not
+    further_disks: tuple[str, ...] = ()  # EBS disks besides the root's, by device
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -26,6 +26,9 @@ TAG_STAMP = "ec2spawner:stamp"  # when it was asked for anew although its inputs
 TAG_VERSION = "ec2spawner:version"
 TAG_JUPYTERHUB = "ec2spawner:jupyterhub"
 TAG_JUPYTERLAB = "ec2spawner:jupyterlab"
+TAG_USERNAME = "ec2spawner:username"
+TAG_NOTEBOOK_PORT = "ec2spawner:notebook-port"
+TAG_SSH_PORT = "ec2spawner:ssh-port"
 
 CONTENT_SHOWN = 12  # characters of a hash that people are shown
 
@@ -163,6 +166,9 @@ def image_tags(
         TAG_VERSION: __version__,
         TAG_JUPYTERHUB: versions.get("jupyterhub", ""),
         TAG_JUPYTERLAB: versions.get("jupyterlab", ""),
+        TAG_USERNAME: recipe.username,
+        TAG_NOTEBOOK_PORT: str(recipe.notebook_port),
+        TAG_SSH_PORT: str(recipe.ssh_port),
     }
     return {key: value for key, value in tags.items() if value}
 
@@ -243,17 +249,27 @@ def take_custom(image_id: str, current_id: str | None) -> ImageStep | None:
     return ImageStep(ImageChange.TAKE, "CUSTOM_WORKER_AMI names it", image_id=image_id)
 
 
-def doubts_about_custom(image_id: str, tags: Mapping[str, str], jupyterhub: str) -> str | None:
-    """What cannot be told of an operator's image from outside, in a sentence; None if all can."""
-    if not tags.get(TAG_VERSION):
-        return (
+def doubts_about_custom(
+    image_id: str, tags: Mapping[str, str], jupyterhub: str, further_disks: Sequence[str] = ()
+) -> Iterator[str]:
+    """What an operator should know of an image of their own, which can be used nevertheless."""
+    if further_disks:
+        yield (
+            f"{image_id} brings further disks ({', '.join(further_disks)}), which each worker gets"
+            " and pays for."
+        )
+    version = tags.get(TAG_VERSION)
+    if not version:
+        yield (
             f"{image_id} does not say that it is a worker image of ec2spawner: whether it holds"
             " what the hub needs shows only when a worker starts."
         )
+        return
+    if version != __version__:
+        yield f"{image_id} holds ec2spawner {version}, the hub {__version__}: better the same."
     if jupyterhub and tags.get(TAG_JUPYTERHUB) != jupyterhub:
         has = tags.get(TAG_JUPYTERHUB) or "none known"
-        return f"{image_id} holds JupyterHub {has}, the hub is {jupyterhub}: better the same."
-    return None
+        yield f"{image_id} holds JupyterHub {has}, the hub is {jupyterhub}: better the same."
 
 
 # ---- builders

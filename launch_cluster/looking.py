@@ -177,20 +177,24 @@ async def describe_image(gateway: Gateway, image_id: str) -> ImageFacts | None:
 def parse_image(raw: Mapping[str, Any]) -> ImageFacts:
     """One element of DescribeImages' ``Images``."""
     root = raw.get("RootDeviceName") or "/dev/sda1"
-    sizes = [
-        mapping["Ebs"].get("VolumeSize", 0)
+    disks = {
+        mapping.get("DeviceName"): mapping["Ebs"].get("VolumeSize", 0)
         for mapping in raw.get("BlockDeviceMappings") or ()
-        if mapping.get("DeviceName") == root and "Ebs" in mapping
-    ]
+        if "Ebs" in mapping
+    }
     return ImageFacts(
         image_id=raw["ImageId"],
         architecture=raw["Architecture"],
         root_device=root,
-        root_gib=max(sizes, default=0),
+        root_gib=disks.pop(root, 0),
         is_ebs=raw.get("RootDeviceType", "ebs") == "ebs",
         state=raw["State"],
         tags=tags_of(raw),
         is_public=bool(raw.get("Public")),
+        platform=raw.get("Platform", ""),
+        virtualization=raw.get("VirtualizationType", "hvm"),
+        has_ena=raw.get("EnaSupport", True),
+        further_disks=tuple(disks),
     )
 
 

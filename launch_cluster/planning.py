@@ -432,10 +432,12 @@ def server_config(
 
 
 def _notices(request: UpRequest, facts: Facts, package: Package) -> tuple[str, ...]:
-    notices = []
-    custom = request.choices.CUSTOM_WORKER_AMI
-    if custom and (doubt := doubts_about_custom(custom, _image(facts).tags, package.jupyterhub)):
-        notices.append(doubt)
+    notices: list[str] = []
+    if request.choices.CUSTOM_WORKER_AMI:
+        image = _image(facts)
+        notices += doubts_about_custom(
+            image.image_id, image.tags, package.jupyterhub, image.further_disks
+        )
     asked = request.choices.JUPYTER_NOTEBOOK_TIMEOUT
     if facts.recorded and asked != facts.recorded.JUPYTER_NOTEBOOK_TIMEOUT:
         notices.append(

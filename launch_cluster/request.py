@@ -78,6 +78,7 @@ class Options:
     nat: str | None = None
     zones: int | None = None
     usage: Usage = NOBODY
+    unchecked_image: bool = False
     manager: ManagerOptions = field(default_factory=ManagerOptions)
 
 
@@ -101,6 +102,7 @@ class UpRequest:
     zones: int | None = None  # of a network that is made
     manager: ManagerRequest | None = None  # None: the hub runs elsewhere
     usage: Usage = NOBODY
+    unchecked_image: bool = False  # whether CUSTOM_WORKER_AMI may be one that bears no tags
     newest_base: bool = False  # instead of the one that the image in use was built from
 
     @property
@@ -154,6 +156,9 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
     faults += [*_cidr(options.vpc_cidr), *_vpc(options), *_out(options), *_builder_role(options)]
     manager, wrong = read_manager(options.manager, options.hub_connect_url)
     faults += [*wrong, *(_people(choices) if manager else [])]
+    if options.unchecked_image and not choices.CUSTOM_WORKER_AMI:
+        why = "is for CUSTOM_WORKER_AMI, which names no image"
+        faults.append(Fault("--unchecked-image", "", why))
     subnets = _split(options.private_subnets)
     if subnets and options.vpc_cidr:
         faults.append(
@@ -181,6 +186,7 @@ def read_request(options: Options, home: Path | None = None) -> tuple[UpRequest,
         nat=options.nat,
         zones=options.zones,
         usage=options.usage,
+        unchecked_image=options.unchecked_image,
         manager=manager,
     )
     if request.base_ami and choices.CUSTOM_WORKER_AMI:

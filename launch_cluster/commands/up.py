@@ -127,6 +127,12 @@ def up_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 " names.",
             ),
             click.option(
+                "--unchecked-image",
+                is_flag=True,
+                help="Take CUSTOM_WORKER_AMI although it bears no tags of ``image build``, by which"
+                " it is known to hold what the hub needs.",
+            ),
+            click.option(
                 "--students",
                 type=int,
                 default=0,
@@ -206,6 +212,7 @@ def options_of(typed: dict[str, Any]) -> Options:
         vpc_id=typed["vpc_id"],
         nat=typed["nat"],
         zones=typed["zones"],
+        unchecked_image=typed["unchecked_image"],
         usage=Usage(
             typed["students"],
             typed.get("hours_a_week", HOURS_A_WEEK_DEFAULT),

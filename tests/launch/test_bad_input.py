@@ -58,6 +58,7 @@ def is_one_clear_message(result: Result, *words: str) -> bool:
             ["--worker-ssh-port: 8888 is not usable", "other than WORKER_NOTEBOOK_PORT (8888)"],
         ),
         ((*UP, "x1", "--students", "-1"), ["--students: -1 is not usable", "from 0 to 100000"]),
+        ((*UP, "x1", "--unchecked-image"), ["--unchecked-image is for CUSTOM_WORKER_AMI"]),
         (("plan", "x1", "--students", "100001"), ["--students: 100001 is not usable"]),
         (("doctor", "x1", "--students", "-1"), ["--students: -1 is not usable"]),
         (("plan", "x1", "--hours-a-week", "169"), ["--hours-a-week: 169", "0 to 168"]),
@@ -179,6 +180,26 @@ def test_a_custom_image_that_is_not_there_or_does_not_fit_is_refused(
     result = run(*UP, "x1")
     assert result.exit_code == 1
     assert is_one_clear_message(result, "is for arm64, but t3.medium runs x86_64")
+    assert calls.changing == []
+
+
+def test_an_image_of_which_nobody_can_tell_what_it_holds_is_refused_unless_that_is_meant(
+    run: Run, aws: Path, calls: Calls, gateway: Gateway
+) -> None:
+    filters = [{"Name": "architecture", "Values": ["x86_64"]}]
+    params = {"Owners": ["099720109477"], "Filters": filters}
+    found = asyncio.run(gateway.call("ec2", "describe_images", params))["Images"]
+    choices = json.dumps({"CUSTOM_WORKER_AMI": found[0]["ImageId"]})
+    (aws / "instance_config.json").write_text(choices)
+    for command in (UP, ("plan", "--no-manager")):
+        result = run(*command, "x1")
+        assert result.exit_code == 1
+        assert is_one_clear_message(
+            result, f"CUSTOM_WORKER_AMI {found[0]['ImageId']} bears no tags", "--unchecked-image"
+        )
+    result = run("plan", "x1", "--no-manager", "--unchecked-image")
+    assert result.exit_code == 0, result.stderr
+    assert "does not say that it is a worker image" in result.stderr
     assert calls.changing == []
 
 

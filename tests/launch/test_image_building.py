@@ -331,7 +331,9 @@ def test_a_custom_image_is_taken_without_a_build_and_doubts_about_it_are_told(
     image_id = next(i["ImageId"] for i in other if i["Architecture"] == "x86_64")
     (aws / "instance_config.json").write_text(json.dumps({"CUSTOM_WORKER_AMI": image_id}))
     calls.made.clear()
-    result = run("up", shop.name, "--no-manager", "--yes")
+    assert run("up", shop.name, "--no-manager", "--yes").exit_code == 1
+    assert calls.changing == []
+    result = run("up", shop.name, "--no-manager", "--yes", "--unchecked-image")
     assert result.exit_code == 0, result.stderr
     assert "does not say that it is a worker image of ec2spawner" in result.stderr
     assert calls.changing == ["put_parameter"]
@@ -345,3 +347,22 @@ def test_a_custom_image_is_taken_without_a_build_and_doubts_about_it_are_told(
     (aws / "instance_config.json").unlink()
     assert run("up", shop.name, "--no-manager", "--yes").exit_code == 0
     assert shop.is_tidy()
+
+
+def test_an_image_that_another_cluster_built_is_taken_if_it_fits_this_one(
+    make_shop: Callable[[], Shop], run: Run, aws: Path, calls: Calls
+) -> None:
+    image_id = make_shop().current
+    (aws / "server_config.json").unlink()
+    other = make_shop()
+    choices = {"CUSTOM_WORKER_AMI": image_id, "WORKER_USERNAME": "student"}
+    (aws / "instance_config.json").write_text(json.dumps(choices))
+    result = run("up", other.name, "--no-manager", "--yes")
+    assert result.exit_code == 1
+    assert f"WORKER_USERNAME student is not what {image_id} was built with (jovyan)" in (
+        result.stderr
+    )
+    (aws / "instance_config.json").write_text(json.dumps({"CUSTOM_WORKER_AMI": image_id}))
+    result = run("up", other.name, "--no-manager", "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert other.current == image_id

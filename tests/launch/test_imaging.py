@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ec2spawner.model import InstanceState
 from ec2spawner.settings import InstanceConfig
+from ec2spawner.version import __version__
 from launch_cluster.console import ConsoleLog, join
 from launch_cluster.course import CourseFiles, read_course
 from launch_cluster.imaging import (
@@ -23,7 +24,10 @@ from launch_cluster.imaging import (
     TAG_CONTENT,
     TAG_COURSE,
     TAG_JUPYTERHUB,
+    TAG_NOTEBOOK_PORT,
+    TAG_SSH_PORT,
     TAG_STAMP,
+    TAG_USERNAME,
     TAG_VERSION,
     Builder,
     ImageChange,
@@ -99,6 +103,9 @@ def test_tags_say_what_an_image_holds_and_none_is_empty() -> None:
     assert tags["ec2spawner:role"] == "image"  # not worker: a home's snapshot would be that
     assert tags[TAG_CONTENT] == RECIPE.content
     assert tags[TAG_JUPYTERHUB] == "6.1.1"
+    assert (tags[TAG_USERNAME], tags[TAG_NOTEBOOK_PORT], tags[TAG_SSH_PORT]) == (
+        *("jovyan", "8888", "22"),
+    )
     assert not {TAG_COURSE, TAG_STAMP, "ec2spawner:jupyterlab"} & set(tags)
     assert all(tags.values())
 
@@ -175,10 +182,16 @@ def test_an_operators_own_image_is_taken_and_not_twice() -> None:
 
 
 def test_doubts_about_an_operators_own_image() -> None:
-    ours = {TAG_VERSION: "1", TAG_JUPYTERHUB: "6.1.1"}
-    assert doubts_about_custom("ami-1", ours, "6.1.1") is None
-    assert "JupyterHub 6.1.1, the hub is 7.0" in str(doubts_about_custom("ami-1", ours, "7.0"))
-    assert "does not say" in str(doubts_about_custom("ami-1", {TAG_BASE: "x"}, "6.1.1"))
+    ours = {TAG_VERSION: __version__, TAG_JUPYTERHUB: "6.1.1"}
+    assert list(doubts_about_custom("ami-1", ours, "6.1.1")) == []
+    (doubt,) = doubts_about_custom("ami-1", ours, "7.0")
+    assert "JupyterHub 6.1.1, the hub is 7.0" in doubt
+    (doubt,) = doubts_about_custom("ami-1", {**ours, TAG_VERSION: "0.0.1"}, "6.1.1")
+    assert f"holds ec2spawner 0.0.1, the hub {__version__}" in doubt
+    (doubt,) = doubts_about_custom("ami-1", {TAG_BASE: "x"}, "6.1.1")
+    assert "does not say" in doubt
+    (doubt,) = doubts_about_custom("ami-1", ours, "6.1.1", ("/dev/sdb",))
+    assert "further disks (/dev/sdb)" in doubt
 
 
 # ---- builders that are left over
