@@ -1,11 +1,43 @@
-"""What tests ask the emulated cloud, and tell it, beside AWS's calls."""
+"""The emulated cloud of a file of tests, and what tests ask it, and tell it, beside AWS's calls."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, int]]:
+    """Address and pid of a cloud of stubs, which ends with this process at the latest."""
+    command = [
+        *(sys.executable, "-m", "ec2spawner.localcloud.demo_child", str(os.getpid())),
+        *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),
+        *("--state-dir", str(folder / "state"), "--workers", "stub", "--throttle", "off"),
+        *("--boot-seconds", "0", "--stop-seconds", "0.1", "--snapshot-seconds", "0.1"),
+        *("--volume-seconds", "0.1", "--image-seconds", "0.1", "--ssh-port", "2923"),
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                if line.startswith("ready: "):
+                    yield line.split()[1], process.pid
+                    return
+            pytest.fail(f"the emulated cloud ended: {(folder / 'log').read_text()}")
+        finally:
+            process.terminate()
+            process.wait(20)
+            process.stdout.close()
 
 
 def control(path: str, **document: Any) -> Any:

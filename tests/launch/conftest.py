@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,6 +22,7 @@ from launch_cluster.answering import HTTP_PORT
 from launch_cluster.commands import common
 from launch_cluster.reporter import Reporter
 
+from .clouds import served
 from .documents import check_document, command_of
 from .shops import Shop
 
@@ -39,26 +38,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     One for each file of tests: it writes down all that it holds at each change.
     """
-    folder = tmp_path_factory.mktemp("cloud")
-    command = [
-        *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),
-        *("--state-dir", str(folder / "state"), "--workers", "stub", "--throttle", "off"),
-        *("--boot-seconds", "0", "--stop-seconds", "0.1", "--snapshot-seconds", "0.1"),
-        *("--volume-seconds", "0.1", "--image-seconds", "0.1", "--ssh-port", "2923"),
-    ]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout
-        try:
-            for line in process.stdout:
-                if line.startswith("ready: "):
-                    yield line.split()[1]
-                    return
-            pytest.fail(f"the emulated cloud ended: {(folder / 'log').read_text()}")
-        finally:
-            process.terminate()
-            process.wait(20)
-            process.stdout.close()
+    with served(tmp_path_factory.mktemp("cloud")) as (address, _):
+        yield address
 
 
 def _hub_port() -> int:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -43,6 +42,7 @@ from launch_cluster.rights import (
     simulated_actions,
 )
 
+from .clouds import control
 from .conftest import Calls
 
 Run = Callable[..., Result]
@@ -464,19 +464,10 @@ def test_a_vpc_that_is_not_there_is_one_finding_of_several(
 
 
 @pytest.fixture
-def limits(endpoint: str) -> Iterator[Callable[..., None]]:
+def limits(aws: Path) -> Iterator[Callable[..., None]]:
     """Sets quotas of the emulated account, until the test's end."""
-
-    def limits(**document: Any) -> None:
-        request = urllib.request.Request(
-            f"{endpoint}/_localcloud/capacity",
-            json.dumps(document).encode(),
-            {"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
-
-    yield limits
-    limits()
+    yield lambda **document: control("capacity", **document)
+    control("capacity", rules=[])
 
 
 def test_all_quotas_that_are_too_small_are_told_at_once_before_anything_is_made(

@@ -24,11 +24,12 @@ BOUND_SECONDS = 15.0
 
 
 class Serving:
-    """``python -m ec2spawner.localcloud serve`` as a child process."""
+    """``python -m ec2spawner.localcloud serve``, which ends with this process at the latest."""
 
     def __init__(self, state_dir: Path, *options: str, stand_in: bool = True) -> None:
         machine = ("--machine-command", f"{sys.executable} {STAND_IN}") if stand_in else ()
         self._command = [
+            *(sys.executable, "-m", "ec2spawner.localcloud.demo_child", str(os.getpid())),
             *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),
             *("--state-dir", str(state_dir), "--throttle", "off", "--boot-seconds", "0.1"),
             *("--stop-seconds", "0.3", "--volume-seconds", "0", "--snapshot-seconds", "0.1"),
