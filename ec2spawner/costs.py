@@ -443,7 +443,8 @@ class Existing:
     managers: tuple[str, ...] = ()  # types of those that run
     workers: tuple[str, ...] = ()  # types of those that run
     builders: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()  # without a role: the network's NAT instance
+    nat_instances: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # that bear the cluster's tag, and no role that is known
     stopped: int = 0
 
 
@@ -456,8 +457,12 @@ def cost_of_existing(existing: Existing, prices: Prices) -> Bill:
             for kind in dict.fromkeys(existing.managers)
         ),
         *(
-            (f"NAT instance ({kind})", instance(kind), HOURS_A_MONTH * count)
-            for kind, count in _tally(existing.others).items()
+            (_counted(count, f"{what} ({kind})"), instance(kind), HOURS_A_MONTH * count)
+            for what, types in (
+                ("NAT instance", existing.nat_instances),
+                ("other machine", existing.others),
+            )
+            for kind, count in _tally(types).items()
         ),
         (
             _counted(existing.nat_gateways, "NAT gateway"),

@@ -54,6 +54,7 @@ class Role(str, Enum):
     BUILDER = "builder"
     MANAGER = "manager"
     IMAGE = "image"  # a worker image and its snapshots
+    NAT = "nat"  # the instance by which a network's workers reach the outside
 
 
 class InstanceState(str, Enum):

@@ -199,6 +199,7 @@ async def look_at_existing(gateway: Gateway, cluster: str) -> Existing:
         managers=_types_of(running, Role.MANAGER),
         workers=_types_of(running, Role.WORKER),
         builders=_types_of(running, Role.BUILDER),
+        nat_instances=_types_of(running, Role.NAT),
         others=_types_of(running, None),
         stopped=sum(m.state in (InstanceState.STOPPING, InstanceState.STOPPED) for m in machines),
     )
@@ -212,14 +213,15 @@ def _is_charged(nat_gateway: Mapping[str, Any], cluster: str) -> bool:
 
 def _types_of(machines: Iterable[Worker], role: Role | None) -> tuple[str, ...]:
     """Of those that have a role; None: any that is not one of an instance's."""
-    known = {known.value for known in (Role.MANAGER, Role.WORKER, Role.BUILDER)}
+    known = {known.value for known in (Role.MANAGER, Role.WORKER, Role.BUILDER, Role.NAT)}
     return tuple(
         m.instance_type for m in machines if (m.role == role.value if role else m.role not in known)
     )
 
 
 def _running(existing: Existing) -> set[str]:
-    return {*existing.managers, *existing.workers, *existing.builders, *existing.others}
+    workers = {*existing.workers, *existing.builders}
+    return workers | {*existing.managers, *existing.nat_instances, *existing.others}
 
 
 async def _list(

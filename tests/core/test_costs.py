@@ -221,12 +221,14 @@ def test_a_cluster_costs_what_is_there_and_its_workers_by_the_hour() -> None:
         managers=("t3.medium",),
         workers=("t3.medium", "t3.medium", "g5.xlarge"),
         builders=("t3.medium",),
-        others=("t3.medium",),
+        nat_instances=("t3.medium",),
+        others=("t3.medium", "t3.medium"),
         stopped=4,
     )
     assert sums(cost_of_existing(existing, known())) == {
         "manager (t3.medium)": 29.2,
-        "NAT instance (t3.medium)": 29.2,
+        "1 NAT instance (t3.medium)": 29.2,
+        "2 other machines (t3.medium)": 58.4,
         "1 NAT gateway": 32.85,
         "1 volume": 1.76,
         "1 address": 3.65,

@@ -358,7 +358,10 @@ def test_a_cluster_that_is_not_there_costs_nothing(gateway: Gateway, cluster: st
 
 @pytest.mark.parametrize(
     ("role", "field"),
-    [("manager", "managers"), ("worker", "workers"), (None, "others")],
+    [
+        *(("manager", "managers"), ("worker", "workers")),
+        *(("nat", "nat_instances"), ("somebodys", "others"), (None, "others")),
+    ],
 )
 def test_each_machine_is_what_its_role_says(
     gateway: Gateway, cluster: str, role: str | None, field: str
@@ -375,8 +378,16 @@ def test_each_machine_is_what_its_role_says(
         TagSpecifications=[{"ResourceType": "instance", "Tags": pairs}],
     )
     existing = asyncio.run(look_at_existing(gateway, cluster))
-    kinds = {
-        name: getattr(existing, name) for name in ("managers", "workers", "builders", "others")
-    }
+    names = ("managers", "workers", "builders", "nat_instances", "others")
+    kinds = {name: getattr(existing, name) for name in names}
     assert {name for name, types in kinds.items() if types} == {field}
     assert kinds[field] == ("t3.medium",)
+
+
+def test_a_nat_instance_is_told_from_other_machines(
+    run: Run, own_file: Path, cluster: str, aws: Path
+) -> None:
+    assert run("up", cluster, "--no-manager", "--nat", "instance", "--yes").exit_code == 0
+    items = answer(run("cost", cluster, "--output", "json"))["existing"]["month"]["items"]
+    machines = [item["what"] for item in items if item["product"].startswith("instance ")]
+    assert machines == ["1 NAT instance (t4g.nano)"]
