@@ -346,14 +346,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.control_plane")
-    report.common_options(parser)
-    add_options(parser)
-    options = parser.parse_args(arguments)
-    return report.run(measure(options), strict=options.strict, as_list=False)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.main("control_plane", add_options, measure))

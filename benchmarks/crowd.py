@@ -173,14 +173,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--boot-seconds", type=float, default=5.0, help="of a machine (5)")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.crowd")
-    report.common_options(parser)
-    add_options(parser)
-    options = parser.parse_args(arguments)
-    return report.run(measure(options), strict=options.strict, as_list=False)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.main("crowd", add_options, measure))

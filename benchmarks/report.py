@@ -15,7 +15,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,20 @@ class Report:
             "results": self.results,
             "checks": [check.to_json() for check in self.checks],
         }
+
+
+def main(
+    benchmark: str,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    measure: Callable[[argparse.Namespace], Coroutine[Any, Any, Sequence[Report]]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """The command of one benchmark: its options, its report, its exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
+    common_options(parser)
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    return run(measure(options), strict=options.strict, as_list=False)
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:

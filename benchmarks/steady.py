@@ -130,14 +130,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=60.0, help="of which each is measured (60)")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.steady")
-    report.common_options(parser)
-    add_options(parser)
-    options = parser.parse_args(arguments)
-    return report.run(measure(options), strict=options.strict, as_list=False)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.main("steady", add_options, measure))

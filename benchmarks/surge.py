@@ -268,14 +268,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--throttle", choices=("aws", "off"), default="aws", help="EC2's limits, or none (aws)")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.surge")
-    report.common_options(parser)
-    add_options(parser)
-    options = parser.parse_args(arguments)
-    return report.run(measure(options), strict=options.strict, as_list=False)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.main("surge", add_options, measure))

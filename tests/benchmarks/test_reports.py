@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import control_plane, report, spawn_overhead
+from benchmarks import control_plane, report, soak, spawn_overhead
+from benchmarks.__main__ import MODULES
 from benchmarks.client import Start
 from benchmarks.inside import LagMeter, Marks
 from benchmarks.report import Report
@@ -56,6 +61,35 @@ def test_a_bound_that_is_not_kept_is_told_and_ends_a_strict_run_with_1(
 ) -> None:
     assert report.run(reports(a_report(met=False)), strict=strict, as_list=False) == code
     assert "NOT KEPT: figure: 1.5, bound 1 s" in capsys.readouterr().err
+
+
+def test_a_benchmarks_own_options_and_the_common_ones_reach_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given: list[argparse.Namespace] = []
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--runs", type=int, default=5)
+
+    async def measure(options: argparse.Namespace) -> list[Report]:
+        given.append(options)
+        return [a_report(met=False)]
+
+    arguments = ["--runs", "2", "--strict", "--keep", str(tmp_path)]
+    assert report.main("example", add_options, measure, arguments) == 1
+    assert (given[0].runs, given[0].keep) == (2, tmp_path)
+    assert json.loads(capsys.readouterr().out)["benchmark"] == "example"
+    with pytest.raises(SystemExit):
+        report.main("example", add_options, measure, ["--run", "many"])
+    assert "python -m benchmarks.example" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(module.__name__ for module in (*MODULES, soak)))
+def test_each_benchmark_is_a_command(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", name, "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"usage: python -m {name} ")
 
 
 def test_a_signal_to_end_lets_the_benchmark_clean_up_and_exits_with_130(
