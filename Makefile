@@ -74,7 +74,7 @@ picture: docs/architecture.svg  ## the README's picture from its source (needs g
 docs/architecture.svg: docs/architecture.dot
 	dot -Tsvg $< -o $@
 
-PICTURES := login not-known denied starting jupyterlab home choice named-servers admin machines not-found \
+PICTURES := login not-known denied login-provider-away starting jupyterlab home choice named-servers admin machines not-found \
 	announcement no-capacity interruption
 
 screenshots: setup  ## the README's, taken anew by the browser test

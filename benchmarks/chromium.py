@@ -19,6 +19,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nor may a page have it do so
 )
 MISSING = "needs Debian's chromium; as root: apt-get install --no-install-recommends chromium"
 

@@ -175,6 +175,7 @@ class Demo:
             "EC2SPAWNER_DEMO_BASE_CONFIG": str(HUB_CONFIG),
             "EC2SPAWNER_DEMO_PORT": str(self.ports.proxy),
             "EC2SPAWNER_DEMO_ADDRESS": self._address,
+            "EC2SPAWNER_DEMO_OWN_CONFIG": str(self.options.hub_config or ""),
             "EC2SPAWNER_DEMO_PROXY_PORT": str(self.ports.proxy_api),
         }
 
@@ -306,12 +307,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--boot-seconds", type=float, default=4.0, help="of a machine (4)")
     parser.add_argument("--stop-seconds", type=float, default=2.0, help="of a machine (2)")
     parser.add_argument(
+        "--hub-config", type=Path, help="more of JupyterHub's configuration, read last (none)"
+    )
+    parser.add_argument(
         "--end-with-parent", action="store_true", help="end when the calling process is gone"
     )
     options = parser.parse_args(arguments)
     if not 1 <= options.port <= 65535:
         parser.error(f"--port {options.port}: must be from 1 to 65535")
+    if options.hub_config and not options.hub_config.is_file():
+        parser.error(f"--hub-config {options.hub_config}: no such file")
     options.state_dir = options.state_dir.absolute()
+    options.hub_config = options.hub_config and options.hub_config.absolute()
     return options
 
 

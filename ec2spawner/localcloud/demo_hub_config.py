@@ -25,3 +25,6 @@ if c.JupyterHub.authenticator_class == "null":  # instance_config.json chooses n
 elif not c.JupyterHub.public_url:
     address = os.environ["EC2SPAWNER_DEMO_ADDRESS"]
     c.OAuthenticator.oauth_callback_url = f"{address}/hub/oauth_callback"
+
+if own := os.environ["EC2SPAWNER_DEMO_OWN_CONFIG"]:
+    load_subconfig(own)  # type: ignore[name-defined]  # noqa: F821

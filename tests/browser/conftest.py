@@ -76,6 +76,21 @@ def visit(
         visitor.leave()
 
 
+@pytest.fixture
+def come(request: pytest.FixtureRequest, hub: Demo, browser: Browser) -> Iterator[Visit]:
+    """Somebody comes to the ``hub`` of the module with a new browser, which ends with the test."""
+    visitors: dict[str, Visitor] = {}
+
+    def visit(name: str) -> Visitor:
+        visitors[name] = Visitor(browser, hub, name)
+        return visitors[name]
+
+    request.node.stash[WHO_IS_THERE] = (hub, visitors)
+    yield visit
+    for visitor in visitors.values():
+        visitor.close()
+
+
 def picture_folder() -> Path:
     folder = REPOSITORY / os.environ.get("SCREENSHOTS", ".test-output/browser")
     folder.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,7 @@ class Demo:
         folder: Path,
         choices: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        hub_config: str = "",
     ) -> None:
         self.state = folder / "state"
         self.state.mkdir()
@@ -73,6 +74,7 @@ class Demo:
         (self.state / "instance_config.json").write_text(
             json.dumps({"PROFILES": PROFILES, **(choices or {})})
         )
+        (folder / "hub_config.py").write_text(hub_config)
         self._log = folder / "demo.log"
         self._network = Network()
         self._http = requests.Session()
@@ -81,7 +83,7 @@ class Demo:
             [
                 *(sys.executable, "-m", "ec2spawner.localcloud.demo", "--end-with-parent"),
                 *("--port", str(port_with_neighbours()), "--state-dir", str(self.state)),
-                *("--vpc-cidr", self._network.cidr),
+                *("--vpc-cidr", self._network.cidr, "--hub-config", str(folder / "hub_config.py")),
                 *("--boot-seconds", str(BOOT_SECONDS), "--stop-seconds", str(STOP_SECONDS)),
             ],
             REPOSITORY,

@@ -85,6 +85,10 @@ class Visitor:
         """Close the page, which would go on drawing; stay logged in."""
         self.page.goto("about:blank")
 
+    def forget_cookies(self) -> None:
+        """As after a long time, or in another browser."""
+        self._context.clear_cookies()
+
     # ---- the hub's pages
 
     def visit(self, path: str) -> int:

@@ -14,6 +14,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from ec2spawner import dashboard
 from ec2spawner.dashboard.machines import Machine
 from ec2spawner.dashboard.pages import Shown
+from ec2spawner.logins import LoginProblem
 
 JUPYTERHUBS = str(Path(sys.prefix) / "share/jupyterhub/templates")
 EVIL = "<script>alert('x')</script>\" onload=\"x"
@@ -93,6 +94,16 @@ def test_a_server_that_is_away_leads_home_though_nobody_says_who_asks(
 ) -> None:
     page = render(environment, "error.html", status_code=status, message_html="", user=None)
     assert 'href="/hub/home">Go to your home page</a>' in page
+
+
+@pytest.mark.parametrize("status", [400, 403, 503])
+def test_a_login_that_failed_leads_to_the_log_in_page(
+    environment: Environment, status: int
+) -> None:
+    reason = LoginProblem(status, "", "").reason
+    page = render(environment, "error.html", status_code=status, status_message=reason, user=None)
+    assert "You are not logged in</h1>" in page
+    assert 'href="/hub/login">Log in again</a>' in page
 
 
 def test_scopes_are_no_word_for_a_student(environment: Environment) -> None:

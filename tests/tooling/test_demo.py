@@ -249,6 +249,13 @@ def test_machines_addresses_must_be_loopback(cidr: str) -> None:
     assert error.value.code == 2
 
 
+def test_a_hub_configuration_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        demo.parse(["--hub-config", "nowhere.py"])
+    assert error.value.code == 2
+    assert "nowhere.py: no such file" in capsys.readouterr().err
+
+
 def test_parts_see_nothing_of_the_accounts_own_aws_settings() -> None:
     mine = {"AWS_PROFILE": "p", "AWS_ENDPOINT_URL_EC2": "x", "JUPYTERHUB_X": "y", "HOME": "/h"}
     seen = demo.demo_environment(mine, demo.Ports(1, 2, 3, 4), "127.77.0.0/16")
