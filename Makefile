@@ -75,7 +75,8 @@ docs/architecture.svg: docs/architecture.dot
 	dot -Tsvg $< -o $@
 
 PICTURES := login not-known denied login-provider-away starting jupyterlab home choice named-servers admin machines not-found \
-	announcement no-capacity interruption
+	announcement no-capacity interruption stopping too-often token \
+	idle bad-name
 
 screenshots: setup  ## the README's, taken anew by the browser test
 	@SCREENSHOTS=.test-output/screenshots $(BIN)/python -m pytest tests/browser

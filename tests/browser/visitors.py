@@ -6,7 +6,7 @@ Owns how these pages are operated, by what is seen on them. Must not know what a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
@@ -186,6 +186,41 @@ class Visitor:
         self.go_home()
         self.page.get_by_role("button", name="Stop My Server").click()
         self.page.get_by_role("button", name="Start My Server").wait_for()
+
+    def keep_up(self) -> None:
+        """Ask on the home page that the machine be kept up for an hour."""
+        self.go_home()
+        with self.page.expect_navigation():
+            self.page.get_by_role("button", name="Keep it up").click()
+
+    def begin_stop(self) -> None:
+        """Click the stop button of the home page, and open the page of the server that stops."""
+        self.go_home()
+        self.page.get_by_role("button", name="Stop My Server").click()
+
+        def is_stopping() -> bool:
+            self.visit(f"/hub/spawn-pending/{self.name}")  # leads to a server that still runs
+            return self.page.get_by_text("Your server is stopping").is_visible()
+
+        eventually(is_stopping, PAGE_SECONDS, "the server stops")
+
+    def add_users(self, names: Iterable[str]) -> None:
+        """As an admin, paste names into the panel and add them."""
+        self.visit("/hub/admin")
+        self.page.get_by_role("button", name="Add Users").click()
+        self.page.get_by_role("textbox", name="usernames").fill("\n".join(names))
+        self.page.get_by_role("button", name="Add Users").click()
+
+    def sees_in_panel(self, wanted: Locator) -> bool:
+        """Whether the admin panel, opened anew, shows this."""
+        self.visit("/hub/admin")
+        self.page.locator(".user-row").first.wait_for()
+        return wanted.is_visible()
+
+    def row_of(self, user: str) -> Locator:
+        """The row of a user's server in the admin panel."""
+        details = self.page.get_by_role("button", name=f"Details of {user}", exact=True)
+        return self.page.get_by_role("row").filter(has=details)
 
     def until_announced(self, words: str, seconds: float) -> None:
         """Reload the home page until it announces these words; "": until it announces nothing."""
