@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ec2spawner.names import normalize, user_fault
+
 NAME_MAX = 255
 """Of users, groups, servers and their display names: the width of JupyterHub's columns."""
 NOTE_MAX = 1023
@@ -22,6 +24,9 @@ SERVER_BYTES_MAX = 4096
 FORM_BYTES_MAX = 64 * 1024
 EXPIRES_MAX_SECONDS = 10 * 366 * 86400
 """Of a token: later than the year 9999 there is no date, and JupyterHub answers 500."""
+
+NAMES_SHOWN, CHARACTERS_SHOWN = 10, 40
+"""Of a list in which many names are bad."""
 
 Check = Callable[[Any], str]
 """Why a value is refused; "" if it is not."""
@@ -77,6 +82,17 @@ def _texts(most: int) -> Check:
         return f"has an entry that {wrong}" if wrong else ""
 
     return check
+
+
+def _user_names(value: Any) -> str:
+    """Those of a class that an admin adds at once: which of them cannot be, and why."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return "must be a list of texts"
+    faults = ((name, user_fault(normalize(name))) for name in value)
+    bad = [f"{name[:CHARACTERS_SHOWN]!r} {fault}" for name, fault in faults if fault]
+    more = [f"and {len(bad) - NAMES_SHOWN} more"] if len(bad) > NAMES_SHOWN else []
+    listed = "; ".join([*bad[:NAMES_SHOWN], *more])
+    return listed and f"are not all possible, so nobody was added: {listed}"
 
 
 def _flag(value: Any) -> str:
@@ -136,7 +152,9 @@ RULES = (
         is_closed=True,
     ),
     Rule(_SERVERS, ("DELETE",), SERVER_BYTES_MAX, {"remove": _flag}),
-    Rule("users", ("POST",), checks={"usernames": _NAMES, "admin": _flag}, needed=("usernames",)),
+    Rule(
+        "users", ("POST",), checks={"usernames": _user_names, "admin": _flag}, needed=("usernames",)
+    ),
     Rule("users/[^/]+", ("POST",), FORM_BYTES_MAX, _USER, is_closed=True, name=_user),
     Rule("users/[^/]+", ("PATCH",), FORM_BYTES_MAX, _USER, is_closed=True),
     Rule("users/[^/]+/tokens", ("POST",), FORM_BYTES_MAX, _TOKEN),

@@ -117,6 +117,11 @@ class Admitting:
         """Those of the login, and those by which an admin adds people."""
         return [*super().get_handlers(app), *HANDLERS]  # type: ignore[misc]
 
+    async def add_user(self, user: Any) -> None:
+        """As JupyterHub does; but of hundreds that an admin adds at once, others get a turn."""
+        super().add_user(user)  # type: ignore[misc]
+        await asyncio.sleep(0)
+
     @property
     def _service(self) -> str:
         return str(self.login_service)  # type: ignore[attr-defined]

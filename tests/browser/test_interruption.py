@@ -29,6 +29,9 @@ def test_whoever_works_on_a_spot_machine_is_warned_before_it_is_taken_back(
     with admin.page.expect_popup() as home:
         button.click()
     expect(home.value.get_by_role("button", name="Stop My Server")).to_be_visible()
+    home.value.goto(home.value.url.replace("/hub/home", "/hub/admin"))
+    entries = home.value.get_by_role("button", name="Access Server")
+    expect(entries).to_have_count(1)  # one's own
     home.value.close()
 
     # No test after this one meets it.

@@ -96,6 +96,16 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(
     assert len(fault.words) < 300
 
 
+def test_names_that_cannot_be_are_named_with_the_reason() -> None:
+    names = ["ann", "a<b", "x/y", "Zoë Müller", *(f"{n}/" for n in range(1000))]
+    fault = fault_in("POST", "users", json.dumps({"usernames": names}).encode())
+    assert fault is not None
+    assert "'a<b' has a < or > in it; 'x/y' has a / in it; '0/' has a / in it" in fault.words
+    assert fault.words.endswith("; and 992 more.")
+    assert "'ann'" not in fault.words
+    assert len(fault.words) < 400
+
+
 def test_every_value_of_every_route_has_a_row() -> None:
     wanted = {(rule.path, key) for rule in RULES for key in rule.checks}
     known = {
