@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hub.processes import clean_environment
 from hub.providers import CLIENT_ID, CLIENT_SECRET, FakeGitHub
 from playwright.sync_api import Page, expect
 
@@ -104,6 +108,39 @@ def test_who_says_no_reads_how_to_go_on(come: Visit, shoot: Shoot) -> None:
     zoe.page.get_by_role("button", name="Cancel").click()
     expect(zoe.page.get_by_text("was not allowed to tell this hub who you are")).to_be_visible()
     shoot(zoe.page, "denied", 400)
+
+
+def import_users(url: str, token: str, listed: Path) -> None:
+    """``launch-cluster users import``, as the documentation says."""
+    command = [sys.executable, "-c", "from launch_cluster.cli import main; main()"]
+    subprocess.run(
+        [*command, "users", "import", str(listed), "--yes"],
+        env={**clean_environment(), "JUPYTERHUB_URL": url, "JUPYTERHUB_API_TOKEN": token},
+        check=True,
+        timeout=60,
+    )
+
+
+def test_who_is_an_admin_by_a_userlist_has_the_panel(
+    come: Visit, hub: Demo, tmp_path: Path
+) -> None:
+    prof, helper = come("Prof"), come("Helper")
+    log_in(prof, "/hub/token")
+    prof.page.get_by_role("button", name="Request new API token").click()
+    token = prof.page.locator("#token-result")
+    expect(token).not_to_be_empty()
+    assert faults(prof.page, "new token") == []
+
+    log_in(helper, "/hub/admin")
+    expect(helper.page.get_by_text("says that you are helper")).to_be_visible()
+    (tmp_path / "class.txt").write_text("helper admin group=staff\ncarl\n")
+    import_users(hub.url, token.inner_text(), tmp_path / "class.txt")
+    log_in(helper, "/hub/admin")
+    expect(helper.row_of("carl")).to_be_visible()
+    carl = come("carl")
+    log_in(carl, "/hub/home")
+    expect(carl.page.get_by_role("link", name="Admin")).to_have_count(0)
+    assert carl.visit("/hub/admin") == 403
 
 
 def check_next_step(page: Page) -> None:

@@ -28,7 +28,7 @@ def test_what_fails_about_a_running_machine_is_told_with_a_next_step(
     page = iris.page
     iris.visit("/hub/token")
     found = faults(page, "token")
-    shoot(page, "token", 470)
+    shoot(page, "token", 510)
 
     assert iris.visit("/hub/admin") == 403
     show(page, "You may not do that")
