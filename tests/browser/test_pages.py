@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from .conftest import Shoot, Visit
 from .demos import Demo
 from .looks import faults
 from .visitors import Visitor
-
-
-def tab_to(page: Page, role: str, name: str) -> None:
-    """Go on with the Tab key until that is reached."""
-    wanted = page.get_by_role(role, name=name)  # type: ignore[arg-type]
-    for _ in range(30):
-        page.keyboard.press("Tab")
-        if wanted.evaluate("element => element === document.activeElement"):
-            return
-    raise AssertionError(f"{name} cannot be reached by keyboard")
 
 
 def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
@@ -33,10 +23,9 @@ def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
     expect(card).to_contain_text("t3.medium")
     expect(card).to_contain_text("running since")
     expect(card).to_contain_text("Stops by itself")
-    tab_to(page, "combobox", "Keep it up, also while nobody works, for")
+    student.tab_to(page.get_by_role("combobox", name="Keep it up, also while nobody works, for"))
     page.keyboard.press("ArrowDown")
-    tab_to(page, "button", "Keep it up")
-    page.keyboard.press("Enter")
+    student.press(page.get_by_role("button", name="Keep it up"))
     expect(card).to_contain_text(re.compile(r"until \d\d:\d\d.*, as iris asked"))
     found = faults(page, "home")
     shoot(page, "home", 460)
@@ -44,7 +33,7 @@ def test_a_machine_is_kept_up_by_keyboard_and_an_admin_sees_who_did(
     admin = visit("admin")
     admin.log_in("/hub/machines")
     page = admin.page
-    tab_to(page, "searchbox", "Show only those with these words")
+    admin.tab_to(page.get_by_role("searchbox", name="Show only those with these words"))
     page.keyboard.type("IRIS running")
     rows = page.locator("#machine-table tbody tr:visible")
     expect(rows).to_have_count(1)

@@ -49,8 +49,7 @@ def test_without_capacity_a_student_reads_what_to_do(
         expect(again).to_have_attribute("href", "/hub/spawn/late")
         found += faults(late.page, "failed")
         shoot(late.page, "no-capacity", 460)
-        late.visit("/hub/home")
-        late.page.get_by_role("button", name="Start My Server").click()
+        late.press(again)
         # Refused within a second it is the hub's error page, else the progress page.
         late.page.locator("body", has_text="no machine of this kind").wait_for()
     finally:

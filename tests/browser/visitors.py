@@ -20,6 +20,13 @@ WIDTH, HEIGHT = 1000, 640
 PAGE_SECONDS = 20.0
 START_SECONDS = 40.0
 
+TABS = 30
+_LOOKS = """
+element => {
+  const style = getComputedStyle(element);
+  return [style.outline, style.boxShadow].join();
+}
+"""
 _NEXT_CHANGE = """
 seen => new Promise(resolve => {
   const began = Date.now();
@@ -88,6 +95,24 @@ class Visitor:
     def forget_cookies(self) -> None:
         """As after a long time, or in another browser."""
         self._context.clear_cookies()
+
+    # ---- the keyboard
+
+    def tab_to(self, wanted: Locator) -> None:
+        """Go on with the Tab key until that is reached, and is seen to be."""
+        wanted.wait_for()
+        before = wanted.evaluate(_LOOKS)
+        for _ in range(TABS):
+            self.page.keyboard.press("Tab")
+            if wanted.evaluate("element => element === document.activeElement"):
+                assert wanted.evaluate(_LOOKS) != before, f"{wanted}: the focus is not seen"
+                return
+        raise AssertionError(f"{wanted} cannot be reached by keyboard")
+
+    def press(self, wanted: Locator) -> None:
+        """By keyboard: go there and press Enter."""
+        self.tab_to(wanted)
+        self.page.keyboard.press("Enter")
 
     # ---- the hub's pages
 
