@@ -1,9 +1,10 @@
 """``up``, ``image build`` and ``down``, broken off at every call that changes something.
 
 Each call, before and after it took effect, by Ctrl-C and by a kill: run again, the command comes to
-the same end as one that nobody disturbed, and nothing is left over. That is 200 lives of a cluster;
-a third of them, in which each call and each way comes up, is done unless EC2SPAWNER_TEST_BREAKS is
-``all``. At the end, real processes are killed.
+the same end as one that nobody disturbed, and nothing is left over. That is 250 lives of a cluster,
+some minutes; a third of them, in which each call and each way comes up, is done unless
+EC2SPAWNER_TEST_BREAKS is ``all`` (of the change of a running cluster a seventh: its calls are the
+same as those of the making). At the end, real processes are killed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from .breaking import Break, World, breaks
 from .clouds import control, of_cluster
 from .conftest import Calls
 
-STRIDE = 1 if os.environ.get("EC2SPAWNER_TEST_BREAKS") == "all" else 3
+IS_WHOLE = os.environ.get("EC2SPAWNER_TEST_BREAKS") == "all"
+STRIDE = 1 if IS_WHOLE else 3
+CHANGE_STRIDE = 1 if IS_WHOLE else 7
 PARTS = 8
 NAME = "bio"
 UP = ("up", NAME, "--yes")
@@ -45,9 +48,9 @@ class Undisturbed:
     calls: tuple[str, ...]
     holdings: Counter[str]
 
-    def part(self, number: int) -> list[Break]:
+    def part(self, number: int, stride: int = STRIDE) -> list[Break]:
         """The ways to break it off that one test tries."""
-        return breaks(len(self.calls), STRIDE)[number::PARTS]
+        return breaks(len(self.calls), stride)[number::PARTS]
 
 
 _known: dict[tuple[str, ...], Undisturbed] = {}
@@ -130,13 +133,13 @@ def test_up_broken_off_converges_by_up_and_goes_by_down(world: World, part: int)
     for number, end in enumerate(known.part(part)):
         world.reset()
         break_off(world, UP, end)
-        if (number + part) % 2 == 0 or STRIDE == 1:
+        if (number + part) % 2 == 0 or IS_WHOLE:
             done(world, UP)
             assert world.holdings(NAME) == known.holdings, end
             again = done(world, UP)
             assert "nothing to do" in again.stdout, end
             assert world.process.made == [], end
-        if (number + part) % 2 == 1 or STRIDE == 1:
+        if (number + part) % 2 == 1 or IS_WHOLE:
             done(world, DOWN)
             assert world.holdings(NAME) == {}, end
             assert "Nothing to do." in done(world, DOWN).stdout, end
@@ -147,6 +150,31 @@ def test_up_makes_all_kinds_of_calls_that_are_broken_off(world: World) -> None:
     assert calls["execute_change_set"] == 4  # network, cluster, manager and its machine
     wanted = {"run_instances", "create_image", "terminate_instances", "import_key_pair"}
     assert wanted | {"put_parameter", "put_object"} <= set(calls)
+
+
+CHANGE = (*UP, "--ssh-cidr", "203.0.113.0/24")
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_change_of_a_running_cluster_broken_off_converges(
+    world: World, base: Path, tmp_path: Path, part: int
+) -> None:
+    restore = make_base(world, base, tmp_path / "scratch")
+    larger = '{"MANAGER_INSTANCE_TYPE": "m5.large", "WORKER_INSTANCE_TYPE": "m5.large"}'
+
+    def change() -> None:
+        restore()
+        (world.folder / "instance_config.json").write_text(larger)
+
+    change()
+    known = undisturbed(world, CHANGE)
+    assert known.calls.count("execute_change_set") == 2
+    for end in known.part(part, CHANGE_STRIDE):
+        change()
+        break_off(world, CHANGE, end)
+        done(world, CHANGE)
+        assert world.holdings(NAME) == known.holdings, end
+        assert "nothing to do" in done(world, CHANGE).stdout, end
 
 
 # ---- image build and down
