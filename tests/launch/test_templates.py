@@ -161,6 +161,15 @@ def test_workers_have_no_role_and_the_image_that_the_parameter_names() -> None:
     assert data["ImageId"] == {"Sub": f"resolve:ssm:{name}"}
 
 
+def test_what_is_launched_from_the_template_is_the_clusters_and_no_worker_yet() -> None:
+    data = template("cluster")["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
+    tags = {s["ResourceType"]: s["Tags"] for s in data["TagSpecifications"]}
+    assert set(tags) == {"instance", "volume", "network-interface"}
+    for found in tags.values():
+        assert {tag["Key"] for tag in found} == {"Name", "ec2spawner:cluster"}
+        assert {"Key": "ec2spawner:cluster", "Value": {"Ref": "ClusterName"}} in found
+
+
 def test_private_subnets_go_out_by_nat_and_no_subnet_hands_out_public_addresses() -> None:
     network = template("network")["Resources"]
     for subnet in resources("network", "AWS::EC2::Subnet").values():

@@ -101,7 +101,12 @@ def _launch(world: World, params: Mapping[str, Any]) -> Iterator[Request]:
     merged = {**world.templates.get(template_id, {}), **params}
     template = world.arn("launch-template", template_id)
     context: dict[str, Any] = {"ec2:LaunchTemplate": template} if template_id else {}
-    tags = _specified(params)
+    template_tags = _specified(world.templates.get(template_id, {}))
+    call_tags = _specified(params)
+    tags = {
+        kind: {**template_tags.get(kind, {}), **call_tags.get(kind, {})}
+        for kind in {**template_tags, **call_tags}
+    }
     metadata = (merged.get("MetadataOptions") or {}).get("HttpTokens", "optional")
     made = {"instance": {"ec2:MetadataHttpTokens": metadata}, "network-interface": {}, "volume": {}}
     if params.get("InstanceMarketOptions"):
