@@ -186,8 +186,9 @@ class Building:
         raise refusal or NotFound("The cluster has no subnet for a builder.")
 
     async def _put(self, recipe: Recipe, course: Course | None) -> Bundle:
-        self.reporter.progress("Putting the package into the cluster's bucket …")
-        bundle = await put_bundle(self.gateway, self.workshop.bucket, self.sources)
+        bundle = await put_bundle(
+            self.gateway, self.workshop.bucket, self.sources, self.reporter, self.clock
+        )
         if course:
             key = course_key(course.sha256)
             await put_once(self.gateway, self.workshop.bucket, key, course.data)
@@ -251,7 +252,7 @@ class Building:
 
         Tokens of builders that are gone are passed over.
         """
-        begun = self.clock()
+        elapsed: Elapsed | None = None
         number = 0
         while True:
             token = _token(params, number)
@@ -261,9 +262,11 @@ class Building:
                 if error.aws_code in USED_TOKEN and number < TOKENS_MAX:
                     number += 1
                     continue
-                is_late = self.clock() - begun > PROFILE_DEADLINE_SECONDS
+                is_late = elapsed is not None and elapsed.seconds > PROFILE_DEADLINE_SECONDS
                 if is_late or not _profile_is_unknown(error):
                     raise
+                elapsed = elapsed or self._elapsed("Waiting until EC2 knows the builder's profile")
+                elapsed.tick("new profiles take some seconds")
                 await self.sleep(LOOK_AGAIN_SECONDS)
                 continue
             builder = _builder(reply["Instances"][0])
@@ -315,7 +318,7 @@ class Building:
             if found is None or found.is_gone:
                 return await self._adopt(recipe)
             if found.state is InstanceState.STOPPED:
-                await self._read_last_words(instance_id)
+                await self._read_last_words(instance_id, elapsed)
                 break
             await self._pause_or_fail(elapsed, found)
         if not self._log.is_done:
@@ -339,9 +342,10 @@ class Building:
         except NotFound:  # yet, or any more: the listing tells
             return ""
 
-    async def _read_last_words(self, instance_id: str) -> None:
+    async def _read_last_words(self, instance_id: str, elapsed: Elapsed) -> None:
         begun = self.clock()
         while not self._log.is_over and self.clock() - begun < LAST_WORDS_SECONDS:
+            elapsed.tick("it is off; waiting for the end of its console")
             await self.sleep(LOOK_AGAIN_SECONDS)
             self._log.add(await self._console(instance_id))
 
@@ -399,11 +403,13 @@ class Building:
         self, look: Callable[[], Awaitable[Sequence[WorkerImage]]], what: str
     ) -> WorkerImage:
         """An image that exists, once listings show it."""
-        begun = self.clock()
-        while self.clock() - begun < SHOWN_DEADLINE_SECONDS:
+        elapsed: Elapsed | None = None
+        while elapsed is None or elapsed.seconds < SHOWN_DEADLINE_SECONDS:
             found = await look()
             if found:
                 return found[0]
+            elapsed = elapsed or self._elapsed(f"Waiting until EC2 shows the image {what}")
+            elapsed.tick("not yet")
             await self.sleep(LOOK_AGAIN_SECONDS)
         raise self._failed(f"EC2 does not show the image {what}, which it has made.")
 
@@ -435,6 +441,9 @@ class Building:
     def _note(self, what: str) -> None:
         self.done.append(what)
         self.reporter.progress(f"done: {what}")
+
+    def _elapsed(self, text: str) -> Elapsed:
+        return Elapsed(self.reporter, self.clock, text)
 
     def _failed(self, what: str, next_step: str = "") -> BuildFailed:
         return BuildFailed(what, self._log, self.keep_log(), next_step)

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +31,7 @@ from ec2spawner.manager.place import PACKAGE_KEY
 from ec2spawner.version import __version__
 
 from .bootstrap import Package
+from .reporter import Elapsed, Reporter
 
 WORKER_LOCK, HUB_LOCK = "worker.lock", "hub.lock"
 PROXY_FILES = ("package.json", "package-lock.json")
@@ -326,8 +327,13 @@ async def put_once(gateway: Gateway, bucket: str, key: str, data: bytes) -> bool
     return True
 
 
-async def put_bundle(gateway: Gateway, bucket: str, sources: Sources) -> Bundle:
+async def put_bundle(
+    gateway: Gateway, bucket: str, sources: Sources, reporter: Reporter, clock: Callable[[], float]
+) -> Bundle:
     """Make the bundle and have it in the bucket."""
-    bundle = await asyncio.to_thread(make_bundle, sources)
-    await put_once(gateway, bucket, bundle.key, bundle.data)
+    elapsed = Elapsed(reporter, clock, "Putting the package into the cluster's bucket")
+    bundle = await elapsed.during(asyncio.to_thread(make_bundle, sources), "making it")
+    size = f"{len(bundle.data) / 1e6:.1f} MB"
+    await elapsed.during(put_once(gateway, bucket, bundle.key, bundle.data), f"sending {size}")
+    elapsed.finish("done")
     return bundle

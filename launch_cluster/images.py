@@ -21,6 +21,7 @@ from ec2spawner.settings import worker_image_parameter
 
 from .course import COURSE_PREFIX, course_key
 from .imaging import Builder, Usage, WorkerImage, parse_builder, parse_worker_image
+from .reporter import Elapsed, Reporter
 
 DATA_TYPE = "aws:ec2:image"
 """EC2 takes an image's id from parameters of this data type only (EC2 user guide, "Reference AMIs
@@ -48,6 +49,7 @@ class Images:
         cluster: str,
         tags: Mapping[str, str],
         *,
+        reporter: Reporter | None = None,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,6 +58,7 @@ class Images:
         self.cluster = cluster
         self.parameter = worker_image_parameter(cluster)
         self._tags = [{"Key": key, "Value": value} for key, value in tags.items()]
+        self._reporter = reporter or Reporter()
         self._sleep = sleep
         self._clock = clock
 
@@ -142,9 +145,13 @@ class Images:
         "Native parameter support for Amazon Machine Image IDs", read 2026).
         """
         await self._put(image_id, is_new=await self.current() is None)
-        begun = self._clock()
+        elapsed: Elapsed | None = None
         while await self.current() != image_id:
-            if self._clock() - begun > PARAMETER_DEADLINE_SECONDS:
+            elapsed = elapsed or Elapsed(
+                self._reporter, self._clock, f"Waiting until SSM takes the image {image_id}"
+            )
+            elapsed.tick("SSM asks EC2 whether it exists")
+            if elapsed.seconds > PARAMETER_DEADLINE_SECONDS:
                 raise ImageParameterUnset(
                     f"The SSM parameter {self.parameter} does not take the image {image_id}.",
                     why="SSM checks the value, and keeps the old one if EC2 does not know it.",

@@ -16,6 +16,7 @@ from ec2spawner.manager.place import REFRESH, REFRESH_KEY
 
 from . import provisioning
 from .answering import Answer, Site, wait_for_hub
+from .bundle import Bundle
 from .facts import Facts, PackageFacts, StackFacts
 from .hosting import MANAGER_OUTPUTS, lives, manager_spec, matter, plan_manager, would_replace
 from .hubdata import save
@@ -107,13 +108,18 @@ class Managing:
     ) -> None:
         """Have a manager that lives change to the package, or take over what is due only."""
         if package:
-            word = (await provisioning.put_package(self.gateway, bucket)).sha256
+            word = (await self._put_package(bucket)).sha256
             await self._send(facts, word, f"the manager has the package {word[:SHOWN]}")
         elif is_due:
             await self._send(facts, REFRESH, "the manager has its settings")
         if is_due or (facts.manager and facts.manager.is_refresh_due):
             params = {"Bucket": bucket, "Key": REFRESH_KEY}
             await self.gateway.call("s3", "delete_object", params, effect=Effect.REPEATABLE)
+
+    async def _put_package(self, bucket: str) -> Bundle:
+        return await provisioning.put_package(
+            self.gateway, bucket, self.reporter, self.stacks.clock
+        )
 
     async def _send(self, facts: Facts, word: str, what: str) -> None:
         stack = facts.manager.stack if facts.manager else None
@@ -130,9 +136,8 @@ class Managing:
         if change is None:
             return facts
         if plan.starts:
-            script = await provisioning.manager_script(
-                self.gateway, request, outputs["Bucket"], change
-            )
+            made = await self._put_package(outputs["Bucket"])
+            script = provisioning.manager_script(request, outputs["Bucket"], change, made)
             spec = manager_spec(request, facts, self.template, network, outputs, script)
             change = replace(change, spec=spec)
         return self._with_stack(facts, await self.stacks.apply(change, _refuse_replacement))

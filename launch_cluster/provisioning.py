@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ec2spawner.cloud import Gateway
 from ec2spawner.model import Role
@@ -21,16 +21,15 @@ from .bundle import Bundle
 from .facts import PackageFacts
 from .hosting import DATA_VOLUME, PARAMETER_MAX_BYTES
 from .planning import StackChange
+from .reporter import Reporter
 from .request import UpRequest
 
 IN_RELEASE = re.compile(r"ec2spawner-[^/]*\.whl|hub\.lock|(proxy|provision/manager)/.+")
 """What of a package is installed on managers."""
 
 
-async def manager_script(
-    gateway: Gateway, request: UpRequest, bucket: str, change: StackChange
-) -> str:
-    """The user data of a manager that is made now; what it fetches is in the bucket then.
+def manager_script(request: UpRequest, bucket: str, change: StackChange, made: Bundle) -> str:
+    """The user data of a manager that is made now, of a package that is in the bucket.
 
     It holds no secret: anybody on the machine reads it. Where the id of the data volume belongs it
     says ``DATA_VOLUME``, once.
@@ -43,12 +42,14 @@ async def manager_script(
         "DOMAIN": change.spec.parameters["Domain"],
         "EMAIL": change.spec.parameters["Email"],
     }
-    return check_script(render_script(await put_package(gateway, bucket), parameters))
+    return check_script(render_script(made, parameters))
 
 
-async def put_package(gateway: Gateway, bucket: str) -> Bundle:
+async def put_package(
+    gateway: Gateway, bucket: str, reporter: Reporter, clock: Callable[[], float]
+) -> Bundle:
     """Have this package in the bucket."""
-    return await bundle.put_bundle(gateway, bucket, bundle.find_sources())
+    return await bundle.put_bundle(gateway, bucket, bundle.find_sources(), reporter, clock)
 
 
 async def look_at_package() -> PackageFacts:

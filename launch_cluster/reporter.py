@@ -6,10 +6,11 @@ has taken, elsewhere plain lines. Must not decide anything.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+Result = TypeVar("Result")
+
 PROGRESS_EVERY_SECONDS = 10.0
+TICK_SECONDS = 1.0
 BAR_WIDTH = 30
 STATE_MAX_CHARS = 60
 
@@ -143,6 +147,20 @@ class Elapsed:
             self._update(state)
         elif now - self._said >= PROGRESS_EVERY_SECONDS:
             self.say(state)
+
+    async def during(self, work: Awaitable[Result], state: str) -> Result:
+        """What comes of a work that says nothing of itself until it ends."""
+        ticking = asyncio.ensure_future(self._tick(state))
+        try:
+            return await work
+        finally:
+            ticking.cancel()
+            await asyncio.gather(ticking, return_exceptions=True)
+
+    async def _tick(self, state: str) -> None:
+        while True:
+            self.tick(state)
+            await asyncio.sleep(TICK_SECONDS)
 
     def say(self, state: str) -> None:
         """Say where it stands, in a line that stays."""

@@ -104,7 +104,12 @@ class Up:
     def __post_init__(self) -> None:
         tags = stack_tags(self.request)
         self.images = Images(
-            self.gateway, self.request.cluster, tags, sleep=self.sleep, clock=self.clock
+            self.gateway,
+            self.request.cluster,
+            tags,
+            reporter=self.reporter,
+            sleep=self.sleep,
+            clock=self.clock,
         )
         self._stacks = Stacks(self.gateway, self.reporter, sleep=self.sleep, clock=self.clock)
         self._key = ClusterKey(

@@ -221,7 +221,14 @@ def test_a_profile_that_ec2_does_not_know_yet_is_waited_for(shop: Shop) -> None:
         status=400,
         count=2,
     )
-    assert shop.build(*shop.course()).exit_code == 0
+    result = shop.build(*shop.course())
+    assert result.exit_code == 0
+    said = result.stderr.splitlines()
+    assert said.count("Waiting until EC2 knows the builder's profile …") == 1
+    assert said.count("Putting the package into the cluster's bucket …") == 1
+    assert any(
+        line.startswith("Putting the package into the cluster's bucket: done") for line in said
+    )
     assert shop.is_tidy()
 
 

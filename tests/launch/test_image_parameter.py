@@ -56,9 +56,12 @@ async def test_it_is_made_with_tags_and_the_data_type_that_ec2_takes() -> None:
     assert params["Tags"] == [{"Key": "a", "Value": "b"}]
 
 
-async def test_a_new_value_is_set_once_it_is_shown() -> None:
-    store = Store("ami-1", late=3)
+async def test_a_new_value_is_set_once_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store("ami-1", late=8)
     await store.images().set_current("ami-2")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "Waiting until SSM takes the image ami-2 …"
+    assert said[1].endswith("SSM asks EC2 whether it exists, 10 s")
     assert store.value == "ami-2"
     assert store.put[0]["Overwrite"] is True
     assert store.now > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from ec2spawner.errors import EC2SpawnerError
+from launch_cluster import reporter as module
 from launch_cluster.reporter import PROGRESS_EVERY_SECONDS, Elapsed, Reporter
 
 
@@ -61,6 +63,33 @@ def test_without_a_terminal_a_wait_is_a_line_every_few_seconds(
         f"Making it: busy, {2 * every:.0f} s",
         "Making it: done, 25 s",
     ]
+
+
+async def test_a_work_that_says_nothing_is_told_of_while_it_lasts_and_no_longer(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.0)
+
+    async def work(seconds: int, error: Exception | None = None) -> int:
+        for _ in range(seconds):
+            clock.now += 1.0
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if error:
+            raise error
+        return seconds
+
+    elapsed = Elapsed(Reporter(), clock, "Sending it")
+    assert await elapsed.during(work(25), "9 MB") == 25
+    with pytest.raises(EC2SpawnerError):
+        await elapsed.during(work(1, EC2SpawnerError("no")), "9 MB")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "Sending it …"
+    assert [line.split(",")[0] for line in said[1:]] == ["Sending it: 9 MB"] * 2
+    clock.now += 60.0
+    await asyncio.sleep(0.01)
+    assert capsys.readouterr().err == ""
+    assert len(asyncio.all_tasks()) == 1
 
 
 def test_what_is_said_is_not_said_again_by_the_next_tick(
