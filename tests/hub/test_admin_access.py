@@ -11,17 +11,7 @@ import requests
 from .clouds import Cloud
 from .hubs import Hub
 from .processes import Nursery
-from .visitors import Visitor
-
-
-def enter(hub: Hub, name: str) -> Visitor:
-    """Log in by the tests' password."""
-    visitor = Visitor(hub)
-    visitor.go("/hub/login")
-    form = {"username": name, "password": hub.password, "_xsrf": visitor.session.cookies["_xsrf"]}
-    visitor.session.post(f"{hub.url}/hub/login", data=form, timeout=20)
-    assert visitor.is_in()
-    return visitor
+from .visitors import Visitor, enter
 
 
 @pytest.fixture(scope="module")

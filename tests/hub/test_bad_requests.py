@@ -15,9 +15,7 @@ from ec2spawner import bodies
 from .clouds import Cloud
 from .hubs import Hub, User
 from .processes import Nursery
-from .readers import Reader
-from .test_admin_access import enter
-from .visitors import Visitor
+from .visitors import Visitor, enter
 
 ESCAPE = "\x1b]0;x\x07\nFAKE LINE"
 LONG = "x" * 300
@@ -186,8 +184,7 @@ def test_a_log_in_that_cannot_be_is_refused_with_words(
     visitor = Visitor(hub)
     visitor.go("/hub/login")
     sent = {k: hub.password if v == "RIGHT" else v for k, v in fields.items()}
-    sent["_xsrf"] = visitor.session.cookies["_xsrf"] or ""
-    answer = visitor.session.post(f"{hub.url}/hub/login", data=sent, timeout=20)
+    answer = visitor.send("/hub/login", sent)
     assert 400 <= answer.status_code < 500
     told = "nvalid username or password", "user name is missing"
     assert any(words in answer.text for words in told), "no words"
@@ -202,8 +199,8 @@ def test_a_spawn_form_with_no_such_profile_is_refused_with_words(
 ) -> None:
     request.node.hubs = [hub]
     since, machines = len(hub.story()), len(hub.view().alive)
-    with Reader(hub, "eve") as eve:
-        answer = eve.send("spawn/eve/lab", {"profile": profile})
+    with enter(hub, "eve") as eve:
+        answer = eve.send("/hub/spawn/eve/lab", {"profile": profile})
         told = answer.text
         if answer.status_code < 400:  # the start is under way: its page tells
             told = str(list(User(hub, "eve").progress("lab"))[-1]["message"])
@@ -218,9 +215,9 @@ def test_a_keep_form_that_cannot_be_is_refused_with_words(
 ) -> None:
     request.node.hubs = [hub]
     since = len(hub.story())
-    with Reader(hub, "eve") as eve:
-        answer = eve.send("keep", {"server": "", "hours": hours})
-        assert eve.send("keep", {"server": ESCAPE, "hours": "1"}).status_code == 404
+    with enter(hub, "eve") as eve:
+        answer = eve.send("/hub/keep", {"server": "", "hours": hours})
+        assert eve.send("/hub/keep", {"server": ESCAPE, "hours": "1"}).status_code == 404
     assert answer.status_code == 400, answer.text
     assert_no_harm(hub, since)
 

@@ -11,7 +11,7 @@ import requests
 from .beside import Beside, Stage, Step
 from .hubs import Hub, User
 from .processes import eventually
-from .readers import Reader
+from .visitors import enter
 
 TIMEOUT_SECONDS = 6
 KEPT_SECONDS = 40.0
@@ -76,12 +76,12 @@ def asking(stage: Stage, step: Step) -> None:
     hub.start()
     ann, bob = hub.user("ann"), hub.user("bob")
     ann.start()
-    with Reader(hub, "ann") as reader:
+    with enter(hub, "ann") as reader:
         with step("form"):
-            home = reader.get("home").text
+            home = reader.go("/hub/home").text
             assert re.findall(r'<option value="(\d+)">', home) == ["1", "2", "3"]
             assert "t3.medium" in home
-            done = reader.send("keep", {"server": "", "hours": "2"})
+            done = reader.send("/hub/keep", {"server": "", "hours": "2"})
             assert done.status_code == 200
             assert done.url.endswith("/hub/home")
             assert "as ann asked" in done.text
@@ -92,14 +92,14 @@ def asking(stage: Stage, step: Step) -> None:
             )
             assert 2 * HOUR_SECONDS - 60 < in_seconds <= 2 * HOUR_SECONDS
         with step("refused"):
-            forged = reader.send("keep", {"server": "", "hours": "1"}, with_xsrf=False)
+            forged = reader.send("/hub/keep", {"server": "", "hours": "1"}, with_xsrf=False)
             assert forged.status_code == 403
             for hours in ("4", "-1", "nan", "inf", "soon", ""):
-                answer = reader.send("keep", {"server": "", "hours": hours})
+                answer = reader.send("/hub/keep", {"server": "", "hours": hours})
                 assert answer.status_code == 400, hours
                 assert "at most 3 hours" in answer.text
                 assert 'href="/hub/home"' in answer.text
-            assert reader.send("keep", {"server": "none", "hours": "1"}).status_code == 404
+            assert reader.send("/hub/keep", {"server": "none", "hours": "1"}).status_code == 404
             for wrong in (4, -1, 0, True, "1", None, [1], {"a": 1}):
                 assert ask(ann, wrong).status_code == 400, wrong
             assert ask(ann, 1, asking=bob).status_code == 404
@@ -108,7 +108,7 @@ def asking(stage: Stage, step: Step) -> None:
             path = "ec2spawner/users/ann/server/keep"
             answer = hub.api("POST", path, json={"hours": 1})
             assert answer.json()["kept_by"] == "the service test"
-            assert "as the service test asked" in reader.get("home").text
+            assert "as the service test asked" in reader.go("/hub/home").text
         with step("no answer"):
             before = kept_until(hub, "ann")
             machine = ann.worker()["id"]
@@ -119,7 +119,7 @@ def asking(stage: Stage, step: Step) -> None:
             assert kept_until(hub, "ann") == before
             hub.cloud.on_worker(machine, "restore-network")
         with step("no longer"):
-            done = reader.send("keep", {"server": "", "hours": "1", "end": "1"})
+            done = reader.send("/hub/keep", {"server": "", "hours": "1", "end": "1"})
             assert done.url.endswith("/hub/home")
             assert "Kept up" not in done.text
             assert kept_until(hub, "ann") is None

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from .beside import Beside, Stage, Step
 from .leaks import client
 from .processes import eventually
-from .readers import Reader
+from .visitors import enter
 
 PROFILES = [{"SLUG": "usual", "NAME": "<b>Usual</b>", "INSTANCE_TYPES": ["t3.medium"]}]
 EVIL = "<img src=x onerror=alert(1)>"
@@ -26,10 +26,10 @@ def scenario(stage: Stage, step: Step) -> None:
     ann.start()
     ann.start("second")
     odd.start()
-    with Reader(hub, "root") as admin, Reader(hub, "ann") as student:
+    with enter(hub, "root") as admin, enter(hub, "ann") as student:
         with step("rows"):
             worker = ann.worker()
-            listed = admin.get("api/ec2spawner/machines").status_code
+            listed = admin.go("/hub/api/ec2spawner/machines").status_code
             assert listed in (200, 403)  # JupyterHub wants its own proof for cookies here
             found = hub.api("GET", "ec2spawner/machines").json()["machines"]
             by_server = {(row["user"], row["server"]): row for row in found}
@@ -41,7 +41,7 @@ def scenario(stage: Stage, step: Step) -> None:
             assert mine["zone"].startswith("us-east-1")
             assert mine["since"] < mine["stops_at"]
             assert mine["kept_until"] is None
-            page = admin.get("machines")
+            page = admin.go("/hub/machines")
             assert page.status_code == 200
             assert worker["id"] in page.text
             assert '<a class="nav-link" href="/hub/machines">Machines</a>' in page.text
@@ -52,25 +52,25 @@ def scenario(stage: Stage, step: Step) -> None:
             assert "&lt;b&gt;Usual&lt;/b&gt;" in body
             assert "<b>" not in body
         with step("refused"):
-            assert student.get("machines").status_code == 403
-            assert "/hub/machines" not in student.get("home").text
+            assert student.go("/hub/machines").status_code == 403
+            assert "/hub/machines" not in student.go("/hub/home").text
             asked = {"Authorization": f"token {ann.token}"}
             answer = hub.api("GET", "ec2spawner/machines", headers=asked)
             assert answer.status_code == 403
             assert worker["id"] not in answer.text
-            with Reader(hub, "nobody") as stranger:
-                assert "Your machine" not in stranger.get("home").text
+            with enter(hub, "nobody") as stranger:
+                assert "Your machine" not in stranger.go("/hub/home").text
         with step("stopped"):
             ann.stop()
             ann.becomes("stopped")
 
             def row() -> str:
-                text = admin.get("machines").text
+                text = admin.go("/hub/machines").text
                 return re.findall(r"<tr data-words.*?</tr>", text, re.DOTALL)[0]
 
             eventually(lambda: "<td>stopped</td>" in row(), 10, "the page shows the stop")
             assert row().count("<time") == 1, "since when, and no end of an idle time"
-    with step("tags"), Reader(hub, "root") as admin:
+    with step("tags"), enter(hub, "root") as admin:
         ec2, machine = client(hub.cloud, "ec2"), ann.worker("second")["id"]
         keys = ("user", "profile", "market")
         tags = [{"Key": f"ec2spawner:{key}", "Value": EVIL} for key in keys]
@@ -81,7 +81,7 @@ def scenario(stage: Stage, step: Step) -> None:
         ec2.create_tags(Resources=[machine], Tags=tags)
 
         def row_of_it() -> str:
-            rows = re.findall(r"<tr data-words.*?</tr>", admin.get("machines").text, re.DOTALL)
+            rows = re.findall(r"<tr data-words.*?</tr>", admin.go("/hub/machines").text, re.DOTALL)
             return next((row for row in rows if machine in row and "img src" in row), "")
 
         row = eventually(row_of_it, 15, "the tags are shown")
@@ -90,12 +90,12 @@ def scenario(stage: Stage, step: Step) -> None:
         answer = hub.api("GET", "ec2spawner/machines")
         assert EVIL in [m["profile"] for m in answer.json()["machines"]]
         assert answer.headers["Content-Type"].startswith("application/json")
-    with step("groups"), Reader(hub, "root") as admin:
+    with step("groups"), enter(hub, "root") as admin:
         for name in (EVIL, "</script><script>alert(1)//"):
             made = hub.api("POST", f"groups/{quote(name, safe='')}", json={"users": ["ann"]})
             assert made.status_code == 201, made.text
             for page in ("admin", "machines", "home"):
-                shown = admin.get(page)
+                shown = admin.go(f"/hub/{page}")
                 assert shown.status_code == 200
                 assert name not in shown.text, page
             for path in ("groups", "users", "users/ann"):  # what the panel's script shows as text

@@ -14,9 +14,8 @@ from . import leaks
 from .beside import Beside, Stage, Step
 from .hubs import User, at_once
 from .routes import OTHERS
-from .test_admin_access import enter
 from .test_safety_api import BODIES, assert_refused, by_token
-from .visitors import Visitor
+from .visitors import Visitor, enter
 
 PATHS = ("api/contents", "api/kernels", "api/terminals", "api/sessions", "files/secret.txt")
 WORD = "the-victims-own-words"
@@ -71,6 +70,7 @@ def apart(stage: Stage, step: Step) -> None:
                     assert status(f"{base}{path}?token={token}") in (302, 403), (base, path)
     with step("cookie"):
         visitor: Visitor = enter(hub, "eve")
+        visitor.go("/user/eve/lab")  # the server gives cookies of its own
         assert visitor.go("/user/eve/api/contents").status_code == 200
         own = {c.name: c.value or "" for c in visitor.session.cookies}
         renamed = {re.sub("eve", "vic", name): value for name, value in own.items()}

@@ -17,10 +17,8 @@ from . import routes
 from .clouds import Cloud
 from .hubs import Hub, User
 from .processes import Nursery, eventually
-from .readers import Reader
 from .routes import OTHERS, OTHERS_PAGES
-from .test_admin_access import enter
-from .visitors import Visitor
+from .visitors import Visitor, enter
 
 PROFILES = [
     {"SLUG": "usual", "NAME": "Usual", "INSTANCE_TYPES": ["t3.medium"]},
@@ -54,10 +52,6 @@ def hub(stub_cloud: Cloud, folder: Path, nursery: Nursery) -> Iterator[Hub]:
 def eve(request: pytest.FixtureRequest, hub: Hub) -> Visitor:
     request.node.hubs = [hub]
     return enter(hub, "eve")
-
-
-def xsrf_of(visitor: Visitor) -> str:
-    return str(visitor.session.cookies.get("_xsrf", path="/hub/"))
 
 
 def by_token(hub: Hub, token: str, method: str, path: str, **more: Any) -> requests.Response:
@@ -125,7 +119,7 @@ def test_a_page_about_others_is_refused_to_a_student(
 ) -> None:
     before = hub.api("GET", "users/vic").json()["servers"].keys()
     url = f"{hub.url}/hub{page}"
-    fields = {} if method == "GET" else {"data": {"_xsrf": xsrf_of(eve)}}
+    fields = {} if method == "GET" else {"data": {"_xsrf": eve.xsrf}}
     answer = eve.session.request(method, url, timeout=20, allow_redirects=False, **fields)
     assert answer.status_code in (403, 404), (answer.status_code, answer.text)
     assert "g4dn" not in answer.text
@@ -196,15 +190,15 @@ def stored_before(method: str) -> Asked:
 
 
 def by_form(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
-    with Reader(hub, user.name) as reader:
-        path = f"spawn/{user.path}/{server}".rstrip("/")
+    with enter(hub, user.name) as reader:
+        path = f"/hub/spawn/{user.path}/{server}".rstrip("/")
         return reader.send(path, {"profile": profile}, allow_redirects=False)
 
 
 def by_address(hub: Hub, user: User, server: str, profile: Any) -> requests.Response:
-    with Reader(hub, user.name) as reader:
-        path = f"spawn/{user.path}/{server}".rstrip("/")
-        return reader.get(f"{path}?{urlencode({'profile': profile}, doseq=True)}")
+    with enter(hub, user.name) as reader:
+        path = f"/hub/spawn/{user.path}/{server}".rstrip("/")
+        return reader.go(f"{path}?{urlencode({'profile': profile}, doseq=True)}")
 
 
 WAYS: dict[str, Asked] = {

@@ -14,8 +14,7 @@ import requests
 from .clouds import Cloud
 from .hubs import Hub
 from .processes import Nursery
-from .test_admin_access import enter
-from .visitors import Visitor
+from .visitors import Visitor, enter
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +64,7 @@ def places_after_login(hub: Hub, next_: str) -> list[str]:
     visitor = Visitor(hub)
     visitor.go("/hub/login")
     form = {"username": "nia", "password": hub.password}
-    answer = visitor.session.post(
-        f"{hub.url}/hub/login",
-        params={"next": next_},
-        data={**form, "_xsrf": visitor.session.cookies["_xsrf"]},
-        allow_redirects=False,
-        timeout=20,
-    )
+    answer = visitor.send("/hub/login", form, params={"next": next_}, allow_redirects=False)
     assert answer.status_code == 302, answer.text
     again = visitor.session.get(
         f"{hub.url}/hub/login", params={"next": next_}, allow_redirects=False, timeout=20
@@ -186,11 +179,7 @@ def test_nobody_has_a_name_that_is_markup_or_terminal_codes(quick_hub: Hub, name
     visitor = Visitor(quick_hub)
     visitor.go("/hub/login")
     form = {"username": name, "password": quick_hub.password}
-    answer = visitor.session.post(
-        f"{quick_hub.url}/hub/login",
-        data={**form, "_xsrf": visitor.session.cookies["_xsrf"]},
-        timeout=20,
-    )
+    answer = visitor.send("/hub/login", form)
     assert name not in answer.text
     if visitor.is_in():  # tornado takes control characters out of a form
         assert visitor.api("GET", "user").json()["name"] == name.replace("\x1b", " ")

@@ -6,7 +6,7 @@ import requests
 
 from .beside import Beside, Stage, Step
 from .hubs import User
-from .readers import Reader
+from .visitors import enter
 
 LIMIT = 2
 
@@ -36,8 +36,8 @@ def scenario(stage: Stage, step: Step) -> None:
             assert "Try again in" in refused.json()["message"]
         assert hub.cloud.calls().get("RunInstances") == calls["RunInstances"]
         assert ann.workers("third") == []
-        with Reader(hub, "ann") as reader:
-            page = reader.get("spawn/ann/fourth")
+        with enter(hub, "ann") as reader:
+            page = reader.go("/hub/spawn/ann/fourth")
             assert page.status_code == 429
             assert "2 starts within a minute" in page.text
             assert 'href="/hub/home"' in page.text
