@@ -162,6 +162,27 @@ def test_a_cluster_with_a_manager_goes_too_and_the_hubs_data_stay_unless_told(
     assert asyncio.run(Belongings(gateway, cluster, bucket).look()) == []
 
 
+def test_what_somebody_launched_from_the_template_by_hand_goes_too(
+    run: Run, make_cluster: Make
+) -> None:
+    mine = make_cluster()
+    (by_hand,) = mine.ask(
+        "ec2",
+        "run_instances",
+        LaunchTemplate={"LaunchTemplateId": mine.config.LAUNCH_TEMPLATE_ID},
+        SubnetId=mine.config.WORKER_SUBNETS[0].SUBNET_ID,
+        MinCount=1,
+        MaxCount=1,
+    )["Instances"]
+    named = [{"Name": "key", "Values": ["Name"]}]
+    tags = mine.ask("ec2", "describe_tags", Filters=named)["Tags"]
+    kinds = {t["ResourceType"] for t in tags if t["Value"] == f"ec2spawner-{mine.name}-worker"}
+    assert {"instance", "volume", "network-interface"} <= kinds
+    assert "ec2spawner:role" not in {tag["Key"] for tag in by_hand["Tags"]}  # no student gets it
+    assert run("down", mine.name, "--yes").exit_code == 0
+    assert mine.kinds() == set()
+
+
 def test_two_clusters_in_one_vpc_collide_in_nothing(run: Run, make_cluster: Make) -> None:
     first = make_cluster("-a")
     subnet = first.config.WORKER_SUBNETS[0].SUBNET_ID

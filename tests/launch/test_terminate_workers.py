@@ -18,6 +18,7 @@ from ec2spawner.ec2 import EC2, LaunchRequest
 from ec2spawner.errors import CloudError, NotFound, OutcomeUnknown, WrongState
 from ec2spawner.model import (
     HOME_DEVICE,
+    TAG_LAST_OF,
     InstanceState,
     Snapshot,
     SnapshotState,
@@ -35,6 +36,7 @@ from launch_cluster.workers import (
     TerminateWorkers,
     may_delete,
     plan_removal,
+    superseded,
 )
 
 from .clouds import control, of_cluster
@@ -543,3 +545,19 @@ async def test_workers_that_do_not_end_keep_all_homes() -> None:
         await job_for(ec2).run(dry_run=False)
     assert ec2.deleted == []
     assert ec2.made == {}
+
+
+def test_only_snapshots_that_were_made_before_a_deletion_of_the_same_home_are_superseded() -> None:
+    def saved(name: str, volume: str, last_of: str = "") -> Snapshot:
+        tags = {TAG_LAST_OF: last_of} if last_of else {}
+        return Snapshot(name, SnapshotState.COMPLETED, volume, tags=tags)
+
+    found = superseded(
+        [
+            saved("snap-1", "vol-1", "vol-1"),
+            saved("snap-2", "vol-1", "vol-1"),
+            saved("snap-3", "vol-1"),  # an archive, or somebody's own
+            saved("snap-4", "vol-2", "vol-1"),  # of a home that was made of such a snapshot
+        ]
+    )
+    assert found == {"vol-1": ["snap-1", "snap-2"]}

@@ -147,33 +147,6 @@ def test_the_launch_template_is_what_workers_need(
     assert root["Ebs"]["VolumeType"] == "gp3"
 
 
-def test_what_somebody_launches_from_the_template_by_hand_is_the_clusters_and_goes_with_it(
-    run: Run, up: Run, aws: Path, cluster: str, gateway: Gateway
-) -> None:
-    assert up().exit_code == 0
-    config = written(aws)
-    (by_hand,) = ask(
-        gateway,
-        "ec2",
-        "run_instances",
-        LaunchTemplate={"LaunchTemplateId": config.LAUNCH_TEMPLATE_ID},
-        SubnetId=config.WORKER_SUBNETS[0].SUBNET_ID,
-        MinCount=1,
-        MaxCount=1,
-    )["Instances"]
-    filters = [{"Name": "tag:ec2spawner:cluster", "Values": [cluster]}]
-    tags = ask(gateway, "ec2", "describe_tags", Filters=[{"Name": "key", "Values": ["Name"]}])
-    named = {
-        t["ResourceType"] for t in tags["Tags"] if t["Value"] == f"ec2spawner-{cluster}-worker"
-    }
-    assert {"instance", "volume", "network-interface"} <= named
-    assert "ec2spawner:role" not in {tag["Key"] for tag in by_hand["Tags"]}
-    assert run("down", cluster, "--yes").exit_code == 0
-    found = ask(gateway, "ec2", "describe_instances", Filters=filters)["Reservations"]
-    states = {i["State"]["Name"] for r in found for i in r["Instances"]}
-    assert states <= {"shutting-down", "terminated"}
-
-
 def test_everything_made_bears_the_clusters_tag_and_the_operators(
     up: Run, aws: Path, cluster: str, gateway: Gateway
 ) -> None:
