@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from ec2spawner.localcloud import motoside, motostate
+from ec2spawner.localcloud import motomends, motoside, motostate
 from ec2spawner.localcloud.clock import Clock, system_clock
 from ec2spawner.localcloud.ec2.capacity import CapacityFile
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
@@ -55,7 +55,7 @@ class EmulatedCloud:
         self.cores: dict[str, EmulatedEC2] = {}
         self._store = store
         self._seed = self._find_seed(seed)
-        self._moto = motoside.Moto(self.cores)
+        self._moto = motomends.Moto(self.cores)
         self._moto_is_loaded = False
 
     def _find_seed(self, seed: str | None) -> str:
