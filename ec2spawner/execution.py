@@ -18,16 +18,11 @@ from typing import Protocol, TypeVar
 from ec2spawner import metrics
 from ec2spawner.actions import (
     Action,
-    Attach,
     CancelSpot,
     ChangeType,
     Claim,
-    DeleteSnapshot,
-    DeleteVolume,
-    Detach,
     HomeAction,
     Launch,
-    MakeSnapshot,
     MoveStep,
     Start,
     Stop,
@@ -48,7 +43,7 @@ from ec2spawner.errors import (
     Unreachable,
     WrongState,
 )
-from ec2spawner.failures import Failures
+from ec2spawner.failures import Failures, no_more, subjects_of, unforeseen
 from ec2spawner.homes import Homes, Volumes, may_go, somebodys
 from ec2spawner.inventory import Lister
 from ec2spawner.line import Line
@@ -176,7 +171,7 @@ class Executor:
             # A defect of ours, or an answer that nobody foresaw: the others' workers go on.
             log.exception("%s failed in a way that is not foreseen", kind)
             metrics.ACTIONS.labels(kind, "internal").inc()
-            self._note_failure(action, _unforeseen(action, error))
+            self._note_failure(action, unforeseen(action, error))
         else:
             metrics.ACTIONS.labels(kind, "ok").inc()
         finally:
@@ -223,7 +218,7 @@ class Executor:
             self._launched_here.update(ids)
             self.failures.launched(action.offering, ids)
             if len(ids) < action.count:  # the others need not ask here again
-                self.failures.leave_out(action.offering, _no_more(len(ids), action.count))
+                self.failures.leave_out(action.offering, no_more(len(ids), action.count))
             launched = MappingProxyType({w.instance_id: w for w in workers})
             call.expected = replace(call.expected, launching=None, launched=launched)
         log.info(
@@ -500,45 +495,5 @@ class Executor:
             return
         if isinstance(error, (NotFound, WrongState, OutcomeUnknown)):
             self._look_again()
-        kind, ids = _subjects(action)
+        kind, ids = subjects_of(action)
         self.failures.hold(kind, ids, error)
-
-
-def _subjects(action: Action) -> tuple[str, tuple[str, ...]]:
-    """What a failed action is remembered by."""
-    if isinstance(action, Claim):
-        return "claim", (action.instance_id,)
-    if isinstance(action, (Attach, Detach)):
-        return type(action).__name__.lower(), (action.volume_id,)
-    if isinstance(action, CancelSpot):
-        return "cancel", action.request_ids
-    if isinstance(action, Stop) and action.is_forced:
-        return "force", action.ids
-    if isinstance(action, ChangeType):
-        return "change-type", (action.instance_id,)
-    if isinstance(action, (Tag, Start, Stop, Terminate)):
-        return type(action).__name__.lower(), action.ids
-    if isinstance(action, (MakeSnapshot, DeleteVolume)):
-        return "retire", (action.volume_id,)
-    if isinstance(action, DeleteSnapshot):
-        return "retire", (action.snapshot_id,)
-    if isinstance(action, MoveStep):
-        return "move", (action.subject,)
-    return type(action).__name__.lower(), ()
-
-
-def _no_more(launched: int, asked: int) -> CapacityError:
-    return CapacityError(
-        "AWS launched fewer machines than were asked for.",
-        why=f"{launched} of {asked}",
-        next_step="The others are tried elsewhere.",
-        action="RunInstances",
-    )
-
-
-def _unforeseen(action: Action, error: Exception) -> Rejected:
-    return Rejected(
-        "The hub met a fault of its own.",
-        why=f"{type(action).__name__}: {type(error).__name__}",
-        next_step="See the traceback in the hub's log.",
-    )

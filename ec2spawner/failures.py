@@ -1,7 +1,7 @@
 """What failed lately, and so is not tried again at once: the executor's memory.
 
-Owns how long each kind of failure is remembered, and what a machine that comes down by itself
-right after its launch or start means. Must not know EC2's calls, nor plan.
+Owns how long each kind of failure is remembered and under which name, and what a machine that
+comes down by itself right after its launch or start means. Must not know EC2's calls, nor plan.
 """
 
 from __future__ import annotations
@@ -10,6 +10,22 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from ec2spawner.actions import (
+    Action,
+    Attach,
+    CancelSpot,
+    ChangeType,
+    Claim,
+    DeleteSnapshot,
+    DeleteVolume,
+    Detach,
+    MakeSnapshot,
+    MoveStep,
+    Start,
+    Stop,
+    Tag,
+    Terminate,
+)
 from ec2spawner.errors import (
     CapacityError,
     CloudError,
@@ -218,4 +234,46 @@ def came_down() -> CloudError:
         "itself each time",
         next_step="Your files are safe. Tell the people who run this hub.",
         action="StartInstances",
+    )
+
+
+def subjects_of(action: Action) -> tuple[str, tuple[str, ...]]:
+    """What a failed action is remembered by."""
+    if isinstance(action, Claim):
+        return "claim", (action.instance_id,)
+    if isinstance(action, (Attach, Detach)):
+        return type(action).__name__.lower(), (action.volume_id,)
+    if isinstance(action, CancelSpot):
+        return "cancel", action.request_ids
+    if isinstance(action, Stop) and action.is_forced:
+        return "force", action.ids
+    if isinstance(action, ChangeType):
+        return "change-type", (action.instance_id,)
+    if isinstance(action, (Tag, Start, Stop, Terminate)):
+        return type(action).__name__.lower(), action.ids
+    if isinstance(action, (MakeSnapshot, DeleteVolume)):
+        return "retire", (action.volume_id,)
+    if isinstance(action, DeleteSnapshot):
+        return "retire", (action.snapshot_id,)
+    if isinstance(action, MoveStep):
+        return "move", (action.subject,)
+    return type(action).__name__.lower(), ()
+
+
+def no_more(launched: int, asked: int) -> CapacityError:
+    """That a launch brought fewer machines than were asked for."""
+    return CapacityError(
+        "AWS launched fewer machines than were asked for.",
+        why=f"{launched} of {asked}",
+        next_step="The others are tried elsewhere.",
+        action="RunInstances",
+    )
+
+
+def unforeseen(action: Action, error: Exception) -> Rejected:
+    """A defect of ours, or an answer that nobody foresaw, as an error like any other."""
+    return Rejected(
+        "The hub met a fault of its own.",
+        why=f"{type(action).__name__}: {type(error).__name__}",
+        next_step="See the traceback in the hub's log.",
     )
