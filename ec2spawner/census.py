@@ -17,6 +17,19 @@ from ec2spawner.model import InstanceState, Worker
 from ec2spawner.wishes import POOL_LAUNCH, Memory
 
 
+class Census:
+    """Counts at each full listing, and not again before the next."""
+
+    def __init__(self) -> None:
+        self._taken_at = 0.0
+
+    def take(self, view: Listing, memory: Memory, now: float) -> None:
+        """Set the gauges, unless they show this full listing already."""
+        if view.full_at > self._taken_at:
+            self._taken_at = view.full_at
+            take(view, memory, now)
+
+
 def take(view: Listing, memory: Memory, now: float) -> None:
     """Set the gauges of workers, spares, and offerings that are left out."""
     workers = view.workers.values()

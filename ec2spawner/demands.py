@@ -13,7 +13,8 @@ from types import MappingProxyType
 from ec2spawner.errors import EC2SpawnerError
 from ec2spawner.listing import Listing
 from ec2spawner.model import InstanceState, Owner, Worker
-from ec2spawner.wishes import Crowd, Demand, TagWrite, Wishes
+from ec2spawner.supply import unprepared
+from ec2spawner.wishes import Crowd, Demand, Policy, TagWrite, Wishes
 
 
 class Ticket:
@@ -77,6 +78,19 @@ class Demands:
             ticket.owner = new
             self.tickets[new.key] = ticket
 
+    def refuse(self, owner_key: str, error: EC2SpawnerError) -> bool:
+        """Whether somebody waits who is told now, and was told nothing before."""
+        ticket = self.tickets.get(owner_key)
+        if ticket is None or ticket.refusal:
+            return False
+        ticket.refusal = error
+        return True
+
+    def refuse_all(self, error: EC2SpawnerError | None) -> None:
+        """Tell all who wait why they do so in vain; None: they do not."""
+        for ticket in self.tickets.values():
+            ticket.refusal = ticket.refusal or error
+
     # ---- of classes
 
     def expect(self, owners: Collection[Owner], crowds: tuple[Crowd, ...]) -> bool:
@@ -90,6 +104,13 @@ class Demands:
     def is_class_near(self) -> bool:
         """Whether anybody is expected."""
         return bool(self._expected or self._crowds)
+
+    # ---- of spares
+
+    def unprepared(self, view: Listing, policy: Policy) -> list[Worker]:
+        """Running spares of a pool that were never looked at."""
+        looked_at = self.prepared | self.unfit
+        return unprepared(view, policy, looked_at, is_class_near=self.is_class_near)
 
     # ---- all together
 

@@ -187,6 +187,7 @@ class Failures:
 
     def note_fit(self, worker: Worker) -> None:
         """A worker came up and was as it should be: its image is not to blame for others."""
+        self.ended([worker.instance_id])
         self._unfit.pop(worker.image_id, None)
         self._holds.pop((POOL_LAUNCH, worker.image_id), None)
 

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from ec2spawner import census, marks, metrics, pacing, planning, reaping, sights
+from ec2spawner import marks, metrics, pacing, planning, reaping, sights
 from ec2spawner.actions import Refuse
+from ec2spawner.census import Census
 from ec2spawner.demands import Demands, Ticket
-from ec2spawner.draft import is_spare
 from ec2spawner.errors import CloudError
 from ec2spawner.execution import Cloud, Executor, LaunchSettings
 from ec2spawner.inventory import Inventory, wait_for_event
 from ec2spawner.journal import Journal, Promise
 from ec2spawner.listing import Listing, current_worker, overlay
-from ec2spawner.model import (
-    TAG_DELETED,
-    DeletedMark,
-    InstanceState,
-    Owner,
-    Worker,
-)
-from ec2spawner.placement import Market
+from ec2spawner.model import TAG_DELETED, DeletedMark, InstanceState, Owner, Worker
 from ec2spawner.promises import Promises
 from ec2spawner.sights import Sight
+from ec2spawner.statuses import keep_asking
 from ec2spawner.steady import SteadyClock
+from ec2spawner.tasks import Tasks
 from ec2spawner.tenancy import SoleHub, Standing, Tenancy, is_final
 from ec2spawner.throttle import Turn
 from ec2spawner.vitals import Vitals
@@ -50,9 +45,6 @@ into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
 LINE_SECONDS = 2.0
 """Who waits longer than this for EC2's limits reads it."""
-STATUS_SECONDS = 30.0
-"""How often EC2 is asked for status checks, while somebody waits for a silent machine, or works on
-one; otherwise it is not. EC2 checks every minute (EC2 user guide, "Status checks", 2026)."""
 
 
 class Fleet:
@@ -88,7 +80,7 @@ class Fleet:
             clock=clock,
             on_change=self._on_listing,
             watched=self._watched_ids,
-            has_spot=any(Market.SPOT in p.markets for p in policy.profiles.values()),
+            has_spot=policy.has_spot,
         )
         self._executor = Executor(
             cloud,
@@ -111,48 +103,35 @@ class Fleet:
         )
         self._demands = Demands()
         self._watched: set[str] = set()
-        self._missing: dict[str, float] = {}
-        """By id: the first full listing that lacked a worker which was asked for."""
         self._unwanted: dict[str, tuple[float, float]] = {}
         self._homeless: dict[str, float] = {}
-        self._counted_at = 0.0
+        self._census = Census()
         self._view: Listing | None = None
         self._accepted = Listing()
         """The view without what is promised."""
         self._wake = asyncio.Event()
         self._waits = Waits()
         self._tick_seconds = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("fleet")
 
     # ---- life
 
     def start(self) -> None:
         """Begin to list and to reconcile; needs a running event loop."""
-        self._spawn(self._lease.run(), "lease")
-        self._spawn(self.inventory.run(), "inventory")
-        self._spawn(self._run(), "fleet")
-        self._spawn(self._ask_for_statuses(), "status checks")
+        self._tasks.spawn(self._lease.run(), "lease")
+        self._tasks.spawn(self.inventory.run(), "inventory")
+        self._tasks.spawn(self._run(), "fleet")
+        statuses = keep_asking(self._cloud, self.vitals, self._has_lease, self._wake_up)
+        self._tasks.spawn(statuses, "status checks")
 
     async def close(self) -> None:
         """End all tasks and give the lease back; nothing in the cluster changes by it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         await self.journal.close()
 
-    def accompany(self, work: Any, name: str) -> None:
+    def accompany(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run something that speaks to the fleet for as long as the fleet runs."""
-        self._spawn(work, name)
-
-    def _spawn(self, work: Any, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception():
-            log.error("The fleet's task %s ended", task.get_name(), exc_info=task.exception())
+        self._tasks.spawn(work, name)
 
     # ---- what is wished
 
@@ -180,7 +159,6 @@ class Fleet:
 
     def note_mounted(self, worker: Worker) -> None:
         """The worker came up and its home was mounted: its generation counts from now on."""
-        self._executor.failures.ended([worker.instance_id])
         self._executor.failures.note_fit(worker)
         if worker.home_volume_id:
             self._demands.mounted.add(worker.home_volume_id)
@@ -196,7 +174,6 @@ class Fleet:
 
     def note_prepared(self, spare: Worker) -> None:
         """The spare was looked at, and is as it should be."""
-        self._executor.failures.ended([spare.instance_id])
         self._executor.failures.note_fit(spare)
         self._demands.prepared.add(spare.instance_id)
         self._wake_up()
@@ -217,22 +194,9 @@ class Fleet:
 
     def unprepared_spares(self) -> list[Worker]:
         """Running spares of a pool that were never looked at; none of another hub's."""
-        if self._lease.standing is not Standing.HELD:
+        if not self._has_lease():
             return []
-        looked_at = self._demands.prepared | self._demands.unfit
-        return [
-            w
-            for w in self.view().workers.values()
-            if w.state is InstanceState.RUNNING and w.private_ip and is_spare(w)
-            if not w.is_prepared and w.instance_id not in looked_at
-            if self._has_pool(w.profile)
-        ]
-
-    def _has_pool(self, slug: str) -> bool:
-        profile = self.policy.profiles.get(slug)
-        return profile is not None and bool(
-            profile.pool_running or profile.pool_stopped or self._demands.is_class_near
-        )
+        return self._demands.unprepared(self.view(), self.policy)
 
     # ---- how well workers are
 
@@ -261,20 +225,6 @@ class Fleet:
         """Whether its owner gets another worker in its place."""
         known = self.view().workers.get(worker.instance_id)
         return known is not None and known.is_retired
-
-    async def _ask_for_statuses(self) -> None:
-        while True:
-            await asyncio.sleep(STATUS_SECONDS)
-            if not self.vitals.is_in_doubt or self._lease.standing is not Standing.HELD:
-                self.vitals.impaired = frozenset()
-                continue
-            try:
-                self.vitals.impaired = frozenset(await self._cloud.statuses())
-            except CloudError as error:
-                log.warning("Status checks cannot be listed: %s", error)
-            except Exception:
-                log.exception("The listing of status checks cannot be understood")
-            self._wake_up()
 
     # ---- what is wished, for good
 
@@ -336,15 +286,9 @@ class Fleet:
         self._executor.failures.look(self._raw())
         self.vitals.look(self._raw())
         self.promises.keep()
-        self._count()
+        memory = self._executor.failures.memory(MappingProxyType({}))
+        self._census.take(self.view(), memory, self._clock())
         self._wake_up()
-
-    def _count(self) -> None:
-        """Count the cluster for the metrics, at each full listing."""
-        view, now = self.view(), self._clock()
-        if view.full_at > self._counted_at:
-            self._counted_at = view.full_at
-            census.take(view, self._executor.failures.memory(MappingProxyType({})), now)
 
     def _on_call(self) -> None:
         """A call of ours was sent or answered: other ids are to be watched."""
@@ -361,6 +305,9 @@ class Fleet:
         """Whether another hub serves the cluster: whatever runs there is that hub's."""
         return self._lease.standing is Standing.ANOTHERS
 
+    def _has_lease(self) -> bool:
+        return self._lease.standing is Standing.HELD
+
     def _no_tenancy(self) -> CloudError | None:
         """Why this hub cannot serve anybody, where waiting will not mend it."""
         problem = self._lease.problem
@@ -376,8 +323,7 @@ class Fleet:
         in_line = self._executor.line.place(owner.key)
         if in_line and in_line[1] - self._clock() > LINE_SECONDS:
             place, until = in_line
-            worker = current_worker(view, owner.key)
-            return Sight("in-line", worker, place, until - self._clock())
+            return Sight("in-line", current_worker(view, owner.key), place, until - self._clock())
         return sights.sight_of(view, owner.key, self.vitals.stopping, self._clock())
 
     def is_gone(self, owner: Owner, instance_id: str) -> bool:
@@ -387,8 +333,8 @@ class Fleet:
             return False
         worker = self.view().workers.get(instance_id)
         if worker is None:  # a listing can lack what is there: two must
-            return raw.full_at > self._missing.setdefault(instance_id, raw.full_at)
-        self._missing.pop(instance_id, None)
+            return self.vitals.is_lacked(instance_id, raw.full_at)
+        self.vitals.note_listed(instance_id)
         return worker.state not in (InstanceState.PENDING, InstanceState.RUNNING)
 
     def _is_fresh(self) -> bool:
@@ -472,8 +418,8 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        has_lease = self._lease.standing is Standing.HELD
-        moments = (self._executor.failures.next_retry_at(), self._due_at) if has_lease else ()
+        retry_at = self._executor.failures.next_retry_at()
+        moments = (retry_at, self._due_at) if self._has_lease() else ()
         next_at = min((at for at in moments if at is not None), default=None)
         pause = None if next_at is None else max(0.05, next_at - self._clock())
         if not await wait_for_event(self._wake, pause):
@@ -483,7 +429,7 @@ class Fleet:
 
     def tick(self) -> None:
         """Plan once, and begin to carry out what is planned; nothing without the lease."""
-        if self._lease.standing is not Standing.HELD:
+        if not self._has_lease():
             self._stand_by()
             return
         self.promises.keep()
@@ -507,15 +453,13 @@ class Fleet:
             if isinstance(action, Refuse):
                 self._refuse(action)
             else:
-                self._spawn(self._carry_out(action), type(action).__name__)
+                self._tasks.spawn(self._carry_out(action), type(action).__name__)
         self._forget(view)
         self._waits.look()
 
     def _stand_by(self) -> None:
         """Tell those who wait why they do, if waiting is of no use."""
-        refusal = self._no_tenancy()
-        for ticket in self._demands.tickets.values():
-            ticket.refusal = ticket.refusal or refusal
+        self._demands.refuse_all(self._no_tenancy())
         if self.is_anothers:
             self._demands.released.clear()  # whose machine it was to be is for the other hub to say
         self._waits.look()
@@ -544,10 +488,8 @@ class Fleet:
         await self._executor.quotas.tell()
 
     def _refuse(self, action: Refuse) -> None:
-        ticket = self._demands.tickets.get(action.owner_key)
-        if ticket and ticket.refusal is None:
+        if self._demands.refuse(action.owner_key, action.error):
             metrics.ACTIONS.labels("Refuse", action.error.code).inc()
-            ticket.refusal = action.error
 
     def _forget(self, view: Listing) -> None:
         """Let go of what has come about."""

@@ -7,16 +7,16 @@ Must not decide who gets one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ec2spawner.actions import Launch, Refuse, Start, Stop
-from ec2spawner.draft import Draft, batches, by_kind
+from ec2spawner.draft import Draft, batches, by_kind, is_spare
 from ec2spawner.errors import LaunchFailed
-from ec2spawner.listing import Launching
+from ec2spawner.listing import Launching, Listing
 from ec2spawner.model import InstanceState, Worker
 from ec2spawner.placement import Offering, Profile, choose
-from ec2spawner.wishes import Crowd, Demand
+from ec2spawner.wishes import Crowd, Demand, Policy
 
 Owners = tuple[str, ...]
 
@@ -237,3 +237,22 @@ def _may_become_bare(spare: Worker) -> bool:
 def _suits_a_newcomer(spare: Worker) -> bool:
     """Whether it has a blank home, or may have: its volumes are not listed yet."""
     return spare.home_volume_id is not None or not spare.volumes
+
+
+def unprepared(
+    view: Listing, policy: Policy, looked_at: Collection[str], *, is_class_near: bool
+) -> list[Worker]:
+    """Running spares of a pool that were never looked at."""
+    return [
+        w
+        for w in view.workers.values()
+        if w.state is InstanceState.RUNNING and w.private_ip and is_spare(w)
+        if not w.is_prepared and w.instance_id not in looked_at
+        if _has_pool(policy.profiles.get(w.profile), is_class_near)
+    ]
+
+
+def _has_pool(profile: Profile | None, is_class_near: bool) -> bool:
+    return profile is not None and bool(
+        profile.pool_running or profile.pool_stopped or is_class_near
+    )

@@ -40,6 +40,7 @@ class Vitals:
         self._silences: dict[str, _Silence] = {}
         self._answered: dict[str, float] = {}
         self._stopping: dict[str, float] = {}
+        self._lacked: dict[str, float] = {}  # by id: the first full listing without it
         self._reported: set[str] = set()
         self._is_epidemic = False
         self.impaired: frozenset[str] = frozenset()
@@ -62,6 +63,14 @@ class Vitals:
         is_same = known is not None and known.launched_at == worker.launched_at
         since = known.since if known and is_same and self._is_seen(known, now) else now
         self._silences[worker.instance_id] = _Silence(worker.launched_at, since, now)
+
+    def note_listed(self, instance_id: str) -> None:
+        """A listing has it."""
+        self._lacked.pop(instance_id, None)
+
+    def is_lacked(self, instance_id: str, full_at: float) -> bool:
+        """Whether two full listings lacked it, of which the last began at ``full_at``."""
+        return full_at > self._lacked.setdefault(instance_id, full_at)
 
     @staticmethod
     def _is_seen(silence: _Silence, now: float) -> bool:

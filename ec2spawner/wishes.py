@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ec2spawner.model import Owner, Worker
-from ec2spawner.placement import Failure, Profile, Scope, Subnet
+from ec2spawner.placement import Failure, Market, Profile, Scope, Subnet
 
 POOL_LAUNCH = "launch for the pool"
 """Kind of what is on hold for an image of which no spare comes up."""
@@ -34,6 +34,11 @@ class Policy:
     """The image that new workers have; "" where it is not known: each launch template's own."""
     refresh_workers: bool = False
     """Whether a stopped worker of another image gives way to a new one when its owner comes."""
+
+    @property
+    def has_spot(self) -> bool:
+        """Whether any machine may come from the spot market."""
+        return any(Market.SPOT in profile.markets for profile in self.profiles.values())
 
     def is_outdated(self, worker: Worker) -> bool:
         """Whether a worker was launched from another image than new ones are."""

@@ -76,7 +76,7 @@ class Hub:
 
     def kill(self) -> Hub:
         """The hub dies without a last word; the next one, which finds what it left."""
-        for task in self.fleet._tasks:
+        for task in self.fleet._tasks.running:
             task.cancel()
         later = self.fleet.journal._later
         if later:

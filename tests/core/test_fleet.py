@@ -636,4 +636,4 @@ async def test_a_hub_that_is_closed_ends_all_its_tasks_whatever_is_under_way(
         await asyncio.sleep(tries / 23)
         hub.fleet.release(ANN)
         await asyncio.wait_for(hub.fleet.close(), 5)
-        assert not hub.fleet._tasks
+        assert not hub.fleet._tasks.running

@@ -195,7 +195,7 @@ async def test_what_is_under_way_ends_when_another_hub_has_the_lease(tmp_path: P
         await asyncio.wait_for(coming, 1)
     await asyncio.sleep(20)
     refused = site.refused
-    assert [t.get_name() for t in site.fleet._tasks if t.get_name() == "Launch"] == []
+    assert [t.get_name() for t in site.fleet._tasks.running if t.get_name() == "Launch"] == []
     await asyncio.sleep(600)
     assert site.refused == refused
     assert site.writes() == {"RunInstances": 1}

@@ -87,7 +87,7 @@ class Hub:
 
     def kill(self) -> None:
         self.is_dead = self.door.is_dead = True
-        for task in list(self.fleet._tasks):
+        for task in self.fleet._tasks.running:
             task.cancel()
 
     async def log_in(self, user: str) -> str:

@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {
     "ec2spawner.servers:ASK_SERVER_SECONDS": 1.0,
     "ec2spawner.remote:ANSWER_SECONDS": 1.0,
     "ec2spawner.vitals:ASK_AFTER_SECONDS": 1.0,
-    "ec2spawner.fleet:STATUS_SECONDS": 1.0,
+    "ec2spawner.statuses:STATUS_SECONDS": 1.0,
 }
 WORDS = "Your machine does not answer; you are getting another one with the same files."
 

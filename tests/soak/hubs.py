@@ -312,7 +312,7 @@ class Hub:
         """Die; what was on its way to AWS arrives or not."""
         self._life.is_over, self._life.last_arrive = True, last_arrive
         self._gateway.close()
-        for task in [*self.fleet._tasks, *(u.start for u in self.units if u.start)]:
+        for task in [*self.fleet._tasks.running, *(u.start for u in self.units if u.start)]:
             task.cancel()
         if self.fleet.journal._later:
             self.fleet.journal._later.cancel()
