@@ -41,10 +41,8 @@ DOCUMENT_VERSION = 1
 PROGRESS_SECONDS = 1.0
 DEADLINE_MARGIN_SECONDS = 5.0
 SERVER_TIMEOUT_SECONDS = 120
-PAGE_WAITS_SECONDS = 0.3
-"""For a look at a server: time enough to be refused by a machine whose server has died."""
-LOOK_HOLDS = 0.5
-"""Of ``poll_interval``: so long a server that was not found dead counts as alive for pages."""
+PAGE_WAITS_SECONDS = 0.3  # for a look at a server: enough to be refused where it has died
+LOOK_HOLDS = 0.5  # of poll_interval: a server that was not found dead counts as alive for pages
 
 
 class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
@@ -412,8 +410,8 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         worker = self._worker()
         if self._phase != RUNNING or worker is None:
             return 0
-        base_url = self.server.base_url if self.server else ""
-        path = f"{base_url}api" if base_url else ""  # tells its version, and counts as no activity
+        base = self.server.base_url if self.server else ""
+        path = f"{base}api" if base else ""  # tells its version, and counts as no activity
         if await self.servers.is_dead(self.owner, worker, self.port, path):
             # Spawner.stop() will not be called for a server that died by itself. Its user may come
             # back in a moment, and then finds the machine running; else the reaper stops it.
@@ -425,10 +423,10 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     def _was_just_alive(self) -> bool:
         instance_id, at = self._not_dead
-        is_same = self._phase == RUNNING and self._worker_id == instance_id
-        age = asyncio.get_running_loop().time() - at
-        is_in_time = age < LOOK_HOLDS * self.poll_interval
-        return is_same and is_in_time and not self.servers.fleet.is_gone(self.owner, instance_id)
+        if self._phase != RUNNING or self._worker_id != instance_id:
+            return False
+        is_recent = asyncio.get_running_loop().time() - at < LOOK_HOLDS * self.poll_interval
+        return is_recent and not self.servers.fleet.is_gone(self.owner, instance_id)
 
     async def poll_and_notify(self) -> int | None:
         """As JupyterHub's, which its home page calls as well: a page does not wait for a machine
