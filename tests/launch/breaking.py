@@ -84,9 +84,10 @@ class Process:
         number = len(self.made)
         self.made.append(operation)
         await self._reach(number, "before")
-        reply = await send()
-        await self._reach(number, "after")
-        return reply
+        try:
+            return await send()
+        finally:  # also of a call whose answer the command itself does not wait for any more
+            await self._reach(number, "after")
 
     async def _reach(self, number: int, when: str) -> None:
         if self.end is None or (self.end.number, self.end.when) != (number, when):
