@@ -37,3 +37,4 @@ def test_whoever_works_on_a_spot_machine_is_warned_before_it_is_taken_back(
     # No test after this one meets it.
     demo.control("POST", f"workers/{worker['id']}/interrupt", {"seconds": 0.1})
     demo.becomes("stopped", "admin")
+    admin.until_let_go()

@@ -257,6 +257,15 @@ class Visitor:
 
         eventually(is_so, seconds, f"the home page announces {words!r}")
 
+    def until_let_go(self) -> None:
+        """Reload the home page until the hub knows that the server is gone."""
+
+        def is_so() -> bool:
+            self.visit("/hub/home")
+            return self.page.get_by_role("button", name="Start My Server").is_visible()
+
+        eventually(is_so, 60, "the hub knows that the server is gone")
+
     # ---- JupyterLab
 
     def _in_front(self, selector: str) -> Locator:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -44,9 +45,13 @@ def eventually(what: Callable[[], Any], seconds: float = 15.0, why: str = "") ->
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives to connections and kernels, which would take it until it
+    is used; and below those of the browser tests."""
+    for port in random.sample(range(10_000, 20_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((address, port))
+            return port
+    raise AssertionError("no free port")
 
 
 def clean_environment(**more: str) -> dict[str, str]:

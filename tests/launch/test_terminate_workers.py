@@ -254,10 +254,12 @@ def test_what_ec2_launched_by_itself_ends_with_the_requests_that_stand(
 ) -> None:
     mine = make_cluster("")
     request = replace(launch_request(mine.config, 2), market="spot")
+    control("timings", spot_retry_seconds=1)
     first, second = asyncio.run(mine.ec2.launch(request, "token-spot"))
     mine.run_call("terminate_instances", InstanceIds=[first.instance_id])  # as in the console
     while not (stray := mine.strays(first.instance_id, second.instance_id)):
         time.sleep(0.05)
+    control("timings", spot_retry_seconds=60)
     shown = run("terminate-workers", mine.name, "--dry-run")
     assert f"and end {stray[0]}, which EC2 launched for it by itself" in shown.stdout
     result = run("terminate-workers", mine.name, "--delete-homes", "--yes")
