@@ -6,7 +6,7 @@ Owns the counting. Must not know how the listing came about, nor decide anything
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Gauge
 
@@ -23,11 +23,11 @@ class Census:
     def __init__(self) -> None:
         self._taken_at = 0.0
 
-    def take(self, view: Listing, memory: Memory, now: float) -> None:
+    def take(self, view: Listing, recall: Callable[[], Memory], now: float) -> None:
         """Set the gauges, unless they show this full listing already."""
         if view.full_at > self._taken_at:
             self._taken_at = view.full_at
-            take(view, memory, now)
+            take(view, recall(), now)
 
 
 def take(view: Listing, memory: Memory, now: float) -> None:

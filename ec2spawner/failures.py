@@ -77,7 +77,7 @@ class Failures:
         self._unfit: dict[str, tuple[float, ...]] = {}
         """By image: when its spares turned out unfit, since the last that was not."""
 
-    def memory(self, unwanted: Mapping[str, tuple[float, float]]) -> Memory:
+    def memory(self, unwanted: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Memory:
         """All that is still remembered, for the plan."""
         now = self._clock()
         self._places = {k: f for k, f in self._places.items() if f.until > now}

@@ -43,8 +43,7 @@ APART = 4.0
 """And so many times as long as the last tick took: the more there is to look at, the more falls
 into one, and the hub's other work keeps four fifths of its time."""
 DELETE_WAIT_SECONDS = 5.0
-LINE_SECONDS = 2.0
-"""Who waits longer than this for EC2's limits reads it."""
+LINE_SECONDS = 2.0  # who waits longer than this for EC2's limits reads it
 
 
 class Fleet:
@@ -73,8 +72,7 @@ class Fleet:
         self._clock = clock = clock or SteadyClock()
         self.vitals = Vitals(clock)
         self._turn = turn
-        self._due_at: float | None = None
-        """When EC2's limits allow what the last tick left out."""
+        self._due_at: float | None = None  # EC2's limits allow then what the last tick left out
         self.inventory = Inventory(
             cloud,
             clock=clock,
@@ -82,37 +80,42 @@ class Fleet:
             watched=self._watched_ids,
             has_spot=policy.has_spot,
         )
-        self._executor = Executor(
-            cloud,
-            settings,
-            clock=clock,
-            wishes=self._wishes,
-            listing=self._raw,
-            view=self.view,
-            look_again=lambda: self.inventory.hurry(full=True),
-            on_change=self._on_call,
-        )
-        self.promises = Promises(
-            journal,
-            clock=clock,
-            calls=self._executor.calls,
-            listing=self._raw,
-            view=self.view,
-            on_change=self._wake_up,
-            outdate=self._outdate,
-        )
+        self._executor = self._make_executor(settings)
+        self.promises = self._make_promises()
         self._demands = Demands()
         self._watched: set[str] = set()
         self._unwanted: dict[str, tuple[float, float]] = {}
         self._homeless: dict[str, float] = {}
         self._census = Census()
         self._view: Listing | None = None
-        self._accepted = Listing()
-        """The view without what is promised."""
+        self._accepted = Listing()  # the view without what is promised
         self._wake = asyncio.Event()
         self._waits = Waits()
         self._tick_seconds = 0.0
         self._tasks = Tasks("fleet")
+
+    def _make_executor(self, settings: LaunchSettings) -> Executor:
+        return Executor(
+            self._cloud,
+            settings,
+            clock=self._clock,
+            wishes=self._wishes,
+            listing=self._raw,
+            view=self.view,
+            look_again=lambda: self.inventory.hurry(full=True),
+            on_change=self._on_call,
+        )
+
+    def _make_promises(self) -> Promises:
+        return Promises(
+            self.journal,
+            clock=self._clock,
+            calls=self._executor.calls,
+            listing=self._raw,
+            view=self.view,
+            on_change=self._wake_up,
+            outdate=self._outdate,
+        )
 
     # ---- life
 
@@ -286,8 +289,7 @@ class Fleet:
         self._executor.failures.look(self._raw())
         self.vitals.look(self._raw())
         self.promises.keep()
-        memory = self._executor.failures.memory(MappingProxyType({}))
-        self._census.take(self.view(), memory, self._clock())
+        self._census.take(self.view(), self._executor.failures.memory, self._clock())
         self._wake_up()
 
     def _on_call(self) -> None:
@@ -418,9 +420,8 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _wait_for_work(self) -> None:
-        retry_at = self._executor.failures.next_retry_at()
-        moments = (retry_at, self._due_at) if self._has_lease() else ()
-        next_at = min((at for at in moments if at is not None), default=None)
+        moments = (self._executor.failures.next_retry_at(), self._due_at)
+        next_at = min((at for at in moments if at and self._has_lease()), default=None)
         pause = None if next_at is None else max(0.05, next_at - self._clock())
         if not await wait_for_event(self._wake, pause):
             return

@@ -1,8 +1,8 @@
 """Mends of moto's CloudFormation: what deleting a stack, and a bucket's policy, do on AWS.
 
 moto 5.2.5 deletes no gateway, address, route table, route, association, endpoint or rule of a
-stack, answers a failed deletion with that error, and forgets the stack; and it does not know
-``AWS::S3::BucketPolicy``. Owns these mends; ``mends`` lists them for whoever installs them.
+stack, answers a failed deletion with that error, and forgets the stack; and it knows no conditions
+of a bucket's policy. Owns these mends; ``mends`` lists them for whoever installs them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ def mends() -> list[Mend]:
     from moto.ec2.models.subnets import SubnetBackend
     from moto.s3.models import FakeBucket
 
-    _add_bucket_policy()
     return [
         (CloudFormationBackend, "delete_stack", _delete_stack),
         (ResourceMap, "_delete_resource", _delete_resource),
@@ -193,75 +192,3 @@ def _get_permission(original: Callable[..., Any]) -> Callable[..., Any]:
         return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
 
     return get_permission
-
-
-_bucket_policy_class: Any = None
-
-
-def _add_bucket_policy() -> None:
-    """Make the resource type known to moto, which finds types by their base class."""
-    global _bucket_policy_class
-    if _bucket_policy_class is not None:
-        return
-    from moto.core.common_models import CloudFormationModel
-    from moto.s3.models import s3_backends
-
-    class BucketPolicy(CloudFormationModel):
-        """AWS::S3::BucketPolicy."""
-
-        def __init__(self, bucket_name: str) -> None:
-            self.bucket_name = bucket_name
-
-        @property
-        def physical_resource_id(self) -> str:
-            return self.bucket_name
-
-        def is_created(self) -> bool:
-            return True
-
-        @classmethod
-        def has_cfn_attr(cls, attr: str) -> bool:
-            return False
-
-        @staticmethod
-        def cloudformation_name_type() -> str:
-            return ""
-
-        @staticmethod
-        def cloudformation_type() -> str:
-            return "AWS::S3::BucketPolicy"
-
-        @classmethod
-        def create_from_cloudformation_json(
-            cls,
-            resource_name: str,
-            cloudformation_json: dict[str, Any],
-            account_id: str,
-            region_name: str,
-            **kwargs: Any,
-        ) -> Any:
-            properties = cloudformation_json["Properties"]
-            policy = json.dumps(properties["PolicyDocument"]).encode()
-            s3_backends[account_id]["aws"].put_bucket_policy(properties["Bucket"], policy)
-            return cls(properties["Bucket"])
-
-        @classmethod
-        def update_from_cloudformation_json(
-            cls,
-            original_resource: Any,
-            new_resource_name: str,
-            cloudformation_json: dict[str, Any],
-            account_id: str,
-            region_name: str,
-        ) -> Any:
-            return cls.create_from_cloudformation_json(
-                new_resource_name, cloudformation_json, account_id, region_name
-            )
-
-        def delete(self, account_id: str, region_name: str) -> None:
-            backend = s3_backends[account_id]["aws"]
-            if self.bucket_name in backend.buckets:
-                backend.delete_bucket_policy(self.bucket_name)
-
-    BucketPolicy.__qualname__ = "BucketPolicy"
-    globals()["BucketPolicy"] = _bucket_policy_class = BucketPolicy  # found by pickle here

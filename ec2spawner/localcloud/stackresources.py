@@ -2,11 +2,13 @@
 
 Instances, volumes and attachments of a stack are the emulated EC2's, as those are that RunInstances
 makes; an interface takes an address that no instance has; an address goes to an interface; a
-snapshot policy is kept, and takes no snapshots. Imports moto: only for who has loaded it.
+bucket's policy is given to moto's S3; a snapshot policy is kept, and takes no snapshots. Imports
+moto: only for who has loaded it.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +17,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.security_groups import SecurityGroupIngress
+from moto.s3.models import s3_backends
 
 from ec2spawner.localcloud.ec2 import lifecycle
 from ec2spawner.localcloud.ec2.emulated import EmulatedEC2
@@ -146,6 +149,31 @@ def refuse_replacement(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]
             "Resource.AlreadyAssociated",
             f"{', '.join(changed)}: another {kind} cannot be made while this one is in use",
         )
+
+
+class StackBucketPolicy(_Resource, CloudFormationModel):
+    """AWS::S3::BucketPolicy."""
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        """See moto."""
+        return "AWS::S3::BucketPolicy"
+
+    @classmethod
+    def _create(cls, region: str, values: dict[str, Any]) -> str:
+        bucket: str = values["Bucket"]
+        policy = json.dumps(values["PolicyDocument"]).encode()
+        s3_backends[ACCOUNT_ID]["aws"].put_bucket_policy(bucket, policy)
+        return bucket
+
+    def _update(self, values: dict[str, Any]) -> None:
+        self._create(self.region, values)
+
+    def delete(self, account_id: str, region_name: str) -> None:
+        """See moto."""
+        backend = s3_backends[account_id]["aws"]
+        if self.id in backend.buckets:
+            backend.delete_bucket_policy(self.id)
 
 
 class StackInstance(_Resource, CloudFormationModel):  # moto finds direct subclasses only

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub.processes import eventually
+from hub.processes import Process
 
 TESTS = Path(__file__).resolve().parents[1]
 BEGIN = {
@@ -48,18 +48,7 @@ def test_the_clouds_of_tests_end_with_the_run(
     ) as run:
         assert run.stdout
         pid = int(run.stdout.readline())
-        cloud = os.pidfd_open(pid)
-        try:
-            run.send_signal(number)
-            run.wait(10)
-            eventually(lambda: has_ended(cloud), 10, "the cloud ends")
-        finally:
-            os.close(cloud)
-
-
-def has_ended(descriptor: int) -> bool:
-    try:
-        signal.pidfd_send_signal(descriptor, 0)
-    except ProcessLookupError:
-        return True
-    return False
+        cloud = Process(pid, tmp_path / "log")
+        run.send_signal(number)
+        run.wait(10)
+        assert cloud.wait(10), "the cloud goes on"
