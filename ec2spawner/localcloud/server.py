@@ -222,16 +222,28 @@ def _make_server(listener: socket.socket, front: Front) -> Any:
     )
 
 
+def _ends() -> socket.socket:
+    """What can be read from once SIGTERM or SIGINT has come.
+
+    The kernel may give a signal to any thread, and Python's handlers run in the main thread only,
+    which a lock would keep asleep; the byte comes whichever thread it was.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    return reader
+
+
 def serve(options: Options) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then end the process; ServeError if that cannot be."""
-    ended = threading.Event()
     served = Served(options)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ended = _ends()
     served.start()
     with contextlib.suppress(OSError):
         print(f"ready: http://{options.host}:{served.port}", flush=True)
-    ended.wait()
+    ended.recv(1)
     served.front.closing.set()
     served.machines.close()
     sys.stdout.flush()

@@ -126,6 +126,8 @@ def test_who_is_an_admin_by_a_userlist_has_the_panel(
 ) -> None:
     prof, helper = come("Prof"), come("Helper")
     log_in(prof, "/hub/token")
+    prof.page.wait_for_url("**/hub/token")
+    prof.until_buttons_work()
     prof.page.get_by_role("button", name="Request new API token").click()
     token = prof.page.locator("#token-result")
     expect(token).not_to_be_empty()

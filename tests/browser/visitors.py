@@ -160,6 +160,10 @@ class Visitor:
     def go_home(self) -> None:
         """Open the hub's home page, and wait until its buttons work."""
         self.visit("/hub/home")
+        self.until_buttons_work()
+
+    def until_buttons_work(self) -> None:
+        """Wait for the script of the home page, or of the token page."""
         self.page.wait_for_function("window._jupyterhub_page_loaded")
 
     def start(self, look: Look = unmoved) -> list[Progress]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import pickle
 import signal
@@ -22,6 +23,7 @@ from ec2spawner.localcloud.__main__ import main
 from ec2spawner.localcloud.store import Store
 from ec2spawner.worker.process_host import ProcessHost
 from localcloud.serving import (
+    BOUND_SECONDS,
     Serving,
     boots,
     is_alive,
@@ -361,6 +363,16 @@ def test_sigterm_ends_it_quickly_and_with_everything(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
         assert not is_alive(pid)
         silent.join()
+
+
+def test_it_ends_whichever_thread_is_given_the_signal(tmp_path: Path) -> None:
+    with Serving(tmp_path / "state") as serving:
+        assert serving.process
+        pid = serving.process.pid
+        threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+        other = min(set(threads) - {pid})
+        assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+        assert serving.process.wait(BOUND_SECONDS) == 0
 
 
 def _ignore_errors(call: Any) -> None:
