@@ -435,7 +435,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"{options.directory} is no machine's disk: {error!r}")
     with contextlib.suppress(PermissionError):
-        os.setsid()
+        tree.begin_session()
     try:
         _take_lock(machine.directory)
     except BlockingIOError:

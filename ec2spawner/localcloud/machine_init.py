@@ -328,7 +328,7 @@ def _spawn(
     if pid:
         return pid
     try:
-        os.setsid()
+        tree.begin_session()
         tree.die_with_parent()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):

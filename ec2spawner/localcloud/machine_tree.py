@@ -5,6 +5,7 @@ Owns the few kernel calls that Python's library lacks. Must not know what the pr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -32,6 +33,18 @@ def adopt_orphans() -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def begin_session() -> None:
+    """Have this process lead a session; PermissionError where it leads a group already.
+
+    A lowered priority holds for the session as well, which Linux would weigh as any other (see
+    "The autogroup feature" in sched(7)).
+    """
+    os.setsid()
+    if (lowered := os.nice(0)) > 0:
+        with contextlib.suppress(OSError):  # no such feature, or asked for too often
+            Path("/proc/self/autogroup").write_text(str(lowered))
 
 
 def parent_of(pid: int) -> int | None:
