@@ -42,7 +42,6 @@ PROGRESS_SECONDS = 1.0
 DEADLINE_MARGIN_SECONDS = 5.0
 SERVER_TIMEOUT_SECONDS = 120
 PAGE_WAITS_SECONDS = 0.3  # for a look at a server: enough to be refused where it has died
-LOOK_HOLDS = 0.5  # of poll_interval: a server that was not found dead counts as alive for pages
 
 
 class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
@@ -91,7 +90,6 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
         self._step = ""
         self._begun_at = 0.0
         self._look: asyncio.Future[int | None] | None = None
-        self._not_dead = ("", 0.0)  # the machine that a server was not found dead on, and when
         self._cluster: Cluster | None = None
 
     def _be(self, incarnation: str) -> None:
@@ -418,21 +416,11 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
             self.servers.fleet.forget(self.owner)
             self._phase = ""  # JupyterHub polls twice more before it lets go
             return 0
-        self._not_dead = (worker.instance_id, asyncio.get_running_loop().time())
         return None
-
-    def _was_just_alive(self) -> bool:
-        instance_id, at = self._not_dead
-        if self._phase != RUNNING or self._worker_id != instance_id:
-            return False
-        is_recent = asyncio.get_running_loop().time() - at < LOOK_HOLDS * self.poll_interval
-        return is_recent and not self.servers.fleet.is_gone(self.owner, instance_id)
 
     async def poll_and_notify(self) -> int | None:
         """As JupyterHub's, which its home page calls as well: a page does not wait for a machine
-        that is slow to answer or was just alive. What is found later, the hub is told."""
-        if self._was_just_alive():
-            return None
+        that is slow to answer. What is found later, the hub is told."""
         if self._look is None or self._look.done():
             self._look = asyncio.ensure_future(super().poll_and_notify())
         look = self._look
