@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--vm-notebook-port", type=_port, default=vm.notebook_port, help="vm: led there, too (8888)"
     )
     add("--vm-append", default="", help="vm: more for the kernel's command line")
+    add("--forget", action="store_true", help="find nothing at the next start, and be quicker")
     add("--seed", help="the same ids in every new state directory")
     add("--machine-command", help=argparse.SUPPRESS)  # a stand-in for the machine, in tests
     add("--verbose", action="store_true", help="log every call")
@@ -106,6 +107,7 @@ def options_of(given: argparse.Namespace) -> Options:
         throttle=given.throttle == "aws",
         capacity=given.capacity,
         seed=given.seed,
+        forget=given.forget,
         boot_seconds=given.boot_seconds,
         timings=timings,
         machine_command=given.machine_command.split() if given.machine_command else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ec2spawner.localcloud import motomends, motoside, motostate
@@ -21,7 +21,6 @@ from ec2spawner.localcloud.faults import Trouble
 from ec2spawner.localcloud.store import Store, StoreError
 from ec2spawner.localcloud.throttle import Throttle
 
-MOTO_BLOB = "moto"
 Listener = Callable[[EmulatedEC2, Event], None]
 
 
@@ -72,7 +71,7 @@ class EmulatedCloud:
         for scope in self._store.scopes() if self._store else ():
             if scope:
                 self.core(scope)
-        if self._store and self._store.blob(MOTO_BLOB):
+        if self._store and self._store.blob(motostate.GRAPH):
             self.load_moto()
 
     def core(self, region: str) -> EmulatedEC2:
@@ -108,12 +107,12 @@ class EmulatedCloud:
                 return
             motoside.import_moto()
             self._moto.install()
-            data = self._store.blob(MOTO_BLOB) if self._store else None
+            data = self._store.blob(motostate.GRAPH) if self._store else None
             self._moto_is_loaded = True
             if data and b"moto.cloudformation" in data:
                 self.load_cloudformation()
-            if data:
-                _load_moto_state(data)
+            if self._store and data:
+                _load_moto_state(data, self._store)
 
     def load_cloudformation(self) -> None:
         """Have CloudFormation ready; its import takes two seconds more."""
@@ -125,7 +124,9 @@ class EmulatedCloud:
         """Write what changed, then tell the listeners what happened."""
         with self.lock:
             events: list[tuple[EmulatedEC2, Event]] = []
-            blobs = {MOTO_BLOB: motostate.dump()} if moto_changed and self._store else {}
+            blobs: Mapping[str, bytes | None] = {}
+            if self._store and moto_changed:
+                blobs = motostate.blobs(self._store.blob_names())
             for region, core in self.cores.items():
                 changes = core.take_changes()
                 if self._store and changes:
@@ -162,9 +163,9 @@ class EmulatedCloud:
                 self._store.close()
 
 
-def _load_moto_state(data: bytes) -> None:
+def _load_moto_state(graph: bytes, store: Store) -> None:
     try:
-        motostate.load(data)
+        motostate.load(graph, store.blob)
     except Exception as error:  # a pickle of other versions fails in any way
         raise StoreError(
             f"the state directory was written by other versions of this program or of moto "

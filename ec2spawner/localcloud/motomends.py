@@ -53,8 +53,11 @@ class Moto:
         if self._has_cloudformation:
             return
         self._has_cloudformation = True
+        import yaml
+
         from ec2spawner.localcloud import changesets, stackdeletion, stackresources
 
+        self._replace(yaml, "Loader", _quick_loader)
         stackresources.bind(self._cores)
         mends = (*stackdeletion.mends(), *stackresources.mends(), *changesets.mends())
         for owner, name, make in mends:
@@ -206,3 +209,18 @@ def _add_canonical(parameters: Any) -> None:
             data_type="aws:ec2:image",
         )
         dict.__setitem__(parameters, name, [parameter])
+
+
+def _quick_loader(original: Any) -> Any:
+    """libyaml's, where there is one: most of what CloudFormation does is reading templates."""
+    import yaml
+    from moto.cloudformation.utils import yaml_tag_constructor
+
+    if not yaml.__with_libyaml__:
+        return original
+
+    class Loader(yaml.CLoader):  # type: ignore[misc]  # its types are a package of their own
+        pass
+
+    Loader.add_multi_constructor("", yaml_tag_constructor)
+    return Loader

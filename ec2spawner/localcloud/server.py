@@ -50,6 +50,8 @@ class Options:
     throttle: bool = True
     capacity: Path | None = None
     seed: str | None = None
+    forget: bool = False
+    """Whether the next start is to find nothing; the machines' files lie there all the same."""
     boot_seconds: float = 5.0
     timings: Timings = field(default_factory=Timings)
     machine_command: list[str] | None = None
@@ -70,7 +72,7 @@ class Served:
             undo.callback(os.close, _lock_state(options.state_dir))
             capacity = CapacityFile(options.capacity)
             capacity.load()
-            store = open_store(options.state_dir)
+            store = None if options.forget else open_store(options.state_dir)
             self.cloud = EmulatedCloud(
                 store=store,
                 timings=options.timings,

@@ -56,9 +56,9 @@ class Store:
         self,
         scope: str,
         rows: Mapping[tuple[str, str], Mapping[str, Any] | None],
-        blobs: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, bytes | None] | None = None,
     ) -> None:
-        """Write rows (None deletes) and blobs, all of them or none."""
+        """Write rows and blobs (None deletes), all of them or none."""
         with self._lock, self._db:
             self._db.execute("BEGIN")
             for (kind, id_), row in rows.items():
@@ -72,7 +72,10 @@ class Store:
                         (scope, kind, id_, json.dumps(row)),
                     )
             for name, data in (blobs or {}).items():
-                self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?,?)", (name, data))
+                if data is None:
+                    self._db.execute("DELETE FROM blobs WHERE name=?", (name,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?,?)", (name, data))
 
     def scopes(self) -> list[str]:
         """The scopes that have rows."""
@@ -90,6 +93,11 @@ class Store:
         with self._lock:
             found = self._db.execute("SELECT data FROM blobs WHERE name=?", (name,)).fetchone()
             return found[0] if found else None
+
+    def blob_names(self) -> frozenset[str]:
+        """The blobs that there are."""
+        with self._lock:
+            return frozenset(name for (name,) in self._db.execute("SELECT name FROM blobs"))
 
     def close(self) -> None:
         """Let go of the file."""

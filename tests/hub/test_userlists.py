@@ -153,6 +153,8 @@ def test_a_student_who_was_removed_by_mistake_has_the_files_again(
     eventually(lambda: not json.loads(journal.read_text())["promises"], 60, "it is listed")
     for key, value in hub.cloud.environment().items():
         monkeypatch.setenv(key, value)
+    # Longer than a hub needs to list the cluster: these hubs need 2 s, not 30.
+    monkeypatch.setattr("launch_cluster.restore.WATCH_SECONDS", 3.0)
     assert asyncio.run(restore(hub, "ann"))["volume_id"] == home
     clerk.run("import", both, "--yes")
     back = hub.user("ann")

@@ -21,7 +21,8 @@ def served(folder: Path) -> Iterator[tuple[str, int]]:
     command = [
         *(sys.executable, "-m", "ec2spawner.localcloud.demo_child", str(os.getpid())),
         *(sys.executable, "-m", "ec2spawner.localcloud", "serve", "--port", "0"),
-        *("--state-dir", str(folder / "state"), "--workers", "stub", "--throttle", "off"),
+        *("--state-dir", str(folder / "state"), "--forget"),
+        *("--workers", "stub", "--throttle", "off"),
         *("--boot-seconds", "0", "--stop-seconds", "0.1", "--snapshot-seconds", "0.1"),
         *("--volume-seconds", "0.1", "--image-seconds", "0.1", "--ssh-port", "2923"),
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,7 +38,7 @@ _shared: dict[str, str] = {}  # by the cloud in which it is
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an emulated cloud whose machines are stubs and boot at once.
 
-    One for each file of tests: it writes down all that it holds at each change.
+    One for each file of tests, so that its listings stay short.
     """
     with served(tmp_path_factory.mktemp("cloud")) as (address, _):
         yield address
@@ -106,10 +108,33 @@ class Calls:
         ]
 
 
+class KeptClients:
+    """A boto3 session that makes one client for each service of a cloud: making one takes as long
+    as many calls."""
+
+    def __init__(self) -> None:
+        self._session = boto3.session.Session(
+            aws_access_key_id="test", aws_secret_access_key="test"
+        )
+        self._kept: dict[tuple[str | None, ...], Any] = {}
+        self._lock = threading.Lock()
+
+    def client(self, service: str, *, region_name: str | None, **more: Any) -> Any:
+        """As boto3's."""
+        key = (service, region_name, os.environ["AWS_ENDPOINT_URL"])
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._session.client(service, region_name=region_name, **more)
+            return self._kept[key]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
 @pytest.fixture(scope="session")
 def shared_session() -> Any:
     """One boto3 session for all: reading its models takes longer than a launch."""
-    return boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test")
+    return KeptClients()
 
 
 @pytest.fixture

@@ -324,6 +324,7 @@ def test_a_cluster_is_told_as_it_is(
     stopped = workers[0].instance_id
     asyncio.run(_until_running(ec2, stopped))
     asyncio.run(ec2.stop([stopped]))
+    asyncio.run(_until_volumes(gateway, cluster, 2 * 3))
     changed = len(calls.changing)
     document = answer(run("cost", cluster, "--output", "json"))
     assert len(calls.changing) == changed
@@ -350,6 +351,16 @@ async def _until_running(ec2: EC2, instance_id: str) -> None:
             return
         await asyncio.sleep(0.05)
     pytest.fail("it does not run")
+
+
+async def _until_volumes(gateway: Gateway, cluster: str, count: int) -> None:
+    """The builder's goes with it, a moment after the command has ended."""
+    request = {"Filters": [{"Name": "tag:ec2spawner:cluster", "Values": [cluster]}]}
+    for _ in range(200):
+        if len((await gateway.call("ec2", "describe_volumes", request))["Volumes"]) == count:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("there are others")
 
 
 def test_a_cluster_that_is_not_there_costs_nothing(gateway: Gateway, cluster: str) -> None:
