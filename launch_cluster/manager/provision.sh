@@ -29,7 +29,7 @@ install_packages() {
     # own; a mask that an administrator made stays.
     mkdir -p /etc/systemd/system
     [ -e /etc/systemd/system/caddy.service ] || ln -s /dev/null /etc/systemd/system/caddy.service
-    set -- ca-certificates caddy e2fsprogs nftables python3-venv unattended-upgrades
+    set -- ca-certificates caddy e2fsprogs nftables postgresql-client python3-venv unattended-upgrades
     for package; do
         dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null |
             grep -qx installed || break
