@@ -36,7 +36,7 @@ test-image: setup  ## the worker's image, made and booted for real (root, Debian
 	@EC2SPAWNER_TEST_IMAGE=lean $(IMAGE_TESTS) tests/image
 
 test-image-full: setup  ## the same, all that takes longer, and the manager (an hour)
-	@tools/qemu.sh
+	@tools/qemu.sh full
 	@EC2SPAWNER_TEST_IMAGE=full $(IMAGE_TESTS) -rA tests/image tests/manager
 
 lint: setup  ## ruff, mypy --strict, the layers of the modules, and bandit

@@ -104,13 +104,14 @@ class Timed:
         print(f"image: {self._what}: {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def unpack_base(root: Path) -> None:
-    """A Debian as a cloud image has it, before any provisioning."""
+def unpack_base(root: Path, architecture: str = "amd64") -> None:
+    """A Debian as a cloud image has it, before any provisioning; for one of Debian's names."""
     with Lock("debian"):
-        archive = cache() / f"debian-{digest((TOOLS / 'make_root.sh').read_bytes())}.tar"
+        name = digest((TOOLS / "make_root.sh").read_bytes(), architecture.encode())
+        archive = cache() / f"debian-{name}.tar"
         if not archive.exists():
-            with Timed("making a root of Debian 12"):
-                run([str(TOOLS / "make_root.sh"), str(root), mirror()], 1200)
+            with Timed(f"making a root of Debian 12, {architecture}"):
+                run([str(TOOLS / "make_root.sh"), str(root), mirror(), architecture], 1800)
             pack(root, archive)
             return
     unpack(archive, root)
@@ -147,7 +148,11 @@ def unpack_bundle(folder: Path) -> Path:
 
 
 def enter(
-    root: Path, given: Path, command: Sequence[str], variables: Mapping[str, str] | None = None
+    root: Path,
+    given: Path,
+    command: Sequence[str],
+    variables: Mapping[str, str] | None = None,
+    seconds: float = 1200,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a root; ``given`` is seen there as GIVEN."""
     words = [f"{name}={value}" for name, value in (variables or {}).items()]
@@ -159,7 +164,7 @@ def enter(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=1200,
+        timeout=seconds,
     )
 
 
