@@ -71,7 +71,9 @@ def test_a_worker_is_provisioned_and_sealed_and_computes(place: Path) -> None:
     said = root.run(f"{server}/python", "-c", COMPUTE, JUPYTER_PATH="/opt/notebook/share/jupyter")
     assert said.endswith("aarch64 42")
     assert root.run(f"{server}/python", "-m", "jupyterlab", "--version")
-    assert root.run("ec2spawner-worker", "--version").startswith("ec2spawner-worker ")
+    assert root.run("/usr/local/bin/ec2spawner-worker", "--version").startswith(
+        "ec2spawner-worker "
+    )
 
 
 def test_a_manager_has_its_hub_proxy_and_caddy(place: Path) -> None:
@@ -82,5 +84,5 @@ def test_a_manager_has_its_hub_proxy_and_caddy(place: Path) -> None:
     assert root.run(f"{current}/bin/python", "-m", "jupyterhub", "--version")
     assert "usage" in root.run(f"{current}/bin/python", "-I", "-m", "ec2spawner.manager", "--help")
     assert root.run(f"{current}/proxy/bin/node", "-p", "process.arch") == "arm64"
-    assert root.run("caddy", "version").startswith("v2")
+    assert root.run("caddy", "version").removeprefix("v").startswith("2.")
     assert root.run("pg_dump", "--version").startswith("pg_dump")
