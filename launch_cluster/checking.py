@@ -18,6 +18,7 @@ from .planning import (
     KeyChange,
     key_change,
     wanted_subnets,
+    worker_zones,
     zones_of,
 )
 from .request import UpRequest
@@ -32,7 +33,7 @@ def find_obstacles(request: UpRequest, facts: Facts) -> list[Finding]:
         *_of_stacks(request, facts),
         *_of_type(request, facts),
         *findings_about_image(request, facts),
-        *_of_profiles(facts),
+        *_of_profiles(request, facts),
         *_of_subnets(request, facts),
         *_of_key(request, facts),
         *_of_machines_in_use(request, facts),
@@ -151,18 +152,27 @@ def _of_zones(request: UpRequest, facts: Facts, offered: tuple[str, ...]) -> Ite
         )
 
 
-def _of_profiles(facts: Facts) -> Iterator[Finding]:
-    """Every worker gets the one image, so that every type must run it."""
+def _of_profiles(request: UpRequest, facts: Facts) -> Iterator[Finding]:
+    """Every worker gets the one image, so that every type must run it; and its users a machine."""
+    where = worker_zones(request, facts)
+    other = f"Choose another in {INSTANCE_CONFIG_NAME}."
     for name, kind in facts.kinds.items():
         if facts.kind is None or name == facts.kind.name:
             continue
+        subject = f"The type {name} in PROFILES"
         if kind is None:
-            other = f"Choose another in {INSTANCE_CONFIG_NAME}."
-            yield Finding(f"The type {name} in PROFILES", "is not there in this Region", other)
-        elif facts.image and facts.image.architecture not in kind.architectures:
+            yield Finding(subject, "is not there in this Region", other)
+            continue
+        if not kind.has_nvme:
+            yield Finding(subject, "has no NVMe volumes, by which a worker finds its home", other)
+        if where and not set(where) & set(kind.zones):
+            offered = ", ".join(kind.zones) or "no zone"
+            why = f"is offered in none of the workers' zones ({', '.join(where)}), but in {offered}"
+            yield Finding(subject, why, other)
+        if facts.image and facts.image.architecture not in kind.architectures:
             runs = "/".join(kind.architectures)
             yield Finding(
-                f"The type {name} in PROFILES",
+                subject,
                 f"runs {runs}, but the workers' image is for {facts.image.architecture}",
                 "Choose types of one architecture, and WORKER_INSTANCE_TYPE of the same.",
             )

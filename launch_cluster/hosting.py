@@ -24,6 +24,7 @@ from .planning import (
     StackChange,
     change_of,
     stack_tags,
+    worker_zones,
 )
 from .request import UpRequest
 
@@ -235,7 +236,7 @@ def manager_obstacles(request: UpRequest, facts: Facts, public: str | None) -> I
     manager, asked = facts.manager, request.manager
     if manager is None or asked is None:
         return
-    yield from _of_type_and_image(request, manager)
+    yield from _of_type_and_image(request, facts, manager)
     stack = manager.stack if manager.stack and manager.stack.is_usable else None
     old = stack.parameters if stack else {}
     makes_network = facts.network is not None or not request.private_subnets
@@ -271,7 +272,9 @@ def manager_obstacles(request: UpRequest, facts: Facts, public: str | None) -> I
         yield Finding(f"--email {email}", why, "Add --domain.")
 
 
-def _of_type_and_image(request: UpRequest, manager: ManagerFacts) -> Iterator[Finding]:
+def _of_type_and_image(
+    request: UpRequest, facts: Facts, manager: ManagerFacts
+) -> Iterator[Finding]:
     name, kind = request.choices.MANAGER_INSTANCE_TYPE, manager.kind
     subject = f"MANAGER_INSTANCE_TYPE {name}"
     other = f"Choose another in {INSTANCE_CONFIG_NAME}, for example t3.medium."
@@ -280,8 +283,11 @@ def _of_type_and_image(request: UpRequest, manager: ManagerFacts) -> Iterator[Fi
         return
     if not kind.has_nvme:
         yield Finding(subject, "has no NVMe volumes, by which it finds its data", other)
-    if manager.zone and manager.zone not in kind.zones:
-        yield Finding(subject, f"is not offered in {manager.zone}, where its subnet lies", other)
+    zones = worker_zones(request, facts)
+    # A network of the cluster's own has its public subnet in the first zone.
+    zone = manager.zone or (zones[0] if zones and not request.private_subnets else "")
+    if zone and zone not in kind.zones:
+        yield Finding(subject, f"is not offered in {zone}, where its subnet lies", other)
     if manager.image is None:
         yield Finding("An image for the manager", "cannot be found", "Name one as BASE_AMI.")
     elif manager.image.architecture not in kind.architectures:

@@ -257,9 +257,26 @@ def network_spec(request: UpRequest, facts: Facts, template: str) -> StackSpec:
 def network_size(request: UpRequest, facts: Facts) -> tuple[str, tuple[str, ...]]:
     """Addresses and zones of a network of the cluster's own, as it is or will be."""
     old = facts.network.parameters if facts.network and facts.network.is_usable else {}
-    offered = facts.kind.zones if facts.kind else ()
-    zones = zones_of(old) if old else offered[: request.zones or ZONES_DEFAULT]
+    zones = zones_of(old) if old else _best_zones(facts)[: request.zones or ZONES_DEFAULT]
     return request.vpc_cidr or old.get("VpcCidr") or DEFAULT_VPC_CIDR, zones
+
+
+def _best_zones(facts: Facts) -> tuple[str, ...]:
+    """Those that offer WORKER_INSTANCE_TYPE; first those that offer most of the other types."""
+    kinds = [*filter(None, facts.kinds.values())]
+    if facts.manager and facts.manager.kind:  # its subnet is the first
+        kinds.append(facts.manager.kind)
+    offered = facts.kind.zones if facts.kind else ()
+    return tuple(sorted(offered, key=lambda zone: sum(zone not in k.zones for k in kinds)))
+
+
+def worker_zones(request: UpRequest, facts: Facts) -> tuple[str, ...]:
+    """Where workers will start: the zones of their subnets."""
+    private, _ = wanted_subnets(request, facts.network, facts.cluster)
+    if private:
+        found = (facts.subnets[i].zone for i in private if i in facts.subnets)
+        return tuple(dict.fromkeys(found))
+    return network_size(request, facts)[1]
 
 
 def zones_of(parameters: Mapping[str, str]) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from launch_cluster.planning import (
     key_change,
     make_plan,
     network_of,
+    network_size,
     network_spec,
     server_config,
     subnet_cidrs,
@@ -219,11 +220,14 @@ def test_the_builders_role_is_the_named_one_else_that_of_the_last_run_else_made(
     assert make_plan(REQUEST, done, TEMPLATES, text_of(REQUEST, done), PACKAGE).is_empty
 
 
+def with_profile(request: UpRequest, *types: str) -> UpRequest:
+    profiles = [{"SLUG": "usual", "NAME": "Usual", "INSTANCE_TYPES": types}]
+    choices = InstanceConfig.model_validate_json(json.dumps({"PROFILES": profiles}))
+    return replace(request, choices=choices)
+
+
 def test_every_type_of_a_profile_must_run_the_one_image() -> None:
-    profiles = [{"SLUG": "usual", "NAME": "Usual", "INSTANCE_TYPES": ["t3.medium", "m7g.large"]}]
-    request = replace(
-        REQUEST, choices=InstanceConfig.model_validate_json(json.dumps({"PROFILES": profiles}))
-    )
+    request = with_profile(REQUEST, "t3.medium", "m7g.large")
     assert request.worker_types == ("t3.medium", "m7g.large")
     arm = replace(KIND, name="m7g.large", architectures=("arm64",))
     kinds = {"t3.medium": KIND, "m7g.large": arm}
@@ -233,6 +237,30 @@ def test_every_type_of_a_profile_must_run_the_one_image() -> None:
     assert "is not there in this Region" in str(finding)
     x86 = replace(arm, architectures=("x86_64",))
     assert find_obstacles(request, replace(EMPTY, kinds={**kinds, "m7g.large": x86})) == []
+
+
+def test_every_type_of_a_profile_needs_nvme_volumes_and_a_zone_of_the_workers() -> None:
+    request = with_profile(REQUEST, "t3.medium", "g5.xlarge")
+    gpu = replace(KIND, name="g5.xlarge", zones=("us-east-1f",))
+    facts = replace(EMPTY, kinds={"t3.medium": KIND, "g5.xlarge": gpu})
+    (finding,) = find_obstacles(request, facts)
+    assert "g5.xlarge in PROFILES is offered in none of the workers' zones" in str(finding)
+    (finding,) = find_obstacles(
+        with_profile(OWN, "t3.medium", "g5.xlarge"), replace(facts, subnets=SUBNETS)
+    )
+    assert "but in us-east-1f" in str(finding)
+    old = replace(gpu, zones=KIND.zones, has_nvme=False)
+    (finding,) = find_obstacles(request, replace(facts, kinds={"t3.medium": KIND, "x": old}))
+    assert "has no NVMe volumes" in str(finding)
+
+
+def test_a_new_network_has_the_zones_that_offer_all_types() -> None:
+    wide = replace(KIND, zones=("us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d"))
+    gpu = replace(KIND, name="g5.xlarge", zones=("us-east-1b", "us-east-1d"))
+    facts = replace(EMPTY, kind=wide, kinds={"t3.medium": wide, "g5.xlarge": gpu})
+    request = with_profile(REQUEST, "t3.medium", "g5.xlarge")
+    assert network_size(request, facts)[1] == ("us-east-1b", "us-east-1d")
+    assert network_size(replace(request, zones=3), facts)[1][2] == "us-east-1a"
 
 
 def test_a_plan_shows_builders_that_an_earlier_run_left() -> None:
