@@ -5,6 +5,7 @@ Owns the words for what is none. Must not know which key or option asks.
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 HUB_API_PORT = 8081
@@ -27,6 +28,18 @@ def check_hub_url(value: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("has more than scheme, host, port and path")
     return value
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this computer alone."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or parts.scheme.startswith("unix+"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def hub_port(url: str | None) -> int:

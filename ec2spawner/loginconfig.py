@@ -6,11 +6,10 @@ not know where id and secret come from.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from ec2spawner.addresses import is_loopback
 from ec2spawner.errors import ConfigError
 from ec2spawner.oauthclient import OAuthClient
 from ec2spawner.people import OAUTH_AUTHENTICATORS, PeopleChoices
@@ -165,21 +164,10 @@ def check_loopback(addresses: Mapping[str, str]) -> None:
     ``addresses`` are the URLs under which the hub is served, by what says so; "" says nothing.
     """
     for what, url in addresses.items():
-        if url and not _is_loopback(url):
+        if url and not is_loopback(url):
             raise ConfigError(
                 f"The authenticator dummy is refused: {what} is {url}.",
                 why=f"{DUMMY_LETS} That is not an address of this computer alone.",
                 next_step="Choose another AUTHENTICATOR, or have bind_url and HUB_LISTEN_ADDRESS be"
                 " 127.0.0.1.",
             )
-
-
-def _is_loopback(url: str) -> bool:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host == "localhost" or parts.scheme.startswith("unix+"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -141,7 +141,7 @@ class Admitting:
         except UNFORESEEN as error:
             raise ProviderFailed(self._service, type(error).__name__) from None
         user = handler.find_user(auth_model["name"])
-        standing = standing_of(self.provider, user and [group.name for group in user.groups])
+        standing = standing_of(user and [group.name for group in user.groups])
         auth_model[AUTH_MODEL_KEY] = (standing, await self.memberships(auth_model))
         return auth_model
 

@@ -52,11 +52,14 @@ def is_admitted(standing: Standing, memberships: Memberships) -> bool:
     return (standing.is_known and not standing.is_by_membership) or bool(memberships.admitting)
 
 
-def standing_of(provider: str, groups: Iterable[str] | None) -> Standing:
-    """By the hub's groups of somebody; None for whom it does not know."""
+def standing_of(groups: Iterable[str] | None) -> Standing:
+    """By the hub's groups of somebody; None for whom it does not know.
+
+    A membership at an earlier provider is no admin's word either: its names may be other people's.
+    """
     if groups is None:
         return Standing()
-    return Standing(is_known=True, is_by_membership=BY_MEMBERSHIP.format(provider) in groups)
+    return Standing(is_known=True, is_by_membership=any(is_mark(group) for group in groups))
 
 
 def groups_after(

@@ -11,15 +11,16 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
-from .addresses import check_hub_url
+from .addresses import check_hub_url, is_loopback
 from .configmodel import Frozen, a_number, a_text, check_shown
 from .names import normalize, user_fault
 
 AUTHENTICATORS = ("github", "google", "cilogon", "oidc", "dummy")
 OAUTH_AUTHENTICATORS = AUTHENTICATORS[:-1]
-UNIQUE_CLAIMS = ("eppn", "sub")
-"""Of CILogon's claims, those that two institutions do not have alike: the name with the
-institution's own scope, and CILogon's number for the person (cilogon.org/oidc, read 2026)."""
+UNIQUE_CLAIM = "eppn"
+"""Of CILogon's claims, the one that two institutions do not have alike: the name with the
+institution's own scope (cilogon.org/oidc, read 2026). Its ``sub`` is unique too, but an address,
+which is no user's name."""
 LIST_MAX = 100  # entries of a list of organisations, domains or admins
 
 _GITHUB_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})"
@@ -35,7 +36,7 @@ _YES_OR_NO: dict[str, JsonValue] = {"x-instead": "true or false, without quotes"
 
 def _provider_url(value: str) -> str:
     check_hub_url(value)
-    if value.startswith("http://") and not value.startswith(("http://127.", "http://localhost")):
+    if not value.startswith("https://") and not is_loopback(value):
         raise ValueError("is not an https:// address: who is who must not be read on its way")
     return value
 
@@ -53,10 +54,10 @@ class OIDCProvider(Frozen):
     TOKEN_URL: str = Field(description="Where the hub exchanges the code that they come back with.")
     USERINFO_URL: str = Field(description="Where the hub asks who they are.")
     USERNAME_CLAIM: str = Field(
-        "preferred_username",
         pattern=_CLAIM,
-        description="Claim that is the user's name here. It must be one that people cannot choose"
-        " for themselves and that is never given to another.",
+        description="Claim that is the user's name here, for example preferred_username or email."
+        " It must be one that people cannot choose for themselves at this provider, and that is"
+        " never given to another.",
     )
     SCOPES: tuple[Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,200}$")], ...] = Field(
         ("openid", "email", "profile"),
@@ -105,7 +106,7 @@ class CILogonProvider(Frozen):
         "eppn",
         pattern=_CLAIM,
         description='Claim that is the user\'s name here, or "email". With several institutions,'
-        " one that no two of them have alike: eppn, sub, or any with DOMAINS.",
+        " one that no two of them have alike: eppn, or any with DOMAINS.",
     )
     DOMAINS: tuple[str, ...] = Field(
         default=(),
@@ -117,6 +118,13 @@ class CILogonProvider(Frozen):
         default=False,
         description="Whether everybody of it may come in; else those whom the hub knows.",
     )
+
+    @field_validator("USERNAME_CLAIM")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if value == "sub":
+            raise ValueError("is sub, which is an address at CILogon and no user's name: take eppn")
+        return value
 
     @field_validator("DOMAINS")
     @classmethod
@@ -190,7 +198,7 @@ class PeopleChoices(Frozen):
             "x-instead": 'an object such as {"NAME": "Example University", "AUTHORIZE_URL":'
             ' "https://login.example.org/authorize", "TOKEN_URL":'
             ' "https://login.example.org/token", "USERINFO_URL":'
-            ' "https://login.example.org/userinfo"}'
+            ' "https://login.example.org/userinfo", "USERNAME_CLAIM": "preferred_username"}'
         },
         validate_default=True,
     )
@@ -264,7 +272,7 @@ class PeopleChoices(Frozen):
         if doubles := sorted({one for one in ids if ids.count(one) > 1}):
             raise ValueError(f"names {doubles[0]!r} twice")
         for one in value if len(value) > 1 else ():
-            if one.USERNAME_CLAIM not in UNIQUE_CLAIMS and not one.DOMAINS:
+            if one.USERNAME_CLAIM != UNIQUE_CLAIM and not one.DOMAINS:
                 raise ValueError(
                     f"has several, and {one.USERNAME_CLAIM} of {one.ENTITY_ID!r} may be the name of"
                     " somebody else's at another: take eppn, or name the institution's DOMAINS"

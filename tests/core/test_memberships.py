@@ -45,10 +45,18 @@ def test_who_comes_in(standing: Standing, memberships: Memberships, is_in: bool)
 
 
 def test_where_somebody_stands_is_in_the_hub_s_groups() -> None:
-    assert standing_of("github", None) == STRANGER
-    assert standing_of("github", []) == KNOWN
-    assert standing_of("github", ["biology101", "by-membership:google"]) == KNOWN
-    assert standing_of("github", ["github:lab", "by-membership:github"]) == BY_MEMBERSHIP
+    assert standing_of(None) == STRANGER
+    assert standing_of([]) == KNOWN
+    assert standing_of(["biology101", "github:lab"]) == KNOWN
+    assert standing_of(["github:lab", "by-membership:github"]) == BY_MEMBERSHIP
+
+
+def test_a_membership_at_an_earlier_provider_lets_nobody_in_at_the_next() -> None:
+    before = ["by-membership:github", "github:lab"]
+    assert not is_admitted(standing_of(before), said())
+    assert is_admitted(standing_of(before), said("staff"))
+    after = groups_after("oidc", before, BY_MEMBERSHIP, said("staff"))
+    assert not is_admitted(standing_of(after), said())
 
 
 def test_a_group_of_the_userlist_is_never_the_provider_s() -> None:
@@ -81,7 +89,7 @@ def test_a_provider_cannot_flood_the_hub_with_groups() -> None:
 def test_a_group_named_like_the_mark_marks_nobody_known() -> None:
     # A provider that has a group "by-membership" takes nobody's right away that an admin gave.
     before = groups_after("oidc", [], KNOWN, said("by-membership"))
-    assert is_admitted(standing_of("oidc", before), said())
+    assert is_admitted(standing_of(before), said())
 
 
 def test_the_groups_of_every_provider_and_the_marks_are_known_from_those_of_lists() -> None:

@@ -33,6 +33,7 @@ OIDC: dict[str, Any] = {
     "AUTHORIZE_URL": "https://login.example.org/authorize",
     "TOKEN_URL": "https://login.example.org/token",
     "USERINFO_URL": "https://login.example.org/userinfo",
+    "USERNAME_CLAIM": "email",
 }
 BASE: dict[str, Any] = {
     **CLUSTER,

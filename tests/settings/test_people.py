@@ -16,6 +16,7 @@ OIDC = {
     "AUTHORIZE_URL": "https://login.example.org/authorize",
     "TOKEN_URL": "https://login.example.org/token",
     "USERINFO_URL": "https://login.example.org/userinfo",
+    "USERNAME_CLAIM": "preferred_username",
 }
 IDP = {"ENTITY_ID": "https://idp.example.org/shibboleth"}
 
@@ -97,6 +98,16 @@ def load(folder: Path, values: dict[str, Any]) -> Any:
             "CILOGON_PROVIDERS[0].DOMAINS",
             "'@uni.example', which does not have",
         ),
+        (
+            {"CILOGON_PROVIDERS": [{**IDP, "USERNAME_CLAIM": "sub"}]},
+            "CILOGON_PROVIDERS[0].USERNAME_CLAIM",
+            "no user's name: take eppn",
+        ),
+        *(
+            ({"OIDC": {**OIDC, "TOKEN_URL": url}}, "OIDC.TOKEN_URL", "not an https://")
+            for url in ("http://127.evil.example/t", "http://localhost.evil.example/t")
+        ),
+        ({"OIDC": {**OIDC, "USERNAME_CLAIM": None}}, "OIDC.USERNAME_CLAIM", ""),
         ({"NAMED_SERVERS_MAX": -1}, "NAMED_SERVERS_MAX: -1", "is less than 0"),
         ({"STARTS_PER_MINUTE": 0}, "STARTS_PER_MINUTE: 0", "is less than 1"),
         ({"KEEP_ALIVE_MAX_HOURS": 169}, "KEEP_ALIVE_MAX_HOURS: 169", "is more than 168"),
@@ -132,7 +143,6 @@ def test_names_are_read_as_the_hub_writes_them(tmp_path: Path) -> None:
     [
         [{**IDP, "USERNAME_CLAIM": "uid"}],
         [IDP, OTHER_IDP],
-        [IDP, {**OTHER_IDP, "USERNAME_CLAIM": "sub"}],
         [{**IDP, "USERNAME_CLAIM": "email", "DOMAINS": ["Uni.Example"]}, OTHER_IDP],
     ],
 )
