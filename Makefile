@@ -76,7 +76,7 @@ docs/architecture.svg: docs/architecture.dot
 
 PICTURES := login not-known denied login-provider-away starting jupyterlab home choice named-servers admin machines not-found \
 	announcement no-capacity interruption stopping too-often token \
-	idle bad-name
+	idle bad-name authorize refused machine-away not-running login-expired
 
 screenshots: setup  ## the README's, taken anew by the browser test
 	@SCREENSHOTS=.test-output/screenshots $(BIN)/python -m pytest tests/browser

@@ -81,7 +81,6 @@ def test_whom_an_admin_adds_in_bulk_logs_in_and_works(come: Visit, shoot: Shoot)
 
     # Logged out, no page of the hub and none of the server, which goes on, is theirs any more.
     ann.visit("/hub/logout")
-    shoot(ann.page, "logged-out", 320)
     for path in ("/hub/home", "/user/ann/lab"):
         ann.visit(path)
         assert "/hub/login" in ann.page.url
