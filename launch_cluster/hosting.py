@@ -80,6 +80,7 @@ def plan_manager(
         )
     without = change_of(without_instance(wanted, manager.stack), manager.stack)
     there = StackChange(wanted, is_new=False, differences=("WithInstance: no -> yes",))
+    notices += tuple(_of_base(request, wanted))
     return ManagerPlan(without, due, there, True, is_alive, notices, data=manager.data)
 
 
@@ -110,6 +111,14 @@ def _without_image(text: str | None) -> dict[str, Any] | None:
 def _has_package(manager: ManagerFacts) -> bool:
     """Whether the hub says that it has the package that it is to have."""
     return manager.package is not None and manager.package.release == manager.release
+
+
+def _of_base(request: UpRequest, wanted: StackSpec) -> Iterator[str]:
+    if request.base_ami and wanted.parameters["ImageId"] == request.base_ami:
+        yield (
+            f"The manager is made of {request.base_ami}, too. Without amazon-ssm-agent in it"
+            " (Ubuntu's images have it, Debian's have not) no session and no --upgrade reaches it."
+        )
 
 
 def _notices(wanted: StackSpec) -> Iterator[str]:

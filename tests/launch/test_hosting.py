@@ -151,6 +151,15 @@ def test_a_permission_to_replace_what_is_not_there_ends_nothing() -> None:
     assert (plan.before, plan.replaces) == (None, False)
 
 
+def test_a_manager_that_is_made_of_the_workers_base_must_have_the_agent() -> None:
+    assert EMPTY.manager
+    assert EMPTY.manager.image
+    own = replace(ASKED, base_ami=EMPTY.manager.image.image_id)
+    assert any("amazon-ssm-agent" in notice for notice in planned(own).notices)
+    assert not any("agent" in n for n in planned(replace(own, base_ami="ami-1")).notices)
+    assert not any("agent" in n for n in planned(own, with_stack(own)).notices)
+
+
 def test_only_files_that_differ_are_written() -> None:
     stale = with_stack(files={**FILES, SERVER_CONFIG_KEY: "old"})
     assert planned(facts=stale).files == (SERVER_CONFIG_KEY,)
