@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ec2spawner.cloud import Effect, Gateway
+from ec2spawner.credits import STANDARD, credit_parameters
 from ec2spawner.errors import NotFound, OutcomeUnknown, Rejected, WrongState
 from ec2spawner.model import (
     HOME_DEVICE,
@@ -228,6 +229,7 @@ class EC2:
             "MinCount": 1,
             "MaxCount": request.count,
             "ClientToken": token,
+            **credit_parameters(request.instance_type, STANDARD),
         }
         kinds = ["instance", "volume", "network-interface"]
         if request.market == SPOT:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ec2spawner.cloud import Effect, Gateway
+from ec2spawner.credits import UNLIMITED, credit_parameters
 from ec2spawner.ec2 import EC2
 from ec2spawner.errors import CapacityError, CloudError, EC2SpawnerError, NotFound, Rejected
 from ec2spawner.model import TAG_CLUSTER, TAG_ROLE, InstanceState, Role
@@ -82,7 +83,6 @@ class Workshop:
     region: str
     launch_template_id: str
     instance_type: str
-    has_credits: bool
     subnets: tuple[str, ...]
     profile_arn: str
     bucket: str
@@ -226,7 +226,7 @@ class Building:
             "Encrypted": recipe.encrypted,
             "DeleteOnTermination": True,
         }
-        params: dict[str, Any] = {
+        return {
             "LaunchTemplate": {"LaunchTemplateId": shop.launch_template_id, "Version": "$Latest"},
             "ImageId": recipe.base_image,
             "InstanceType": shop.instance_type,
@@ -241,11 +241,9 @@ class Building:
             ],
             "MinCount": 1,
             "MaxCount": 1,
-        }
-        if shop.has_credits:
             # Without credits saved up, a build at the type's baseline would take an hour.
-            params["CreditSpecification"] = {"CpuCredits": "unlimited"}
-        return params
+            **credit_parameters(shop.instance_type, UNLIMITED),
+        }
 
     async def _run(self, params: dict[str, Any]) -> Builder:
         """Launch, with a token that the next run makes again: one that is not yet listed is found.

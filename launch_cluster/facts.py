@@ -73,7 +73,6 @@ class TypeFacts:
     name: str
     architectures: tuple[str, ...]
     has_nvme: bool
-    has_credits: bool
     zones: tuple[str, ...]  # those of the Region that offer it, sorted
     vcpus: int = 0  # 0: EC2 did not say
 

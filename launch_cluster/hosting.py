@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ec2spawner.costs import MANAGER_DATA_GIB, MANAGER_ROOT_GIB
+from ec2spawner.credits import STANDARD, has_credits
 from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.settings import INSTANCE_CONFIG_NAME
 
@@ -169,7 +170,7 @@ def manager_spec(
         "DataSnapshotId": old.get("DataSnapshotId")
         or (data.snapshot_id or UNKNOWN if data else ""),
         "InstanceType": request.choices.MANAGER_INSTANCE_TYPE,
-        "CpuCredits": "standard" if manager.kind and manager.kind.has_credits else "",
+        "CpuCredits": STANDARD if has_credits(request.choices.MANAGER_INSTANCE_TYPE) else "",
         "UserDataHead": head,
         "UserDataTail": tail,
         "Bucket": outputs.get("Bucket", UNKNOWN),

@@ -33,7 +33,7 @@ UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}
 UBUNTU_ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "arm64": "arm64"}
 
 
-NAT_KIND = TypeFacts("t4g.nano", ("arm64",), has_nvme=True, has_credits=True, zones=())
+NAT_KIND = TypeFacts("t4g.nano", ("arm64",), has_nvme=True, zones=())
 """Of a NAT instance, as the network's template has it."""
 
 
@@ -127,7 +127,6 @@ async def look_at_type(gateway: Gateway, name: str) -> TypeFacts | None:
         name=name,
         architectures=tuple(raw["ProcessorInfo"]["SupportedArchitectures"]),
         has_nvme=raw["EbsInfo"]["NvmeSupport"] != "unsupported",
-        has_credits=bool(raw["BurstablePerformanceSupported"]),
         zones=tuple(sorted(offer["Location"] for offer in offers)),
         vcpus=raw["VCpuInfo"]["DefaultVCpus"],
     )

@@ -348,7 +348,6 @@ def cluster_spec(
     """The cluster's stack; without a network, its ids are left open, for showing the plan."""
     image = _image(facts)
     subnets = [s.SUBNET_ID for s in network.worker_subnets] if network else [_UNKNOWN]
-    has_credits = facts.kind is not None and facts.kind.has_credits
     parameters = {
         "ClusterName": request.cluster,
         "VpcId": network.vpc_id if network else _UNKNOWN,
@@ -358,7 +357,6 @@ def cluster_spec(
         "RootDeviceName": image.root_device,
         "RootSizeGib": str(request.choices.WORKER_EBS_SIZE),
         "InstanceType": request.choices.WORKER_INSTANCE_TYPE,
-        "CpuCredits": "standard" if has_credits else "",
         "KeyName": request.key_name,
         "WorkerSshPort": str(request.choices.WORKER_SSH_PORT),
         "WorkerNotebookPort": str(request.choices.WORKER_NOTEBOOK_PORT),

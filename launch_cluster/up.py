@@ -444,7 +444,6 @@ def workshop_of(request: UpRequest, facts: Facts, network: Network) -> Workshop 
         region=request.choices.REGION,
         launch_template_id=outputs["LaunchTemplateId"],
         instance_type=facts.kind.name,
-        has_credits=facts.kind.has_credits,
         subnets=tuple(offered),
         profile_arn=outputs["BuilderProfileArn"],
         bucket=outputs["Bucket"],

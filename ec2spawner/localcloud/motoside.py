@@ -273,6 +273,7 @@ def _types(region: str) -> dict[str, TypeInfo]:
             int(data["VCpuInfo"]["DefaultVCpus"]),
             tuple(data["ProcessorInfo"]["SupportedArchitectures"]),
             frozenset(zones[name]),
+            bool(data["BurstablePerformanceSupported"]),
         )
         for name, data in INSTANCE_TYPES.items()
         if name in zones

@@ -65,6 +65,29 @@ async def test_a_launch_is_one_idempotent_call_with_tags_on_all_it_makes() -> No
     assert not {"UserData", "KeyName", "IamInstanceProfile"} & set(sent)
 
 
+@pytest.mark.parametrize("market", ["on-demand", "spot"])
+@pytest.mark.parametrize(
+    ("instance_type", "option"),
+    [
+        ("t2.small", {"CpuCredits": "standard"}),
+        ("t3.medium", {"CpuCredits": "standard"}),
+        ("t3a.large", {"CpuCredits": "standard"}),
+        ("t4g.xlarge", {"CpuCredits": "standard"}),
+        ("m7i.large", None),
+        ("g5.xlarge", None),
+        ("trn1.2xlarge", None),
+    ],
+)
+@in_virtual_time
+async def test_only_a_type_with_cpu_credits_is_told_not_to_borrow_any(
+    instance_type: str, option: dict[str, str] | None, market: str
+) -> None:
+    cloud, session = ec2({"Instances": []})
+    request = dataclasses.replace(REQUEST, instance_type=instance_type, market=market)
+    await cloud.launch(request, "token")
+    assert session.requests[0][2].get("CreditSpecification") == option
+
+
 @in_virtual_time
 async def test_a_launch_for_a_home_brings_none() -> None:
     cloud, session = ec2({"Instances": []})

@@ -53,7 +53,7 @@ IN_OURS = replace(REQUEST, private_subnets=OWN, public_subnet=PUBLIC, manager=Ma
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 STANDARD, STANDARD_SPOT, GPU = "L-1216C47A", "L-34B43A08", "L-DB2E81BA"
 KINDS = {
-    name: TypeFacts(name, ("x86_64",), True, False, ZONES, vcpus)
+    name: TypeFacts(name, ("x86_64",), True, ZONES, vcpus)
     for name, vcpus in (
         *(("t3.medium", 2), ("m7i.2xlarge", 8), ("m7i.large", 2), ("g5.xlarge", 4)),
         ("t3.small", 2),

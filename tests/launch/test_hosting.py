@@ -47,7 +47,7 @@ from launch_cluster.vpcs import FoundSubnets, sort_subnets
 
 from .test_planning import CLUSTER_OUTPUTS, REQUEST
 
-KIND = TypeFacts("t3.medium", ("x86_64",), True, True, ("us-east-1a", "us-east-1b"))
+KIND = TypeFacts("t3.medium", ("x86_64",), True, ("us-east-1a", "us-east-1b"))
 IMAGE = ImageFacts("ami-0123456789abcdef0", "x86_64", "/dev/sda1", 8)
 NETWORK = Network(
     "vpc-0123456789abcdef0",
@@ -226,6 +226,12 @@ def test_a_role_or_a_profile_of_others(arn: str, names: tuple[str, str]) -> None
     assert faults == []
     parameters = spec_of(replace(ASKED, manager=request)).parameters
     assert (parameters["GivenRoleName"], parameters["GivenProfileName"]) == names
+
+
+@pytest.mark.parametrize(("kind", "option"), [("t3a.small", "standard"), ("m7i.large", "")])
+def test_a_manager_is_told_not_to_borrow_cpu_credits_if_it_has_any(kind: str, option: str) -> None:
+    choices = InstanceConfig(MANAGER_INSTANCE_TYPE=kind)
+    assert spec_of(replace(ASKED, choices=choices)).parameters["CpuCredits"] == option
 
 
 def test_spot_rights_are_asked_for_where_a_profile_is_on_the_spot_market() -> None:

@@ -15,7 +15,7 @@ from launch_cluster.imaging import Recipe, image_tags
 from launch_cluster.looking import parse_image
 from launch_cluster.request import UpRequest
 
-KIND = TypeFacts("t3.medium", ("x86_64",), True, True, ("us-east-1a", "us-east-1b"))
+KIND = TypeFacts("t3.medium", ("x86_64",), True, ("us-east-1a", "us-east-1b"))
 IMAGE = ImageFacts("ami-0123456789abcdef0", "x86_64", "/dev/sda1", 8)
 REQUEST = UpRequest("bio", InstanceConfig(), Path("server_config.json"), base_ami=IMAGE.image_id)
 

@@ -49,7 +49,7 @@ from launch_cluster.request import UpRequest
 PACKAGE = Package("digest", "6.1.1")
 TEMPLATES = Templates(network="network", cluster="cluster")
 REQUEST = UpRequest("bio", InstanceConfig(), Path("server_config.json"))
-KIND = TypeFacts("t3.medium", ("x86_64",), True, True, ("us-east-1a", "us-east-1b", "us-east-1c"))
+KIND = TypeFacts("t3.medium", ("x86_64",), True, ("us-east-1a", "us-east-1b", "us-east-1c"))
 IMAGE = ImageFacts("ami-0123456789abcdef0", "x86_64", "/dev/sda1", 8)
 KEY = KeyFacts("ssh-ed25519 A", "ssh-ed25519 A")
 PROFILE = "arn:aws:iam::123456789012:instance-profile/builders"

@@ -161,6 +161,13 @@ def test_workers_have_no_role_and_the_image_that_the_parameter_names() -> None:
     assert data["ImageId"] == {"Sub": f"resolve:ssm:{name}"}
 
 
+def test_types_with_and_without_cpu_credits_may_be_launched_from_the_template() -> None:
+    cluster = template("cluster")
+    data = cluster["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
+    assert "CreditSpecification" not in data
+    assert "CpuCredits" not in cluster["Parameters"]
+
+
 def test_what_is_launched_from_the_template_is_the_clusters_and_no_worker_yet() -> None:
     data = template("cluster")["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
     tags = {s["ResourceType"]: s["Tags"] for s in data["TagSpecifications"]}

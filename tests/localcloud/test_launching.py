@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
+
+import pytest
 
 from ec2spawner.localcloud.ec2.surroundings import SubnetInfo
 from localcloud.support import AMI, ARM_AMI, HOME, SUBNET_A, SUBNET_B, Cloud, tags
@@ -125,6 +128,40 @@ def test_the_template_gives_what_the_request_leaves_out(cloud: Cloud) -> None:
     assert behaviour["InstanceInitiatedShutdownBehavior"] == {"Value": "terminate"}
     shown = cloud.call("DescribeInstanceCreditSpecifications", InstanceIds=[launched])
     assert shown["InstanceCreditSpecifications"][0]["CpuCredits"] == "standard"
+
+
+CREDITS = {"CreditSpecification": {"CpuCredits": "standard"}}
+
+
+@pytest.mark.parametrize("kind", ["m7i.large", "g5.xlarge"])
+@pytest.mark.parametrize(
+    ("template", "request_"), [({}, CREDITS), (CREDITS, {}), (CREDITS, CREDITS)]
+)
+def test_a_type_without_cpu_credits_takes_no_credit_option(
+    cloud: Cloud, kind: str, template: dict[str, Any], request_: dict[str, Any]
+) -> None:
+    cloud.surroundings.templates["lt-1"] = [
+        {"ImageId": AMI, "InstanceType": "t3.large", **template}
+    ]
+    launch = {"LaunchTemplate": {"LaunchTemplateId": "lt-1"}, "SubnetId": SUBNET_A}
+    one = {"MinCount": 1, "MaxCount": 1, "InstanceType": kind}
+    cloud.refused(
+        "InstanceCreditSpecification.NotSupported", "RunInstances", **launch, **one, **request_
+    )
+    assert cloud.listed() == []
+
+
+def test_a_type_with_cpu_credits_borrows_unless_told_otherwise(cloud: Cloud) -> None:
+    (told,), (free,) = cloud.run(**CREDITS), cloud.run()
+    (without,) = cloud.run(InstanceType="m7i.large")
+
+    def options(**params: Any) -> dict[str, str]:
+        shown = cloud.call("DescribeInstanceCreditSpecifications", **params)
+        return {s["InstanceId"]: s["CpuCredits"] for s in shown["InstanceCreditSpecifications"]}
+
+    all_ = options(InstanceIds=[told, free, without])
+    assert all_ == {told: "standard", free: "unlimited", without: "standard"}
+    assert options() == {free: "unlimited"}
 
 
 def test_the_request_goes_over_the_template(cloud: Cloud) -> None:

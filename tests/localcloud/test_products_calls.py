@@ -154,6 +154,18 @@ def test_a_start_without_room_goes_with_another_type(room: Class) -> None:
     assert (worker.state, worker.instance_type) == (InstanceState.RUNNING, "t3.large")
 
 
+@pytest.mark.parametrize("market", ["on-demand", "spot"])
+def test_profiles_with_and_without_cpu_credits_are_launched_from_one_template(
+    room: Class, market: str
+) -> None:
+    launched = {}
+    for kind in ("t3.medium", "m7i.large", "g5.xlarge"):
+        request = LaunchRequest(room.template, kind, room.subnet, 1, "p", 10, {}, market=market)
+        (made,) = room.do(lambda ec2, r=request: ec2.launch(r, f"token-{r.instance_type}"))
+        launched[kind] = room.whole.core().instances[made.instance_id].cpu_credits
+    assert launched == {"t3.medium": "standard", "m7i.large": "", "g5.xlarge": ""}
+
+
 def test_quota_and_vcpus_tell_what_fits(room: Class) -> None:
     room.control("POST", "capacity", {"vcpu_quota": {"on-demand": {"standard": 4}, "spot": 2}})
     code = quota_code("t3.medium")

@@ -56,7 +56,7 @@ def manager_policy(**changes: str) -> Policy:
 def worker_template() -> dict[str, Any]:
     """The launch template's data, as the cluster's stack makes it."""
     template = read_template((TEMPLATES / "cluster.yaml").read_text())
-    names = {"KeyName": f"ec2spawner-{CLUSTER}", "ImageId": IMAGE, "CpuCredits": "standard"}
+    names = {"KeyName": f"ec2spawner-{CLUSTER}", "ImageId": IMAGE}
     more = {"WorkerSecurityGroup.GroupId": GROUP, **PLACE.names}
     data = template["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
     resolved: dict[str, Any] = Resolver(template, {**names, **more}).resolve(data)

@@ -272,12 +272,26 @@ def modify_instance_metadata_options(ec2: State, params: Mapping[str, Any]) -> d
 def describe_instance_credit_specifications(
     ec2: State, params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """DescribeInstanceCreditSpecifications: burstable types default to unlimited."""
-    instances = ec2.find_instances(params.get("InstanceIds") or list(ec2.instances))
+    """DescribeInstanceCreditSpecifications: of the named instances; of none named, the unlimited.
+
+    A type without CPU credits is shown as standard (EC2 API reference, read 2026).
+    """
+    named = params.get("InstanceIds") or ()
+    options = {
+        i.id: _credit_option(ec2, i) for i in ec2.find_instances(named or list(ec2.instances))
+    }
     return {
         "InstanceCreditSpecifications": [
-            {"InstanceId": i.id, "CpuCredits": i.cpu_credits or "unlimited"}
-            for i in instances
-            if i.instance_type.startswith("t")
+            {"InstanceId": id_, "CpuCredits": option}
+            for id_, option in options.items()
+            if named or option == "unlimited"
         ]
     }
+
+
+def _credit_option(ec2: State, instance: Instance) -> str:
+    kind = ec2.surroundings.instance_type(instance.instance_type)
+    if kind is None or not kind.has_credits:
+        return "standard"
+    default = "standard" if kind.name.startswith("t2.") else "unlimited"
+    return instance.cpu_credits or default

@@ -208,7 +208,20 @@ def _type(ec2: State, merged: Mapping[str, Any], image: Image) -> TypeInfo:
             f"The architecture '{','.join(type_.architectures)}' of the specified instance type "
             f"does not match the architecture '{image.architecture}' of the specified AMI."
         )
+    _check_credits(merged, type_)
     return type_
+
+
+def _check_credits(merged: Mapping[str, Any], type_: TypeInfo) -> None:
+    """Refuse a credit option, "standard" too, for a type without CPU credits.
+
+    Code and words as in hashicorp/terraform-provider-aws#5067 and #5081, read 2026.
+    """
+    if merged.get("CreditSpecification") and not type_.has_credits:
+        raise EC2Error(
+            "InstanceCreditSpecification.NotSupported",
+            f"The {type_.name} instance type does not support T2 Unlimited.",
+        )
 
 
 def _check_user_data(merged: Mapping[str, Any]) -> None:

@@ -51,6 +51,7 @@ class TypeInfo:
     vcpus: int
     architectures: tuple[str, ...]
     zones: frozenset[str]
+    has_credits: bool  # CPU credits: its performance is burstable
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _common_types() -> dict[str, TypeInfo]:
         "m7g.large": (2, arm),
         "g5.xlarge": (4, x86),
     }
-    return {n: TypeInfo(n, v, a, frozenset(ZONES)) for n, (v, a) in sizes.items()}
+    return {n: TypeInfo(n, v, a, frozenset(ZONES), n[0] == "t") for n, (v, a) in sizes.items()}
 
 
 @dataclass
