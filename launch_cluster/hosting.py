@@ -15,8 +15,10 @@ from ec2spawner.costs import MANAGER_DATA_GIB, MANAGER_ROOT_GIB
 from ec2spawner.credits import STANDARD, has_credits
 from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.settings import INSTANCE_CONFIG_NAME
+from ec2spawner.version import __version__
 
 from .facts import Facts, ManagerFacts, StackFacts, StackSpec
+from .imaging import TAG_VERSION, ImageStep, find_by_id, has_package
 from .manager_request import NONE, ManagerRequest
 from .planning import (
     Finding,
@@ -129,6 +131,19 @@ def _notices(wanted: StackSpec) -> Iterator[str]:
             "Daily snapshots of the manager's data are not set up, for they need a role that this"
             " command would make: see docs/security.md."
         )
+
+
+def notices_of_image(request: UpRequest, facts: Facts, step: ImageStep | None) -> tuple[str, ...]:
+    """That workers are to get another ec2spawner, and the hub that lives keeps its own."""
+    asked, current = request.manager, find_by_id(facts.worker_images, facts.current_image)
+    is_kept = asked and not (asked.is_upgraded or asked.may_be_replaced) and lives(facts.manager)
+    if not (is_kept and current and step and step.recipe) or has_package(current, step.recipe):
+        return ()
+    return (
+        f"New workers get ec2spawner {__version__} as it is installed here (now they get"
+        f" {current.tags.get(TAG_VERSION) or 'another'}), but the hub keeps the release that it"
+        f" has. To bring both to the same: launch-cluster up {request.cluster} --upgrade.",
+    )
 
 
 def without_instance(spec: StackSpec, stack: StackFacts | None) -> StackSpec:

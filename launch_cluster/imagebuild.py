@@ -28,7 +28,8 @@ from .imaging import (
 )
 from .looking import described
 from .planning import Network, network_of
-from .up import Obstacles, Up, builders_line, image_line, read_package, read_recorded
+from .steps import builders_line, image_line
+from .up import Obstacles, Up, read_package, read_recorded
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class ImageBuild:
         await self.up.confirm()
         image_id = facts.current_image
         if step:
-            image_id = await self.up.apply_image(step, facts, network, self.wishes.course)
+            image_id = await self.up.make_image(step, facts, network, self.wishes.course)
+            await self.up.use_image(image_id)
         await self.up.end_builders(builders)
         if recorded and image_id != recorded.WORKER_AMI_ID:
             written = recorded.model_copy(update={"WORKER_AMI_ID": image_id})

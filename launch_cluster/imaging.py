@@ -24,6 +24,7 @@ TAG_BASE = "ec2spawner:base"
 TAG_COURSE = "ec2spawner:course"  # hash of the course's files, by which they lie in the bucket
 TAG_STAMP = "ec2spawner:stamp"  # when it was asked for anew although its inputs were the same
 TAG_VERSION = "ec2spawner:version"
+TAG_PACKAGE = "ec2spawner:package"  # hash of what of this package is in it
 TAG_JUPYTERHUB = "ec2spawner:jupyterhub"
 TAG_JUPYTERLAB = "ec2spawner:jupyterlab"
 TAG_USERNAME = "ec2spawner:username"
@@ -164,6 +165,7 @@ def image_tags(
         TAG_COURSE: recipe.course,
         TAG_STAMP: recipe.stamp,
         TAG_VERSION: __version__,
+        TAG_PACKAGE: recipe.package,
         TAG_JUPYTERHUB: versions.get("jupyterhub", ""),
         TAG_JUPYTERLAB: versions.get("jupyterlab", ""),
         TAG_USERNAME: recipe.username,
@@ -194,6 +196,12 @@ def find_made(images: Iterable[WorkerImage], content: str, root_gib: int) -> Wor
         and image.root_gib <= root_gib
     ]
     return max(fitting, key=lambda i: (i.is_usable, i.created, i.image_id), default=None)
+
+
+def has_package(image: WorkerImage, recipe: Recipe) -> bool:
+    """Whether the image holds of this package what the recipe wants, as far as its tags say."""
+    known = image.tags.get(TAG_PACKAGE)
+    return known == recipe.package if known else image.tags.get(TAG_VERSION) == __version__
 
 
 class ImageChange(str, Enum):

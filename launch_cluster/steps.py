@@ -1,11 +1,12 @@
-"""The words for what ``up`` would do to stacks, key and manager. Pure."""
+"""The words for what ``up`` would do to stacks, key, image and manager. Pure."""
 
 from __future__ import annotations
 
 from ec2spawner.version import __version__
 
 from .facts import HubData
-from .planning import KeyChange, ManagerPlan, StackChange, zones_of
+from .imaging import CONTENT_SHOWN, ImageChange, ImageStep
+from .planning import KeyChange, ManagerPlan, Plan, StackChange, zones_of
 
 KEY_WORDS = {
     KeyChange.MAKE: "make the cluster's SSH key: private half to SSM {parameter}, public half to"
@@ -31,6 +32,32 @@ def stack_line(change: StackChange) -> str:
         given = spec.parameters
         what = f"VPC {given['VpcCidr']}, subnets in {where}, {nat[given['Nat']]}"
     return f"make the stack {spec.name} ({what}){again}"
+
+
+def image_line(step: ImageStep, parameter: str) -> str:
+    """What a step does, for the plan."""
+    if step.change is ImageChange.TAKE:
+        return f"have new workers get the image {step.image_id} ({step.reason}; {parameter})"
+    base, content = ("", "")
+    if step.recipe:
+        base, content = step.recipe.base_image, step.recipe.content[:CONTENT_SHOWN]
+    return (
+        f"build the worker image from {base} on a builder of its own ({step.reason}; content"
+        f" {content}); it takes some minutes"
+    )
+
+
+def image_lines(plan: Plan, parameter: str) -> list[str]:
+    """What becomes of the workers' image beside the rest of a plan."""
+    if plan.image is None:
+        return []
+    after = "; new workers get it once the hub has changed over" * bool(plan.manager.package)
+    return [image_line(plan.image, parameter) + after]
+
+
+def builders_line(ids: tuple[str, ...]) -> str:
+    """What becomes of builders that an earlier run left, for the plan."""
+    return f"end what an earlier run left: {', '.join(ids)}"
 
 
 def manager_lines(plan: ManagerPlan) -> list[str]:

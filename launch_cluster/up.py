@@ -37,11 +37,12 @@ from .hosting import (
     choices_text,
     manager_obstacles,
     manager_spec,
+    notices_of_image,
     plan_manager,
     with_unknown_image,
 )
 from .images import Images
-from .imaging import CONTENT_SHOWN, ImageChange, ImageStep, locked_versions
+from .imaging import ImageChange, ImageStep, locked_versions
 from .keys import ClusterKey
 from .looking import look
 from .manager_looking import look_at_manager
@@ -68,7 +69,7 @@ from .provisioning import look_at_package
 from .reporter import Reporter
 from .request import UpRequest
 from .stacks import ResourceChange, StackFailed, Stacks
-from .steps import KEY_WORDS, manager_lines, stack_line
+from .steps import KEY_WORDS, builders_line, image_lines, manager_lines, stack_line
 from .vpcs import find_subnets
 
 
@@ -211,7 +212,9 @@ class Up:
         files = self._files(facts, templates, network, outputs) if network else None
         if files and plan.image:
             files[SERVER_CONFIG_KEY] = with_unknown_image(files[SERVER_CONFIG_KEY])
-        return plan_manager(self.request, facts, templates.manager, network, outputs, files)
+        found = plan_manager(self.request, facts, templates.manager, network, outputs, files)
+        ahead = notices_of_image(self.request, facts, plan.image)
+        return replace(found, notices=(*found.notices, *ahead))
 
     def _files(
         self, facts: Facts, templates: Templates, network: Network, outputs: Mapping[str, str]
@@ -274,7 +277,7 @@ class Up:
                 )
             )
         lines += [stack_line(plan.cluster)] if plan.cluster else []
-        lines += [image_line(plan.image, self.images.parameter)] if plan.image else []
+        lines += image_lines(plan, self.images.parameter)
         lines += [builders_line(plan.builders)] if plan.builders else []
         lines += manager_lines(plan.manager)
         lines += [f"write {self.request.config_out}"] if plan.config else []
@@ -297,9 +300,14 @@ class Up:
             facts = replace(
                 facts, cluster=await self._apply_stack(replace(plan.cluster, spec=spec))
             )
+        waiting, former = "", facts.current_image
         if plan.image and facts.cluster:
-            image_id = await self.apply_image(plan.image, facts, network)
+            image_id = await self.make_image(plan.image, facts, network)
             facts = replace(facts, current_image=image_id)
+            if plan.manager.package and former:
+                waiting = image_id  # a hub that goes back keeps workers of its own release
+            else:
+                await self.use_image(image_id)
         await self.end_builders(plan.builders)
         outputs = facts.cluster.outputs if facts.cluster else {}
         if not plan.manager.is_empty:
@@ -311,22 +319,26 @@ class Up:
             facts = await self._manager.start(facts, network, outputs)
             is_due = is_due or plan.manager.refreshes
             await self._manager.renew(facts, plan.manager.package, is_due, outputs["Bucket"])
+        if waiting:
+            await self.use_image(waiting)
         return facts
 
-    async def apply_image(
+    async def make_image(
         self, step: ImageStep, facts: Facts, network: Network, course: Course | None = None
     ) -> str:
-        """Have new workers get the image that is wanted; its id."""
-        image_id = step.image_id
-        if step.change is ImageChange.BUILD and step.recipe:
-            building = self.building(facts, network)
-            try:
-                image_id = (await building.build(step.recipe, course)).image_id
-            finally:
-                self.done += building.done
+        """Have the image that is wanted; its id."""
+        if step.change is not ImageChange.BUILD or not step.recipe:
+            return step.image_id
+        building = self.building(facts, network)
+        try:
+            return (await building.build(step.recipe, course)).image_id
+        finally:
+            self.done += building.done
+
+    async def use_image(self, image_id: str) -> None:
+        """Have new workers get an image."""
         await self.images.set_current(image_id)
         self.note(f"worker image {image_id}")
-        return image_id
 
     async def end_builders(self, ids: tuple[str, ...]) -> None:
         """End builders that an earlier run left."""
@@ -413,24 +425,6 @@ class Up:
 def outlook(plan: Plan) -> str:
     """How a run ends that only looks."""
     return "nothing to do" if plan.is_empty else "planned"
-
-
-def image_line(step: ImageStep, parameter: str) -> str:
-    """What a step does, for the plan."""
-    if step.change is ImageChange.TAKE:
-        return f"have new workers get the image {step.image_id} ({step.reason}; {parameter})"
-    base, content = ("", "")
-    if step.recipe:
-        base, content = step.recipe.base_image, step.recipe.content[:CONTENT_SHOWN]
-    return (
-        f"build the worker image from {base} on a builder of its own ({step.reason}; content"
-        f" {content}); it takes some minutes"
-    )
-
-
-def builders_line(ids: tuple[str, ...]) -> str:
-    """What becomes of builders that an earlier run left, for the plan."""
-    return f"end what an earlier run left: {', '.join(ids)}"
 
 
 def workshop_of(request: UpRequest, facts: Facts, network: Network) -> Workshop | None:

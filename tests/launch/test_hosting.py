@@ -12,6 +12,7 @@ import pytest
 from ec2spawner.manager.place import CHOICES_KEY, SERVER_CONFIG_KEY
 from ec2spawner.profiles import ProfileChoice
 from ec2spawner.settings import InstanceConfig, WorkerSubnet
+from ec2spawner.version import __version__
 from launch_cluster.answering import (
     Answer,
     HubSilent,
@@ -32,9 +33,19 @@ from launch_cluster.hosting import (
     LASTING,
     manager_obstacles,
     manager_spec,
+    notices_of_image,
     plan_manager,
     with_unknown_image,
     without_instance,
+)
+from launch_cluster.imaging import (
+    TAG_PACKAGE,
+    TAG_VERSION,
+    ImageChange,
+    ImageStep,
+    Recipe,
+    WorkerImage,
+    take_custom,
 )
 from launch_cluster.looking import parse_image
 from launch_cluster.manager_request import ManagerOptions, ManagerRequest, read_manager
@@ -117,6 +128,37 @@ def test_what_changes_beside_the_machine_is_one_update_in_place() -> None:
     assert plan.instance
     assert plan.instance.differences == ("SshCidr: none -> 203.0.113.0/24",)
     assert not plan.starts
+
+
+OF_NEW = ImageStep(ImageChange.BUILD, "", Recipe("ami-0", "new"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "step", "asked", "lives", "is_said"),
+    [
+        ({TAG_PACKAGE: "old", TAG_VERSION: "0"}, OF_NEW, ManagerRequest(), True, True),
+        ({TAG_VERSION: "0"}, OF_NEW, ManagerRequest(), True, True),  # built before it had the tag
+        ({TAG_VERSION: __version__}, OF_NEW, ManagerRequest(), True, False),
+        ({TAG_PACKAGE: "new", TAG_VERSION: "0"}, OF_NEW, ManagerRequest(), True, False),
+        ({TAG_PACKAGE: "old"}, None, ManagerRequest(), True, False),
+        ({TAG_PACKAGE: "old"}, take_custom("ami-2", "ami-1"), ManagerRequest(), True, False),
+        ({TAG_PACKAGE: "old"}, OF_NEW, ManagerRequest(is_upgraded=True), True, False),
+        ({TAG_PACKAGE: "old"}, OF_NEW, ManagerRequest(may_be_replaced=True), True, False),
+        ({TAG_PACKAGE: "old"}, OF_NEW, ManagerRequest(), False, False),
+        ({TAG_PACKAGE: "old"}, OF_NEW, None, True, False),
+    ],
+)
+def test_it_is_said_where_workers_get_another_package_than_the_hub_that_stays(
+    tags: dict[str, str],
+    step: ImageStep | None,
+    asked: ManagerRequest | None,
+    lives: bool,
+    is_said: bool,
+) -> None:
+    old = WorkerImage("ami-1", "n", "available", "then", "x86_64", "/dev/sda1", 8, tags=tags)
+    facts = replace(with_stack(lives=lives), worker_images=(old,), current_image="ami-1")
+    said = notices_of_image(replace(ASKED, manager=asked), facts, step)
+    assert ["launch-cluster up bio --upgrade" in words for words in said] == [True] * is_said
 
 
 @pytest.mark.parametrize("key", LASTING)

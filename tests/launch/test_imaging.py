@@ -25,6 +25,7 @@ from launch_cluster.imaging import (
     TAG_COURSE,
     TAG_JUPYTERHUB,
     TAG_NOTEBOOK_PORT,
+    TAG_PACKAGE,
     TAG_SSH_PORT,
     TAG_STAMP,
     TAG_USERNAME,
@@ -103,6 +104,7 @@ def test_tags_say_what_an_image_holds_and_none_is_empty() -> None:
     assert tags["ec2spawner:role"] == "image"  # not worker: a home's snapshot would be that
     assert tags[TAG_CONTENT] == RECIPE.content
     assert tags[TAG_JUPYTERHUB] == "6.1.1"
+    assert tags[TAG_PACKAGE] == RECIPE.package
     assert (tags[TAG_USERNAME], tags[TAG_NOTEBOOK_PORT], tags[TAG_SSH_PORT]) == (
         *("jovyan", "8888", "22"),
     )
