@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ec2spawner.costs import Nat
 from ec2spawner.model import TAG_CLUSTER
 from ec2spawner.settings import INSTANCE_CONFIG_NAME
 
@@ -90,6 +91,23 @@ def _of_own_network(request: UpRequest, network: StackFacts) -> Iterator[Finding
             f"names other subnets than the network that was made for {request.cluster}",
             "Leave the subnets out, or make another cluster.",
         )
+    yield from _of_nat(request.nat, network)
+
+
+def _of_nat(asked: str | None, network: StackFacts) -> Iterator[Finding]:
+    """One address serves gateway and instance, of which the new one cannot have it.
+
+    CloudFormation makes before it deletes: EC2 would refuse it, and the update be taken back.
+    """
+    has = network.parameters.get("Nat") or Nat.GATEWAY.value
+    if asked in (None, has) or Nat.NONE.value in (asked, has):
+        return
+    yield Finding(
+        f"--nat {asked}",
+        f"cannot take the place of the network's NAT {has}, which has its public address",
+        f"Leave the option out; or run this with --nat none first, and then with --nat {asked}:"
+        " in between workers reach nothing outside, and the address becomes another.",
+    )
 
 
 def _of_machines_in_use(request: UpRequest, facts: Facts) -> Iterator[Finding]:
