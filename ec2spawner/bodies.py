@@ -22,6 +22,8 @@ NOTE_MAX = 1023
 SERVER_BYTES_MAX = 4096
 """Of a request about a server. Its options are kept and shown, and name a kind of machine only."""
 FORM_BYTES_MAX = 64 * 1024
+LIST_ENTRIES_MAX = 50_000
+"""Of names in one request."""
 EXPIRES_MAX_SECONDS = 10 * 366 * 86400
 """Of a token: later than the year 9999 there is no date, and JupyterHub answers 500."""
 
@@ -46,14 +48,16 @@ class Rule:
 
     path: str
     methods: Collection[str]
-    max_bytes: int = 0
-    """0: whatever a request may have at all."""
+    max_bytes: int = FORM_BYTES_MAX
     checks: Mapping[str, Check] = field(default_factory=dict)
     needed: Collection[str] = ()
     is_closed: bool = False
     """Whether nothing but what ``checks`` names may be there."""
     name: Check | None = None
     """What the path's last part must be: the name of something that is made."""
+    lists_by: str = ""
+    """The scope with which a request may be as long as any: it may hold the names of all users.
+    JupyterHub looks at scopes only later, so of others no more is read than is read quickly."""
 
 
 def is_plain(text: str) -> bool:
@@ -72,12 +76,21 @@ def _text(most: int) -> Check:
     return check
 
 
+def _list(value: Any) -> str:
+    """By its length first: what is too long for anybody is not looked through."""
+    if not isinstance(value, list):
+        return "must be a list of texts"
+    if len(value) > LIST_ENTRIES_MAX:
+        return f"has {len(value)} entries; {LIST_ENTRIES_MAX} are allowed"
+    return ""
+
+
 def _texts(most: int) -> Check:
     one = _text(most)
 
     def check(value: Any) -> str:
-        if not isinstance(value, list):
-            return "must be a list of texts"
+        if unfit := _list(value):
+            return unfit
         wrong = next((found for v in value if (found := one(v) or ("" if v else "is empty"))), "")
         return f"has an entry that {wrong}" if wrong else ""
 
@@ -86,7 +99,9 @@ def _texts(most: int) -> Check:
 
 def _user_names(value: Any) -> str:
     """Those of a class that an admin adds at once: which of them cannot be, and why."""
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+    if unfit := _list(value):
+        return unfit
+    if not all(isinstance(name, str) for name in value):
         return "must be a list of texts"
     faults = ((name, user_fault(normalize(name))) for name in value)
     bad = [f"{name[:CHARACTERS_SHOWN]!r} {fault}" for name, fault in faults if fault]
@@ -128,6 +143,14 @@ _USER: Mapping[str, Check] = {
     "auth_state": _or_null(_object),
 }
 _SERVERS = r"users/[^/]+/(server|servers/[^/]*)"
+_USUAL_SERVER = r"users/[^/]+/(server|servers/)"
+
+
+def _no_name(value: Any) -> str:
+    """Renamed, the usual server would leave room for a new one, which no bound on homes refuses."""
+    return "cannot be given to the usual server; make a further server with that name instead"
+
+
 _SHARE: Mapping[str, Check] = {
     "scopes": _or_null(_texts(NAME_MAX)),
     "user": _or_null(_NAME),
@@ -145,6 +168,13 @@ _TOKEN: Mapping[str, Check] = {
 RULES = (
     Rule(_SERVERS, ("PUT", "POST"), SERVER_BYTES_MAX, _SERVER),
     Rule(
+        _USUAL_SERVER,
+        ("PATCH",),
+        SERVER_BYTES_MAX,
+        {"name": _no_name, "display_name": _NAME, "user_options": _object},
+        is_closed=True,
+    ),
+    Rule(
         _SERVERS,
         ("PATCH",),
         SERVER_BYTES_MAX,
@@ -153,17 +183,33 @@ RULES = (
     ),
     Rule(_SERVERS, ("DELETE",), SERVER_BYTES_MAX, {"remove": _flag}),
     Rule(
-        "users", ("POST",), checks={"usernames": _user_names, "admin": _flag}, needed=("usernames",)
+        "users",
+        ("POST",),
+        checks={"usernames": _user_names, "admin": _flag},
+        needed=("usernames",),
+        lists_by="admin:users",
     ),
-    Rule("users/[^/]+", ("POST",), FORM_BYTES_MAX, _USER, is_closed=True, name=_user),
-    Rule("users/[^/]+", ("PATCH",), FORM_BYTES_MAX, _USER, is_closed=True),
-    Rule("users/[^/]+/tokens", ("POST",), FORM_BYTES_MAX, _TOKEN),
+    Rule("users/[^/]+", ("POST",), checks=_USER, is_closed=True, name=_user),
+    Rule("users/[^/]+", ("PATCH",), checks=_USER, is_closed=True),
+    Rule("users/[^/]+/tokens", ("POST",), checks=_TOKEN),
     Rule("users/[^/]+/activity", ("POST",)),
-    Rule("groups", ("POST",), checks={"groups": _NAMES, "users": _NAMES}, needed=("groups",)),
-    Rule("groups/[^/]+", ("POST",), checks={"users": _NAMES}, name=_NAME),
-    Rule("groups/[^/]+/users", ("POST", "DELETE"), checks={"users": _NAMES}, needed=("users",)),
-    Rule("groups/[^/]+/properties", ("PUT",), FORM_BYTES_MAX),
-    Rule("(shares|share-codes)/.*", ("POST", "PATCH"), FORM_BYTES_MAX, _SHARE),
+    Rule(
+        "groups",
+        ("POST",),
+        checks={"groups": _NAMES, "users": _NAMES},
+        needed=("groups",),
+        lists_by="admin:groups",
+    ),
+    Rule("groups/[^/]+", ("POST",), checks={"users": _NAMES}, name=_NAME, lists_by="admin:groups"),
+    Rule(
+        "groups/[^/]+/users",
+        ("POST", "DELETE"),
+        checks={"users": _NAMES},
+        needed=("users",),
+        lists_by="groups",
+    ),
+    Rule("groups/[^/]+/properties", ("PUT",)),
+    Rule("(shares|share-codes)/.*", ("POST", "PATCH"), checks=_SHARE),
 )
 
 
@@ -176,20 +222,27 @@ def is_gone(method: str, path: str) -> bool:
     return any(method == known and re.fullmatch(pattern, path) for known, pattern in GONE)
 
 
-def fault_in(method: str, path: str, body: bytes, name: str = "") -> Fault | None:
+def fault_in(
+    method: str, path: str, body: bytes, name: str = "", scopes: Collection[str] = ()
+) -> Fault | None:
     """Why a request is refused; None where there is no reason here.
 
-    ``path`` is below ``/hub/api/``, as it was sent; ``name`` its last part, decoded.
+    ``path`` is below ``/hub/api/``, as it was sent; ``name`` its last part, decoded; ``scopes``
+    those of who asks, without what each is limited to.
     """
     for rule in RULES:
         if method in rule.methods and re.fullmatch(rule.path, path):
-            return _fault(rule, body, name)
+            return _fault_of_size(rule, body, scopes) or _fault(rule, body, name)
     return None
 
 
+def _fault_of_size(rule: Rule, body: bytes, scopes: Collection[str]) -> Fault | None:
+    if len(body) <= rule.max_bytes or rule.lists_by in scopes:
+        return None
+    return Fault(f"The request has {len(body)} bytes; {rule.max_bytes} are allowed.", 413)
+
+
 def _fault(rule: Rule, body: bytes, name: str) -> Fault | None:
-    if rule.max_bytes and len(body) > rule.max_bytes:
-        return Fault(f"The request has {len(body)} bytes; {rule.max_bytes} are allowed.", 413)
     if rule.name and (wrong := rule.name(name)):
         return Fault(f"The name {wrong}.")
     try:

@@ -72,7 +72,8 @@ def judged(prepare: Prepare) -> Prepare:
         if handler.current_user is None and not path.endswith("/tokens"):
             return  # refused as it is, unread
         name = unquote(path.rpartition("/")[2])
-        fault = bodies.fault_in(request.method, path, request.body, name)
+        scopes = handler.parsed_scopes
+        fault = bodies.fault_in(request.method, path, request.body, name, scopes)
         if fault:
             raise web.HTTPError(fault.status, "%s", fault.words)
 

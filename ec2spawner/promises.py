@@ -94,7 +94,7 @@ class Promises:
         """
         if self._ids_of(new.key):
             raise NameTaken(
-                f"There are files of an earlier user of the name {new.label}.",
+                f"There are files under the name {new.label} already.",
                 why=f"owner tag {new.key}",
                 next_step="Choose another name, or give those files up first.",
             )

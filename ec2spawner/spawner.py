@@ -16,12 +16,14 @@ from typing import Any
 from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.user import User
 from sqlalchemy.orm import object_session
+from tornado import web
 from traitlets import List, Unicode, default, validate
 
 from ec2spawner import choosing, hubconfig, keeping, story, switch
 from ec2spawner.errors import (
     EC2SpawnerError,
     KeepRefused,
+    NameTaken,
     ProfileRefused,
     StartTimeout,
     TooOften,
@@ -444,8 +446,13 @@ class EC2Spawner(Spawner):  # type: ignore[misc]  # jupyterhub ships no types
 
     async def rename(self, old_name: str, new_name: str) -> None:
         """The server keeps worker and home under its new name."""
+        if not old_name:  # in its place comes a new one, whose home no bound refuses: ``refusals``
+            raise web.HTTPError(400, "The usual server keeps its name.")
         user = self.user.name
-        self.servers.fleet.rename(Owner(user, old_name), Owner(user, new_name))
+        try:
+            self.servers.fleet.rename(Owner(user, old_name), Owner(user, new_name))
+        except NameTaken as error:
+            raise web.HTTPError(409, error.for_user()) from None
 
     async def delete_forever(self) -> None:
         """Give up worker and home; they are removed after the grace time."""

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ec2spawner import bodies
-from ec2spawner.bodies import NAME_MAX, NOTE_MAX, RULES, SERVER_BYTES_MAX, fault_in
+from ec2spawner.bodies import (
+    FORM_BYTES_MAX,
+    LIST_ENTRIES_MAX,
+    NAME_MAX,
+    NOTE_MAX,
+    RULES,
+    SERVER_BYTES_MAX,
+    fault_in,
+)
 
 ESCAPE = "\x1b]0;x\x07\nFAKE LINE"
 LONG = "x" * (NAME_MAX + 1)
@@ -43,7 +52,11 @@ BAD: dict[tuple[str, str, str], list[Any]] = {
     ("PATCH", LAB, "state"): [{}, 1],
     ("DELETE", LAB, "remove"): NO_FLAGS,
     ("POST", "users/ann/server", "user_options"): NO_OBJECTS,
-    ("PATCH", "users/ann/server", "name"): NO_TEXTS,
+    ("PATCH", "users/ann/server", "name"): [*NO_TEXTS, "n1", ""],
+    ("PATCH", "users/ann/servers/", "name"): [*NO_TEXTS, "n1", ""],
+    ("PATCH", "users/%61nn/server", "name"): ["n1"],
+    ("PATCH", "users/ann/server", "display_name"): NO_TEXTS,
+    ("PATCH", "users/ann/servers/", "user_options"): NO_OBJECTS,
     ("POST", "users", "usernames"): [*NO_NAMES, []],
     ("POST", "users", "admin"): NO_FLAGS,
     ("POST", "users/ann", "admin"): NO_FLAGS,
@@ -72,6 +85,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("POST", LAB, {"profile": "gpu", "anything": [1]}),
     ("POST", "users/ann/server", {"user_options": None}),
     ("PATCH", LAB, {"name": "new", "display_name": "New", "user_options": {}}),
+    ("PATCH", "users/ann/server", {"display_name": "Mine", "user_options": {"profile": "gpu"}}),
+    ("PATCH", "users/ann/servers/", {"display_name": "Mine", "user_options": {}}),
     ("DELETE", LAB, {"remove": True}),
     ("POST", "users", {"usernames": ["ann", "zoë müller"], "admin": False}),
     ("PATCH", "users/ann", {"name": "bob", "admin": True}),
@@ -142,6 +157,73 @@ def test_a_request_about_a_server_has_some_kilobytes(method: str) -> None:
     assert fault is not None
     assert fault.status == 413
     assert str(SERVER_BYTES_MAX) in fault.words
+
+
+LISTS = [
+    ("POST", "users", "usernames", "admin:users"),
+    ("POST", "groups", "groups", "admin:groups"),
+    ("POST", "groups/ml", "users", "admin:groups"),
+    ("POST", "groups/ml/users", "users", "groups"),
+    ("DELETE", "groups/ml/users", "users", "groups"),
+]
+OWN_SCOPES = {"users:activity", "servers", "tokens", "read:users", "access:servers"}
+
+
+@pytest.mark.parametrize(("method", "path", "key", "scope"), LISTS)
+def test_a_long_list_is_read_only_for_who_may_send_it(
+    method: str, path: str, key: str, scope: str
+) -> None:
+    body = json.dumps({key: [f"user-{n}" for n in range(LIST_ENTRIES_MAX)]}).encode()
+    assert fault_in(method, path, body, scopes={*OWN_SCOPES, scope}) is None
+    fault = fault_in(method, path, body, scopes=OWN_SCOPES)
+    assert fault is not None
+    assert fault.status == 413
+    assert str(FORM_BYTES_MAX) in fault.words
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [(m, p) for m, p, _, _ in LISTS]
+    + [
+        ("POST", "users/ann"),
+        ("PATCH", "users/ann"),
+        ("POST", "users/ann/activity"),
+        ("POST", "users/ann/tokens"),
+        ("PUT", "groups/ml/properties"),
+        ("POST", "shares/ann/lab"),
+    ],
+)
+def test_what_is_too_long_is_refused_before_it_is_parsed(method: str, path: str) -> None:
+    fault = fault_in(method, path, b"[" * (FORM_BYTES_MAX + 1), scopes=OWN_SCOPES)
+    assert fault is not None
+    assert fault.status == 413
+
+
+@pytest.mark.parametrize("path", ["users/ann/activity", "users/ann/tokens", "users/ann/server"])
+def test_an_admins_request_without_a_list_has_the_same_bound(path: str) -> None:
+    scopes = {"admin:users", "admin:groups", "groups"}
+    fault = fault_in("POST", path, b" " * (FORM_BYTES_MAX + 1), scopes=scopes)
+    assert fault is not None
+    assert fault.status == 413
+
+
+class Unread(list[str]):
+    """A list of which only the length may be asked."""
+
+    def __iter__(self) -> Iterator[str]:
+        pytest.fail("it was looked through")
+
+
+@pytest.mark.parametrize(("method", "path", "key", "scope"), LISTS)
+def test_a_list_of_too_many_is_refused_by_its_length(
+    monkeypatch: pytest.MonkeyPatch, method: str, path: str, key: str, scope: str
+) -> None:
+    too_many = Unread(["x"] * (LIST_ENTRIES_MAX + 1))
+    monkeypatch.setattr(bodies.json, "loads", lambda body: {key: too_many})
+    fault = fault_in(method, path, b"{}", scopes={scope})
+    assert fault is not None
+    assert fault.status == 400
+    assert fault.words == f"{key} has 50001 entries; 50000 are allowed."
 
 
 @pytest.mark.parametrize("name", [LONG, ESCAPE])

@@ -102,6 +102,7 @@ BY_STUDENT: list[tuple[str, str, Any]] = [
     *[("POST", LAB, body) for body in ([], "x", 7, {"a": LONG * 20})],
     *[("PATCH", LAB, {"name": name}) for name in (7, None, [], "", LONG, ESCAPE, "<b>", "A B")],
     *[("PATCH", LAB, body) for body in ([], "x", 7, {}, {"state": {}}, {"name": "x", "a": 1})],
+    *[("PATCH", f"users/eve/{place}", {"name": "n1"}) for place in ("server", "servers/")],
     *[("DELETE", LAB, body) for body in ([], "x", 7, {"remove": "no"}, {"remove": 1})],
     *[
         ("POST", "users/eve/tokens", {"expires_in": s})
@@ -265,3 +266,38 @@ def test_options_of_megabytes_are_refused_and_neither_kept_nor_logged(
         assert str(bodies.SERVER_BYTES_MAX) in answer.json()["message"]
     assert len(hub.story()) - since < 20_000
     assert "ffff" not in hub.api("GET", "users?include_stopped_servers").text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "users"),
+        ("POST", "groups"),
+        ("POST", "groups/ml"),
+        ("POST", "groups/ml/users"),
+        ("DELETE", "groups/ml/users"),
+        ("POST", "users/eve/activity"),
+    ],
+)
+def test_a_long_list_of_who_may_send_none_is_refused_unread(
+    request: pytest.FixtureRequest, hub: Hub, method: str, path: str
+) -> None:
+    request.node.hubs = [hub]
+    since = len(hub.story())
+    names = [f"u{number}" for number in range(bodies.LIST_ENTRIES_MAX)]
+    sent = {"usernames": names, "users": names, "groups": names}
+    with enter(hub, "eve") as eve:
+        answer = eve.api(method, path, json=sent)
+    assert answer.status_code == 413, answer.text
+    assert str(bodies.FORM_BYTES_MAX) in answer.json()["message"]
+    assert_no_harm(hub, since)
+
+
+def test_a_long_list_of_an_admin_is_read_to_the_end(hub: Hub) -> None:
+    names = [*(f"u{number}" for number in range(bodies.LIST_ENTRIES_MAX - 1)), "a/b"]
+    answer = hub.api("POST", "users", json={"usernames": names})
+    assert answer.status_code == 400
+    assert "'a/b' has a / in it" in answer.json()["message"]
+    answer = hub.api("POST", "users", json={"usernames": [*names, "one"]})
+    assert answer.status_code == 400
+    assert "50001 entries; 50000 are allowed" in answer.json()["message"]
