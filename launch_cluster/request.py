@@ -273,7 +273,7 @@ def _override(choices: InstanceConfig, options: Options, faults: list[Fault]) ->
         "WORKER_NOTEBOOK_PORT": ("--worker-ssh-port", options.worker_ssh_port, port),
     }
     try:
-        return InstanceConfig.model_validate({**choices.model_dump(), **given})
+        return InstanceConfig.model_validate({**choices.model_dump(exclude_unset=True), **given})
     except ValidationError as error:
         for entry in error.errors(include_url=False):
             option, value, instead = option_of[str(entry["loc"][0])]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ec2spawner.classes import ScheduledClass
 from ec2spawner.model import InstanceState
-from ec2spawner.settings import InstanceConfig, server_config_text
+from ec2spawner.settings import Choices, InstanceConfig, server_config_text
 from launch_cluster.checking import find_obstacles
 from launch_cluster.facts import (
     Facts,
@@ -44,7 +44,7 @@ from launch_cluster.planning import (
     wanted_subnets,
     zones_of,
 )
-from launch_cluster.request import UpRequest
+from launch_cluster.request import Options, UpRequest, read_request
 
 PACKAGE = Package("digest", "6.1.1")
 TEMPLATES = Templates(network="network", cluster="cluster")
@@ -389,6 +389,17 @@ def test_what_the_choices_say_of_people_comes_before_what_was_edited() -> None:
     told = server_config(chosen, again, network, CLUSTER_OUTPUTS)
     assert told
     assert (told.AUTHENTICATOR, told.ADMIN_USERS) == ("google", ("ann",))
+
+
+@pytest.mark.parametrize("more", [{}, {"region": "eu-west-1"}])
+def test_what_the_choices_do_not_say_stays_unsaid_beside_the_options(
+    more: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("instance_config.json").write_text('{"ADMIN_USERS": ["ann"]}')
+    request, _ = read_request(Options("bio", **more))  # type: ignore[arg-type]
+    said = request.choices.model_fields_set & set(Choices.model_fields)
+    assert said == {"ADMIN_USERS", *({"REGION"} if more else ())}
 
 
 ALIVE = "UPDATE_COMPLETE"
