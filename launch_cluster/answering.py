@@ -31,6 +31,10 @@ CONSOLE_EVERY_SECONDS = 20.0
 CONSOLE_LINES = 15
 PHASE, FAILED = "ec2spawner-manager: phase ", "ec2spawner-manager: failed "
 HTTP_PORT = 80
+SILENT_ADVICE = (
+    "Run the same command later: it waits on. To look: a session by Systems Manager, and"
+    " `journalctl -u cloud-final`; --replace-manager makes the machine anew."
+)
 
 
 class HubSilent(EC2SpawnerError):
@@ -73,6 +77,19 @@ class Answer:
     is_up: bool
     is_unnamed: bool = False  # the domain does not lead to the hub yet
     release: str = ""  # which the hub says that it has
+
+
+@dataclass(frozen=True)
+class Want:
+    """What the hub cannot start without, and the operator must give."""
+
+    state: str  # for a line of progress
+    lines: tuple[str, ...]  # what to do, said before the wait
+    next_step: str  # the same, after it
+
+
+async def _nothing() -> Want | None:
+    return None
 
 
 def look_at(site: Site) -> Answer:
@@ -136,6 +153,7 @@ async def wait_for_hub(
     console: Callable[[], Awaitable[str]],
     reporter: Reporter,
     *,
+    find_want: Callable[[], Awaitable[Want | None]] = _nothing,
     look: Callable[[Site], Answer] = look_at,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -144,19 +162,21 @@ async def wait_for_hub(
     answer = await asyncio.to_thread(look, site)
     if answer.is_up:
         return answer
+    want = await find_want()
+    reporter.show(want.lines if want else ())
     elapsed = Elapsed(reporter, clock, f"Waiting for the hub at {site.url}")
     looked_at, said = float("-inf"), "booting"
     while True:
         if elapsed.seconds - looked_at >= CONSOLE_EVERY_SECONDS:
             looked_at = elapsed.seconds
             said = _phase(await console(), site) or said
-        elapsed.tick(said)
+            want = want and await find_want()
+        elapsed.tick(f"{want.state}; {said}" if want else said)
         if elapsed.seconds > WAIT_SECONDS:
             raise HubSilent(
                 f"The hub at {site.url} does not answer after {elapsed.seconds:.0f} s.",
                 await console(),
-                "Run the same command later: it waits on. To look: a session by Systems Manager,"
-                " and `journalctl -u cloud-final`; --replace-manager makes the machine anew.",
+                want.next_step if want else SILENT_ADVICE,
             )
         await sleep(POLL_SECONDS[elapsed.seconds > POLL_SECONDS[1]])
         answer = await asyncio.to_thread(look, site)

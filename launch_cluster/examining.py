@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from .entry import of_client
 from .facts import Facts, StackFacts, SubnetFacts
 from .planning import Finding, network_size, subnet_cidrs, wanted_subnets
 from .request import DEFAULT_VPC_CIDR, UpRequest
@@ -95,6 +96,7 @@ def examine(request: UpRequest, facts: Facts, health: Health) -> Diagnosis:
             *_of_free_addresses(request, facts),
             *_of_domain(health.domain),
             *_of_names(request, health.domain),
+            *of_client(request, facts),
         ),
     )
 

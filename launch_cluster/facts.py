@@ -138,6 +138,7 @@ class ManagerFacts:
     is_refresh_due: bool = False  # whether it is still to take over what lies there
     release: str = ""  # as its hub says; "" if it does not answer, or does not say
     package: PackageFacts | None = None  # None: no upgrade is asked for
+    lacks: tuple[str, ...] = ()  # SSM parameters of the OAuth client that are not there
 
 
 @dataclass(frozen=True)

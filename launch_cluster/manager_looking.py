@@ -13,6 +13,7 @@ from ec2spawner.errors import Denied, NotFound
 from ec2spawner.manager.place import CHOICES_KEY, REFRESH_KEY, SERVER_CONFIG_KEY
 
 from . import looking
+from .entry import client_parameters
 from .facts import Facts, ImageFacts, ManagerFacts, StackFacts, TypeFacts
 from .hosting import lives
 from .hubdata import find_data
@@ -38,12 +39,24 @@ async def look_at_manager(
         has_key=await _has_key(gateway, request.manager.key_name),
         files=files,
         is_refresh_due=REFRESH_KEY in files,
+        lacks=await find_lacking(gateway, request.cluster),
     )
     if (stack is None or stack.is_remains) and not request.manager.has_new_data:
         known = replace(known, data=await find_data(gateway, request.cluster))
     is_kept = stack and lives(known) and not request.manager.may_be_replaced
     old = stack.parameters.get("ImageId") if stack and is_kept else None
     return replace(known, image=await _image(gateway, request.base_ami, old, kind))
+
+
+async def find_lacking(gateway: Gateway, cluster: str) -> tuple[str, ...]:
+    """The SSM parameters of the OAuth client that are not there; () if it is refused to ask."""
+    names = client_parameters(cluster)
+    try:
+        reply = await gateway.call("ssm", "get_parameters", {"Names": list(names)})
+    except Denied:
+        return ()
+    there = {parameter["Name"] for parameter in reply["Parameters"]}
+    return tuple(name for name in names if name not in there)
 
 
 async def _image(

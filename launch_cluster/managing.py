@@ -7,6 +7,7 @@ finds both. Must not decide what is wanted (``hosting``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ec2spawner.cloud import Effect, Gateway
@@ -15,11 +16,13 @@ from ec2spawner.errors import CloudError, EC2SpawnerError
 from ec2spawner.manager.place import REFRESH, REFRESH_KEY
 
 from . import provisioning
-from .answering import Answer, Site, wait_for_hub
+from .answering import Answer, Site, Want, wait_for_hub
 from .bundle import Bundle
+from .entry import entry_of, first_things, want_of
 from .facts import Facts, PackageFacts, StackFacts
 from .hosting import MANAGER_OUTPUTS, lives, manager_spec, matter, plan_manager, would_replace
 from .hubdata import save
+from .manager_looking import find_lacking
 from .planning import Finding, ManagerPlan, Network
 from .reporter import Reporter
 from .request import UpRequest
@@ -47,6 +50,7 @@ class Managing:
     template: str
     reporter: Reporter
     note: Callable[[str], None]
+    http_port: int
 
     async def find_replacement(self, plan: ManagerPlan) -> list[Finding]:
         """What CloudFormation would replace the machine for, although nobody allowed it."""
@@ -124,6 +128,9 @@ class Managing:
     async def _send(self, facts: Facts, word: str, what: str) -> None:
         stack = facts.manager.stack if facts.manager else None
         instance_id = stack.outputs.get("InstanceId", "") if stack else ""
+        site = self.site(facts, None)
+        want = want_of(entry_of(self.request, facts), site) if site else None
+        self.reporter.show(want.lines if want else ())
         upgrading = Upgrading(self.gateway, self.reporter, self.stacks.sleep, self.stacks.clock)
         if await upgrading.run(instance_id, word):
             self.note(what)
@@ -152,6 +159,12 @@ class Managing:
         manager = facts.manager and replace(facts.manager, stack=stack)
         return replace(facts, manager=manager)
 
+    def site(self, facts: Facts, package: PackageFacts | None) -> Site | None:
+        """Where the hub is to answer, with which package; None without a manager."""
+        site = site_of(facts, self.http_port)
+        release = package.release if package else ""
+        return site and replace(site, public_url=self.request.choices.PUBLIC_URL, release=release)
+
     async def wait(self, site: Site, facts: Facts) -> Answer:
         """The hub's first answer."""
         stack = facts.manager.stack if facts.manager else None
@@ -164,23 +177,28 @@ class Managing:
             except CloudError as error:
                 return f"(no console: {error.what})"
 
+        entry = entry_of(self.request, facts)
+
+        async def find_want() -> Want | None:
+            nonlocal entry
+            with suppress(CloudError):  # what was seen before holds
+                entry = replace(entry, lacks=await find_lacking(self.gateway, entry.cluster))
+            return want_of(entry, site)
+
         return await wait_for_hub(
             site,
             console,
             self.reporter,
+            find_want=find_want,
             sleep=self.stacks.sleep,
             clock=self.stacks.clock,
         )
 
-    def next_things(self, site: Site, answer: Answer) -> list[str]:
+    def next_things(self, site: Site, answer: Answer, facts: Facts) -> list[str]:
         """What the operator does next."""
         name = self.request.cluster
-        oauth = (
-            f"Register an OAuth application with the callback URL {site.callback}, and put its id"
-            f" and secret into the SSM parameters /ec2spawner/{name}/oauth-client-id and"
-            f" /ec2spawner/{name}/oauth-client-secret (SecureString)."
-        )
-        things = [oauth, f"Log in at {site.url} and add your users: Admin, Add Users."]
+        things = first_things(entry_of(self.request, facts), site)
+        things = [*things, f"Log in at {site.url} and add your users: Admin, Add Users."]
         if answer.is_unnamed:
             point = f"Let {site.domain} point to {site.address} (an A record); HTTPS begins then."
             return [point, *things]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import zip_longest
+from typing import Any
 
 from ec2spawner.addresses import HUB_API_PORT, hub_port
 from ec2spawner.costs import Nat
@@ -413,6 +414,12 @@ def key_change(facts: Facts) -> KeyChange | None:
     return None if private == public else KeyChange.REPLACE
 
 
+def in_the_file(key: str, request: UpRequest, facts: Facts) -> Any:
+    """What server_config.json will say of one of EDITABLE_KEYS."""
+    is_given = key in PEOPLE_KEYS & request.choices.model_fields_set
+    return getattr(request.choices if is_given else facts.recorded or request.choices, key)
+
+
 def server_config(
     request: UpRequest, facts: Facts, network: Network, outputs: Mapping[str, str]
 ) -> ServerConfig | None:
@@ -423,9 +430,7 @@ def server_config(
     if not set(CLUSTER_OUTPUTS) <= set(outputs):
         return None
     chosen = {key: getattr(request.choices, key) for key in Choices.model_fields}
-    if facts.recorded:
-        given = PEOPLE_KEYS & request.choices.model_fields_set
-        chosen |= {key: getattr(facts.recorded, key) for key in EDITABLE_KEYS if key not in given}
+    chosen |= {key: in_the_file(key, request, facts) for key in EDITABLE_KEYS}
     listen = request.hub_address or (facts.recorded and facts.recorded.HUB_LISTEN_ADDRESS)
     if listen:
         chosen["HUB_LISTEN_ADDRESS"] = listen

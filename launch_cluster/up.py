@@ -156,6 +156,7 @@ class Up:
             templates.manager,
             self.reporter,
             self.note,
+            self.http_port,
         )
         findings = await self._manager.find_replacement(plan.manager)
         if findings:
@@ -375,14 +376,11 @@ class Up:
 
     async def _wait_for_hub(self, plan: Plan, facts: Facts) -> dict[str, Any]:
         """The hub's address and what comes next, once it answers; {} without a manager."""
-        site = site_of(facts, self.http_port)
+        site = self._manager.site(facts, plan.manager.package)
         if site is None:
             return {}
-        site = replace(site, public_url=self.request.choices.PUBLIC_URL)
-        if plan.manager.package:
-            site = replace(site, release=plan.manager.package.release)
         answer = await self._manager.wait(site, facts)
-        things = self._manager.next_things(site, answer)
+        things = self._manager.next_things(site, answer, facts)
         self.reporter.show(
             [
                 words_of(site, answer),

@@ -1,9 +1,10 @@
 """The managers' stand-ins: a console that tells of a setting-up, and a hub's health to be asked.
 
 No hub runs on an emulated manager. What can be checked of it is: that it was given user data which
-names the cluster's bucket, that ``config/server_config.json`` lies there, and that its interface
-has a public address. Then, and not before, that address answers as a hub in good health does, and
-says which package it was installed from. What upgrades make of it (``upgrades``) is on its disk.
+names the cluster's bucket, that ``config/server_config.json`` lies there, that SSM has the OAuth
+client which that calls for, and that its interface has a public address. Then, and not before, that
+address answers as a hub in good health does, and says which package it was installed from. What
+upgrades make of it (``upgrades``) is on its disk.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ LOOK_SECONDS = 0.1
 RELEASE_HEADER = "X-EC2Spawner-Release"
 _PACKAGE = re.compile(r"package/[0-9a-f]{64}\.tar\.gz")
 _BUCKET = re.compile(r"ec2spawner-[a-z0-9-]+-\d{12}-[a-z0-9-]+")
+OAUTH_AUTHENTICATORS = ("github", "google", "cilogon", "oidc")
 _ON = (InstanceState.PENDING, InstanceState.RUNNING)
 
 
@@ -175,7 +177,7 @@ class Managers:
         with manager.core.lock:
             instance = manager.core.instances.get(instance_id)
             address = public_ip(manager.core, instance) if instance else ""
-            missing = _missing(instance) if instance else ""
+            missing = _missing(instance, manager.core.region) if instance else ""
         if missing:
             self._say(instance_id, manager, f"phase waiting for {missing}")
         elif address.startswith("127."):
@@ -245,12 +247,25 @@ def _reader(bucket_name: str) -> Callable[[str], bytes | None]:
     return read
 
 
-def _missing(instance: Instance) -> str:
+def _missing(instance: Instance, region: str) -> str:
     """What the manager waits for; "" if it has all."""
     bucket = _bucket_of(_script_of(instance))
     if not bucket:
         return "user data that names a bucket"
-    return "" if _reader(bucket)(FILES[0]) is not None else f"s3://{bucket}/{FILES[0]}"
+    config = _reader(bucket)(FILES[0])
+    return _missing_client(config, region) if config else f"s3://{bucket}/{FILES[0]}"
+
+
+def _missing_client(config: bytes, region: str) -> str:
+    """The SSM parameter without which a hub with such a configuration ends again and again."""
+    from moto.ssm.models import ssm_backends
+
+    chosen: dict[str, Any] = json.loads(config)
+    if chosen.get("AUTHENTICATOR") not in OAUTH_AUTHENTICATORS:
+        return ""
+    halves = [f"/ec2spawner/{chosen['CLUSTER_NAME']}/oauth-client-{h}" for h in ("id", "secret")]
+    there = ssm_backends[ACCOUNT_ID][region].get_parameters(halves)
+    return next((half for half in halves if half not in there), "")
 
 
 class _Server(ThreadingHTTPServer):

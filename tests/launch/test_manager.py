@@ -106,8 +106,9 @@ def test_a_launch_ends_when_the_hub_answers_and_says_where(
         "callback": f"{url}/hub/oauth_callback",
         "address": known["PublicAddress"],
     }
-    assert len(document["next"]) == 3
-    assert f"/ec2spawner/{cluster}/oauth-client-id" in document["next"][0]
+    assert len(document["next"]) == 5
+    assert document["next"][0].startswith("Set AUTHENTICATOR and ADMIN_USERS")
+    assert f"/ec2spawner/{cluster}/oauth-client-id" in document["next"][1]
 
     config, _ = load_server_config(aws / "server_config.json")
     assert f"http://{known['PrivateAddress']}:8081" == config.HUB_CONNECT_URL

@@ -176,5 +176,15 @@ def test_hub_and_proxy_have_the_same_token_from_the_same_file(name: str) -> None
     assert line in text_of(f"ec2spawner-{name}.service")
 
 
+def test_a_hub_that_ends_for_want_of_its_oauth_client_is_started_again_without_end() -> None:
+    text = text_of("ec2spawner-hub.service")
+    assert "\nRestart=always\n" in text
+    assert "\nStartLimitIntervalSec=0\n" in text.split("[Service]")[0]
+    pause = re.search(r"^RestartSec=(\d+)$", text, re.M)
+    assert pause
+    assert 5 <= int(pause[1]) <= 30
+    assert "RestartPreventExitStatus" not in text
+
+
 def test_hub_reads_the_configuration_that_is_fetched() -> None:
     assert f"Environment=EC2SPAWNER_CONFIG={SYSTEM_CONFIG}\n" in text_of("ec2spawner-hub.service")
