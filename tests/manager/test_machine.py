@@ -332,10 +332,10 @@ def test_an_own_certificate_is_served_after_a_reload(guest: Guest, tmp_path: Pat
     guest.must("chmod 600 /etc/jupyterhub/ssl/privkey.pem; systemctl reload ec2spawner-caddy", 300)
     url = f"https://localhost:{guest.ports[443]}/hub/health"
     assert requests.get(url, verify=str(tmp_path / "fullchain.pem"), timeout=60).status_code == 200
-    assert page(guest, "/hub/login") == 308
+    assert page(guest, "/hub/api/") == 308
     assert page(guest, "/hub/health") == 200  # also asked for by its address, without a name
     guest.must("rm /etc/jupyterhub/ssl/*; systemctl reload ec2spawner-caddy", 300)
-    assert page(guest, "/hub/login") == 200
+    assert page(guest, "/hub/api/") == 200
 
 
 def put_package(cloud: Cloud, folder: Path, archive: Path) -> str:
