@@ -44,12 +44,19 @@ def eventually(what: Callable[[], Any], seconds: float = 15.0, why: str = "") ->
     return answer
 
 
+_given: set[int] = set()
+
+
 def free_port(address: str = "127.0.0.1") -> int:
     """Below those that the system gives to connections and kernels, which would take it until it
-    is used; and below those of the browser tests."""
-    for port in random.sample(range(10_000, 20_000), 100):
+    is used; below those of the browser tests; and none that a process of this run was given."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = set(range(10_000 + own, 20_000, processes)) - _given
+    for port in random.sample(sorted(ports), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((address, port))
+            _given.add(port)
             return port
     raise AssertionError("no free port")
 

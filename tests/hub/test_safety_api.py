@@ -315,7 +315,12 @@ def test_an_activity_that_cannot_be_is_refused(hub: Hub, when: Any) -> None:
 
 
 def test_json_however_deep_is_refused(hub: Hub) -> None:
-    for body in ("[" * 200_000, '{"a":' * 100_000, "9" * 100_000, "\x00"):
-        token = User(hub, "eve").token
+    token = User(hub, "eve").token
+    for body in ("[" * 60_000, '{"a":' * 12_000, "9" * 60_000, "\x00"):
         answer = by_token(hub, token, "POST", "users/eve/activity", data=body)
         assert answer.status_code == 400, answer.text
+    for body in ("[" * 200_000, '{"a":' * 100_000, "9" * 100_000):
+        by_student = by_token(hub, token, "POST", "users/eve/activity", data=body)
+        assert by_student.status_code == 413, by_student.text
+        by_admin = hub.api("POST", "users", data=body)
+        assert by_admin.status_code == 400, by_admin.text
