@@ -142,6 +142,11 @@ _USER: Mapping[str, Check] = {
     "admin": _flag,
     "auth_state": _or_null(_object),
 }
+_CHANGED_SERVER: Mapping[str, Check] = {
+    "name": _NAME,
+    "display_name": _NAME,
+    "user_options": _object,
+}
 _SERVERS = r"users/[^/]+/(server|servers/[^/]*)"
 _USUAL_SERVER = r"users/[^/]+/(server|servers/)"
 
@@ -171,16 +176,10 @@ RULES = (
         _USUAL_SERVER,
         ("PATCH",),
         SERVER_BYTES_MAX,
-        {"name": _no_name, "display_name": _NAME, "user_options": _object},
+        {**_CHANGED_SERVER, "name": _no_name},
         is_closed=True,
     ),
-    Rule(
-        _SERVERS,
-        ("PATCH",),
-        SERVER_BYTES_MAX,
-        {"name": _NAME, "display_name": _NAME, "user_options": _object},
-        is_closed=True,
-    ),
+    Rule(_SERVERS, ("PATCH",), SERVER_BYTES_MAX, _CHANGED_SERVER, is_closed=True),
     Rule(_SERVERS, ("DELETE",), SERVER_BYTES_MAX, {"remove": _flag}),
     Rule(
         "users",
